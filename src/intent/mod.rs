@@ -1,0 +1,154 @@
+//! Document → [`Intent`]: what the operator asked for, as types.
+//!
+//! Pure: may import `config` and `net`, nothing that touches the kernel. After this stage nothing is
+//! a string that still has to be parsed, every limit of [`limits`] holds, and everything that can be
+//! judged from the files alone has been judged. What only the machine can answer (which device holds
+//! an address, whether a peer is on-link) stays optional here and is settled by `lower`.
+
+pub mod limits;
+mod check;
+mod identity;
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::{Diagnostic, Document, Span};
+use crate::net::{IfName, Mac, Netns};
+
+pub use identity::{Identity, identity_of_labels};
+
+/// What the operator asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    pub node: Node,
+    pub routing: Routing,
+    pub masquerade: Masquerade,
+    pub datapath: Datapath,
+    pub paths: Paths,
+    /// By name.
+    pub peers: BTreeMap<Arc<str>, Peer>,
+    /// By name.
+    pub endpoints: BTreeMap<Arc<str>, Endpoint>,
+}
+
+/// This host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// `None`: the hostname.
+    pub name: Option<Arc<str>>,
+    /// Underlay addresses, at most one per family. Empty: those of the default-route device.
+    pub addresses: Vec<IpAddr>,
+    /// Underlay devices. Empty: the ones that hold `addresses`.
+    pub devices: Vec<IfName>,
+    /// What endpoints are numbered from: at most one per family.
+    pub cidrs: Vec<IpNet>,
+    /// The address of `cilium_host`, one for each family of `cidrs`, already defaulted to the first
+    /// usable address of the CIDR.
+    pub routers: Vec<IpAddr>,
+    /// Where `[node]` stands, for messages.
+    pub span: Span,
+}
+
+/// `[routing]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routing {
+    pub mode: RoutingMode,
+    /// Native: route each peer's CIDRs through its node address.
+    pub auto_direct_node_routes: bool,
+    /// Reached without masquerade.
+    pub native_cidrs: Vec<IpNet>,
+    /// MTU of the underlay; `None`: the smallest of the devices.
+    pub mtu_bytes: Option<u32>,
+    /// Routing table of the peers' routes: `None` is the main table; a number gets an ip rule of its
+    /// own at `rule_priority`.
+    pub table: Option<u32>,
+    pub rule_priority: u32,
+}
+
+/// `[routing] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutingMode {
+    Native,
+    Tunnel,
+}
+
+/// `[masquerade] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masquerade {
+    Nftables,
+    Off,
+}
+
+/// `[datapath]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Datapath {
+    pub attach_mode: AttachMode,
+}
+
+/// How programs are attached to devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6), else clsact.
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+/// `[paths]`: one set for each instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    pub runtime: PathBuf,
+    pub state: PathBuf,
+    pub bpf: PathBuf,
+    pub cgroup: PathBuf,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    pub name: Arc<str>,
+    /// Underlay addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    pub cidrs: Vec<IpNet>,
+    /// A fixed neighbour entry for the peer's addresses, where the network answers no ARP.
+    pub mac: Option<Mac>,
+    pub span: Span,
+}
+
+/// A network namespace on this node that is given a veth, addresses and an identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    pub name: Arc<str>,
+    pub netns: Netns,
+    /// Where `netns` or `pid` stands, for messages.
+    pub netns_span: Span,
+    /// The device in the namespace.
+    pub ifname: IfName,
+    /// At most one per family. A family of the node's CIDRs that is missing here is allocated by
+    /// `lower` if `addresses` is empty, and left out if not.
+    pub addresses: Vec<IpAddr>,
+    pub labels: BTreeMap<String, String>,
+    pub identity: Identity,
+    pub span: Span,
+}
+
+/// Reads a document.
+///
+/// # Errors
+/// Every problem found, in file order; no part of a document with an error is used.
+pub fn read(document: &Document) -> Result<Intent, Vec<Diagnostic>> {
+    let (intent, mut diagnostics) = read::read(document);
+    if let Some(intent) = &intent {
+        check::check(document, intent, &mut diagnostics);
+    }
+    diagnostics.sort_by_key(|d| d.span.start);
+    match intent {
+        Some(intent) if diagnostics.is_empty() => Ok(intent),
+        _ => Err(diagnostics),
+    }
+}

@@ -1,0 +1,2 @@
+//! ciliate
+pub mod net;
