@@ -1,2 +1,3 @@
 //! ciliate
+pub mod config;
 pub mod net;

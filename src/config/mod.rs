@@ -1,6 +1,62 @@
 //! TOML files → [`Document`]: which files, in which order, and what each key says.
 //!
-//! Imports `net` only. `load` is the one function here that reads files (the directories of a search
-//! path are its argument); everything else is pure. A document keeps, for every key, the place it
-//! was written at, so that every later complaint can show it.
+//! Imports nothing of this crate. `search` and `load` are the only files here that read the disk (the
+//! directories are their argument); everything else is pure. A document keeps, for every key, the
+//! place it was written at, so that every later complaint can show it.
+//!
+//! # Which files
+//!
+//! As systemd reads a main file and its drop-ins (systemd.syntax, "configuration directories and
+//! precedence"):
+//!
+//! 1. The main file `/etc/ciliate/ciliate.toml` is read first, if it is there.
+//! 2. Then all drop-ins, `*.toml` in `/usr/lib/ciliate/conf.d`, `/run/ciliate/conf.d` and
+//!    `/etc/ciliate/conf.d`, **in the order of their file names, whatever directory they are in**. So
+//!    a drop-in wins over the main file, and `90-x.toml` over `10-y.toml`, even if the former belongs
+//!    to a package and the latter to the administrator.
+//! 3. Of two drop-ins with the same name only the one of the higher directory is read: `/etc` over
+//!    `/run` over `/usr/lib`.
+//! 4. An empty drop-in, or a link to `/dev/null`, is read as "none": it hides its namesakes in lower
+//!    directories.
+//!
+//! `--config PATH` replaces all of this: a file is read alone, a directory's `*.toml` in the order of
+//! their names. Names that begin with `.` or `#`, or end in anything but `.toml`, are ignored: that
+//! covers what editors, `dpkg` and ConfigMap mounts leave behind.
+//!
+//! # What they make together
+//!
+//! Sections are merged key by key, the later file wins; a value is replaced as a whole, lists too.
+//! `[[peer]]` and `[[endpoint]]` are joined. See `merge`.
+//!
+//! # What can be wrong
+//!
+//! Everything that is wrong becomes a [`Diagnostic`] of the document, whether the disk, the TOML or the
+//! shape is at fault; `crate::intent::read` adds what is wrong with the values and returns all of them
+//! at once.
 
+mod cat;
+mod diagnostic;
+mod document;
+mod load;
+mod merge;
+mod render;
+mod schema;
+mod search;
+mod shape;
+mod span;
+mod suggest;
+mod syntax;
+mod unsupported;
+
+pub use cat::cat_config;
+pub use diagnostic::{Diagnostic, Located, Place, locate};
+pub use document::{
+    AttachMode, Datapath, Encryption, EncryptionMode, Endpoint, Masquerade, MasqueradeMode, Node,
+    Paths, Peer, Root, Routing, RoutingMode, TunnelProtocol,
+};
+pub use load::{Document, limits};
+pub use render::render;
+pub use schema::schema;
+pub use search::Search;
+pub use span::{Position, Source, Sources, Span};
+pub use suggest::nearest;

@@ -1,0 +1,114 @@
+//! The merged document as TOML again, with the place every key comes from.
+//!
+//! Pure; imports only its siblings.
+
+use std::fmt::Write;
+
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::load::Document;
+use super::merge::Merged;
+use super::shape::Shape;
+use super::span::{Sources, Span};
+use super::syntax;
+
+/// Writes the document as one file: each section once, with its keys in the order in which they were
+/// written, and above each key a comment that names its file and line. Reads back as an equal document.
+/// What is wrong (see [`Document::problems`]) is left out.
+pub fn cat_config(document: &Document) -> String {
+    let sources = document.sources();
+    let shape = Shape::of_document();
+    let mut merged = Merged::default();
+    for tree in sources.iter().filter_map(|source| syntax::parse(source).ok()) {
+        // What is found here has been found by `load` already.
+        merged.add(shape.fit(tree, &mut Vec::new()));
+    }
+    let mut out = String::new();
+    for (name, value) in in_order(merged.tree()) {
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                section(&mut out, sources, &format!("[{name}]"), value.into(), table)
+            }
+            DeValue::Array(items) => {
+                for item in items {
+                    if let DeValue::Table(table) = item.get_ref() {
+                        section(&mut out, sources, &format!("[[{name}]]"), item.into(), table);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// A table's entries by place: sections of one file stay in the order of that file.
+fn in_order<'a>(table: &'a DeTable<'_>) -> Vec<(&'a str, &'a Spanned<DeValue<'a>>)> {
+    let mut entries: Vec<_> = table
+        .iter()
+        .map(|(key, value)| (key.span().start, key.get_ref().as_ref(), value))
+        .collect();
+    entries.sort_by_key(|&(start, ..)| start);
+    entries.into_iter().map(|(_, key, value)| (key, value)).collect()
+}
+
+fn section(out: &mut String, sources: &Sources, header: &str, span: Span, table: &DeTable<'_>) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "# {}\n{header}", sources.name(span));
+    for (key, value) in in_order(table) {
+        let _ = write!(out, "# {}\n{} = ", sources.name(value.into()), key_text(key));
+        value_text(out, value.get_ref());
+        out.push('\n');
+    }
+}
+
+fn value_text(out: &mut String, value: &DeValue<'_>) {
+    let _ = match value {
+        DeValue::String(text) => write!(out, "{}", quoted(text)),
+        DeValue::Integer(number) => write!(out, "{number}"),
+        DeValue::Float(number) => write!(out, "{number}"),
+        DeValue::Boolean(switch) => write!(out, "{switch}"),
+        DeValue::Datetime(time) => write!(out, "{time}"),
+        DeValue::Array(entries) => {
+            out.push('[');
+            for (index, entry) in entries.iter().enumerate() {
+                out.push_str(if index == 0 { "" } else { ", " });
+                value_text(out, entry.get_ref());
+            }
+            write!(out, "]")
+        }
+        DeValue::Table(table) => {
+            out.push_str("{ ");
+            for (index, (key, value)) in in_order(table).into_iter().enumerate() {
+                let _ = write!(out, "{}{} = ", if index == 0 { "" } else { ", " }, key_text(key));
+                value_text(out, value.get_ref());
+            }
+            write!(out, " }}")
+        }
+    };
+}
+
+fn key_text(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,248 @@
+//! The tables of a configuration file, as types.
+//!
+//! The only description of the file format: `serde` reads with it, [`super::schema`] publishes it (the
+//! comments here are what an editor shows) and `shape` checks against what is published. Values are
+//! still text and numbers as written; `crate::intent` gives them meaning. Pure; imports nothing of
+//! this crate.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_spanned::Spanned;
+
+/// A value that may be absent, with its place.
+pub type Maybe<T> = Option<Spanned<T>>;
+
+const ADDRESS: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$";
+const CIDR: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)/[0-9]{1,3}$";
+const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,62}$";
+const IFNAME: &str = r"^[!-.0-9;-~]{1,15}$";
+const MAC: &str = r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$";
+const ABSOLUTE: &str = r"^/";
+
+/// Configuration of ciliate: the wanted state of this node's part of the network.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Root {
+    /// This host.
+    #[schemars(with = "Option<Node>")]
+    pub node: Maybe<Node>,
+    /// How packets get to other nodes.
+    #[schemars(with = "Option<Routing>")]
+    pub routing: Maybe<Routing>,
+    /// What leaves for the outside world under the node's own address.
+    #[schemars(with = "Option<Masquerade>")]
+    pub masquerade: Maybe<Masquerade>,
+    /// How the BPF programs are run.
+    #[schemars(with = "Option<Datapath>")]
+    pub datapath: Maybe<Datapath>,
+    /// Encryption between nodes.
+    #[schemars(with = "Option<Encryption>")]
+    pub encryption: Maybe<Encryption>,
+    /// Where files are kept: one set for each instance, so that two nodes can share a machine.
+    #[schemars(with = "Option<Paths>")]
+    pub paths: Maybe<Paths>,
+    /// Another node. Tables of all files are joined.
+    #[serde(default)]
+    #[schemars(with = "Vec<Peer>")]
+    pub peer: Vec<Spanned<Peer>>,
+    /// A network namespace on this node that is given a veth, addresses and an identity. Tables of all
+    /// files are joined.
+    #[serde(default)]
+    #[schemars(with = "Vec<Endpoint>")]
+    pub endpoint: Vec<Spanned<Endpoint>>,
+}
+
+/// `[node]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Node {
+    /// Name of this node. Default: the hostname.
+    #[schemars(with = "Option<String>", regex(pattern = NAME))]
+    pub name: Maybe<String>,
+    /// Underlay addresses, at most one per family. Default: those of the default-route device.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub addresses: Maybe<Vec<Spanned<String>>>,
+    /// Underlay devices. Default: the ones that hold `addresses`.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = IFNAME)))]
+    pub devices: Maybe<Vec<Spanned<String>>>,
+    /// What endpoints are numbered from: one CIDR per family.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = CIDR)))]
+    pub cidrs: Maybe<Vec<Spanned<String>>>,
+    /// The address of `cilium_host`, per family: the endpoints' gateway. Default: the first usable
+    /// address of each CIDR.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub routers: Maybe<Vec<Spanned<String>>>,
+}
+
+/// `[routing]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Routing {
+    /// How packets get to other nodes' endpoints.
+    #[schemars(with = "Option<RoutingMode>")]
+    pub mode: Maybe<RoutingMode>,
+    /// Encapsulation in tunnel mode; without effect in native mode.
+    #[schemars(with = "Option<TunnelProtocol>")]
+    pub tunnel_protocol: Maybe<TunnelProtocol>,
+    /// UDP port in tunnel mode; without effect in native mode. Default: 8472, for geneve 6081.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub tunnel_port: Maybe<i64>,
+    /// Native mode: route each peer's CIDRs through its node address. All nodes have to be on one
+    /// link. Default: false, the network routes them.
+    #[schemars(with = "Option<bool>")]
+    pub auto_direct_node_routes: Maybe<bool>,
+    /// Destinations that are reached without masquerade.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = CIDR)))]
+    pub native_cidrs: Maybe<Vec<Spanned<String>>>,
+    /// MTU of the underlay in bytes; with IPv6 at least 1280. Default: the smallest of the devices.
+    #[schemars(with = "Option<i64>", range(min = 68, max = 65535))]
+    pub mtu: Maybe<i64>,
+    /// Routing table for the peers' routes. Default: the main table, without a rule.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 4_294_967_295_i64))]
+    pub table: Maybe<i64>,
+    /// Priority of the rule that leads to `table`. Default: 110.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 32765))]
+    pub rule_priority: Maybe<i64>,
+}
+
+/// `[routing] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoutingMode {
+    /// The kernel routes packets to other nodes, unchanged.
+    Native,
+}
+
+/// `[routing] tunnel-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TunnelProtocol {
+    /// VXLAN (RFC 7348); the default.
+    Vxlan,
+    /// Geneve (RFC 8926).
+    Geneve,
+}
+
+/// `[masquerade]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Masquerade {
+    /// What translates addresses. Default: nftables.
+    #[schemars(with = "Option<MasqueradeMode>")]
+    pub mode: Maybe<MasqueradeMode>,
+}
+
+/// `[masquerade] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MasqueradeMode {
+    /// A table of our own in nftables; the default.
+    Nftables,
+    /// Nothing: the outside world has routes to the node's CIDRs.
+    Off,
+}
+
+/// `[datapath]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Datapath {
+    /// How programs are attached to devices. Default: auto.
+    #[schemars(with = "Option<AttachMode>")]
+    pub attach_mode: Maybe<AttachMode>,
+}
+
+/// `[datapath] attach-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6), else clsact; the default.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
+/// `[encryption]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Encryption {
+    /// How traffic between nodes is encrypted. Default: off.
+    #[schemars(with = "Option<EncryptionMode>")]
+    pub mode: Maybe<EncryptionMode>,
+}
+
+/// `[encryption] mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncryptionMode {
+    /// Not at all; the default.
+    Off,
+}
+
+/// `[paths]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Paths {
+    /// Lock, control socket and other things that end with a reboot. Default: /run/ciliate.
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub runtime: Maybe<String>,
+    /// What has to survive a reboot. Default: /var/lib/ciliate.
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub state: Maybe<String>,
+    /// Directory for pins in a mounted BPF file system. Default: /sys/fs/bpf/ciliate.
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub bpf: Maybe<String>,
+    /// Root of the cgroup v2 tree. Default: /sys/fs/cgroup.
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub cgroup: Maybe<String>,
+}
+
+/// `[[peer]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Peer {
+    /// Name of the other node.
+    #[schemars(with = "String", regex(pattern = NAME))]
+    pub name: Spanned<String>,
+    /// Its underlay addresses, at most one per family.
+    #[schemars(with = "Vec<String>", inner(regex(pattern = ADDRESS)))]
+    pub addresses: Spanned<Vec<Spanned<String>>>,
+    /// What its endpoints are numbered from.
+    #[schemars(with = "Vec<String>", inner(regex(pattern = CIDR)))]
+    pub cidrs: Spanned<Vec<Spanned<String>>>,
+    /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.
+    #[schemars(with = "Option<String>", regex(pattern = MAC))]
+    pub mac: Maybe<String>,
+}
+
+/// `[[endpoint]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Endpoint {
+    /// Name of the endpoint.
+    #[schemars(with = "String", regex(pattern = NAME))]
+    pub name: Spanned<String>,
+    /// File of the network namespace, as `ip netns` makes it. Either this or `pid`.
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub netns: Maybe<String>,
+    /// A process in the network namespace. Either this or `netns`.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 4_194_304))]
+    pub pid: Maybe<i64>,
+    /// Name of the device in the namespace. Default: eth0.
+    #[schemars(with = "Option<String>", regex(pattern = IFNAME))]
+    pub ifname: Maybe<String>,
+    /// Addresses out of the node's `cidrs`, at most one per family. Default: the next free ones, kept
+    /// across restarts.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub addresses: Maybe<Vec<Spanned<String>>>,
+    /// Labels the identity is derived from.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub labels: Maybe<BTreeMap<Spanned<String>, Spanned<String>>>,
+    /// Security identity: 256 to 65535, or 128 to 255. Default: derived from `labels`; without labels 5
+    /// (init).
+    #[schemars(with = "Option<i64>", range(min = 128, max = 65535))]
+    pub identity: Maybe<i64>,
+}

@@ -1,0 +1,36 @@
+//! What the configuration has names for and this version does not do yet.
+//!
+//! Kept apart from the schema, so that editors don't offer it and yet nobody has to guess why a key of
+//! the documentation is refused. Pure; imports nothing of this crate.
+
+/// A section, key or value that is refused, by its path.
+struct Unsupported {
+    /// `section`, `section.key` or `section.key=value`; `section.*` for all keys of a section.
+    path: &'static str,
+    /// What to do instead.
+    help: &'static str,
+}
+
+const UNSUPPORTED: &[Unsupported] = &[
+    Unsupported {
+        path: "routing.mode=tunnel",
+        help: "set `mode = \"native\"`; the network, or `auto-direct-node-routes = true`, \
+               then has to route the peers' CIDRs",
+    },
+    Unsupported {
+        path: "masquerade.mode=bpf",
+        help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
+    },
+    Unsupported { path: "encryption.mode=wireguard", help: "set `mode = \"off\"`" },
+    Unsupported { path: "encryption.port", help: "remove it" },
+    Unsupported { path: "encryption.private-key-file", help: "remove it" },
+    Unsupported { path: "load-balancing", help: "remove this section" },
+    Unsupported { path: "service", help: "remove this table" },
+    Unsupported { path: "peer.public-key", help: "remove it: without encryption it has no use" },
+];
+
+/// What to do instead of a section (`service`), a key (`peer.public-key`) or a value
+/// (`routing.mode=tunnel`), if it is one of those this version refuses.
+pub(super) fn instead_of(path: &str) -> Option<&'static str> {
+    UNSUPPORTED.iter().find(|unsupported| unsupported.path == path).map(|found| found.help)
+}
