@@ -1,3 +1,5 @@
 //! ciliate
+pub mod bpf_abi;
+pub mod bpf_objects;
 pub mod config;
 pub mod net;

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Counting: every drop, and every forward at the points where Cilium counts one. A counter is named by
+ * reason, direction and the place in the source. Only the programs count (FILE_ID is theirs); the
+ * headers return a verdict, or a drop reason as a negative number.
+ */
+#ifndef CILIATE_METRICS_H
+#define CILIATE_METRICS_H
+
+#include <linux/pkt_cls.h>
+
+#include "maps.h"
+
+/* Cilium's numbers, also those of its user-space tables. 0 and 3 are forwards, 128 and up are drops. */
+#define REASON_FORWARDED 0
+#define REASON_INTERFACE 3
+#define DROP_INVALID_SOURCE_IP 132
+#define DROP_INVALID_PACKET 134
+#define DROP_UNSUPPORTED_L3 139
+#define DROP_WRITE_ERROR 141
+#define DROP_UNKNOWN_TARGET 150
+#define DROP_UNROUTABLE 151
+#define DROP_INVALID_EXTENSION_HEADER 156
+#define DROP_NO_CONFIG 165
+#define DROP_UNSUPPORTED_L2 166
+#define DROP_TTL_EXCEEDED 196
+
+#define DIRECTION_INGRESS 1
+#define DIRECTION_EGRESS 2
+
+#define FILE_BPF_HOST 1
+#define FILE_BPF_LXC 2
+
+/* The first packet of a kind on any CPU; out of line, because it happens once. */
+static __noinline int metric_create(struct metrics_key key, __u64 bytes)
+{
+	struct metrics_value value = { .packets = 1, .bytes = bytes };
+
+	/* BPF_ANY touches only this CPU's slot, so a race with another CPU loses nothing. */
+	return bpf_map_update_elem(&cilium_metrics, &key, &value, BPF_ANY);
+}
+
+static __always_inline void metric_add(__u32 bytes, __u8 reason, __u8 direction, __u16 line, __u8 file)
+{
+	struct metrics_key key = { .reason = reason, .direction = direction, .line = line, .file = file };
+	struct metrics_value *value = bpf_map_lookup_elem(&cilium_metrics, &key);
+
+	if (value) {
+		value->packets++;
+		value->bytes += bytes;
+	} else {
+		metric_create(key, bytes);
+	}
+}
+
+/* Out of line: keeps drops, which are rare, from growing the path of packets that pass. */
+static __noinline int metric_drop(struct __sk_buff *skb, __u8 reason, __u8 direction, __u16 line, __u8 file)
+{
+	metric_add(skb->len, reason, direction, line, file);
+	return TC_ACT_SHOT;
+}
+
+#define count_forward(skb, reason, direction) \
+	metric_add((skb)->len, reason, direction, __LINE__, FILE_ID)
+
+/* An expression: the verdict of a packet that is dropped here. */
+#define drop(skb, reason, direction) metric_drop(skb, reason, direction, __LINE__, FILE_ID)
+
+#endif

@@ -1,0 +1,138 @@
+//! What the BPF programs and user space share: map names and definitions, keys and values, the numbers
+//! in them. The C side is `bpf/lib/abi.h` and `bpf/lib/maps.h`; `tests/bpf/abi.rs` compares the two.
+//!
+//! Pure. Imports nothing of this crate; everything may import it.
+
+mod reasons;
+mod records;
+
+pub use reasons::*;
+pub use records::{
+    DeviceKey, DeviceValue, EndpointKey, EndpointValue, Field, IpcacheKey, IpcacheValue,
+    MetricsKey, MetricsValue, NodeKey, NodeValue, Record,
+};
+
+/// Pin name of the map of this node's addresses.
+pub const CILIUM_LXC: &str = "cilium_lxc";
+/// Pin name of the map from prefix to identity.
+pub const CILIUM_IPCACHE: &str = "cilium_ipcache_v2";
+/// Pin name of the packet and byte counters.
+pub const CILIUM_METRICS: &str = "cilium_metrics";
+/// Pin name of the map from host-side interface index to endpoint.
+pub const CILIATE_DEVICE: &str = "ciliate_device";
+/// Pin name of the map with the node's own configuration.
+pub const CILIATE_NODE: &str = "ciliate_node";
+
+/// [`EndpointKey::family`] and [`IpcacheKey::family`] of an IPv4 address.
+pub const FAMILY_IPV4: u8 = 1;
+/// [`EndpointKey::family`] and [`IpcacheKey::family`] of an IPv6 address.
+pub const FAMILY_IPV6: u8 = 2;
+
+/// [`EndpointValue::flags`]: the address is the node's own.
+pub const ENDPOINT_FLAG_HOST: u32 = 1;
+/// [`EndpointValue::flags`]: the endpoint lives in the node's network namespace.
+pub const ENDPOINT_FLAG_AT_HOST_NETNS: u32 = 2;
+
+/// [`IpcacheKey::prefix_len`] counts the 32 bits of cluster, padding and family before the address.
+pub const IPCACHE_STATIC_BITS: u32 = 32;
+
+/// [`IpcacheValue::flags`]: reached without the tunnel even in tunnel mode.
+pub const IPCACHE_FLAG_SKIP_TUNNEL: u8 = 1;
+/// [`IpcacheValue::flags`]: the tunnel endpoint is set.
+pub const IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT: u8 = 2;
+/// [`IpcacheValue::flags`]: the tunnel endpoint is an IPv6 address.
+pub const IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT: u8 = 4;
+/// [`IpcacheValue::flags`]: the prefix belongs to another cluster.
+pub const IPCACHE_FLAG_REMOTE_CLUSTER: u8 = 8;
+
+/// No identity known yet.
+pub const IDENTITY_UNKNOWN: u32 = 0;
+/// The node itself.
+pub const IDENTITY_HOST: u32 = 1;
+/// Whatever nothing else is known about; on nodes with one address family.
+pub const IDENTITY_WORLD: u32 = 2;
+/// The node's health endpoint.
+pub const IDENTITY_HEALTH: u32 = 4;
+/// Other nodes.
+pub const IDENTITY_REMOTE_NODE: u32 = 6;
+/// IPv4 world, on nodes with both families.
+pub const IDENTITY_WORLD_IPV4: u32 = 9;
+/// IPv6 world, on nodes with both families.
+pub const IDENTITY_WORLD_IPV6: u32 = 10;
+
+/// [`MetricsKey::reason`] of a packet that was passed on.
+pub const REASON_FORWARDED: u8 = 0;
+/// [`MetricsKey::reason`] of a packet that came in unencrypted by an interface.
+pub const REASON_INTERFACE: u8 = 3;
+/// [`MetricsKey::direction`]: into the endpoint or node.
+pub const DIRECTION_INGRESS: u8 = 1;
+/// [`MetricsKey::direction`]: out of the endpoint or node.
+pub const DIRECTION_EGRESS: u8 = 2;
+
+/// Carried by the packet mark: an identity and nothing else.
+pub const MARK_MAGIC_IDENTITY: u32 = 0x0f00;
+/// Carried by the packet mark: the packet was sent by the host; its identity is [`IDENTITY_HOST`].
+pub const MARK_MAGIC_HOST: u32 = 0x0c00;
+
+/// Returns the packet mark that carries an identity of 24 bits.
+pub const fn identity_mark(identity: u32) -> u32 {
+    (identity & 0xffff) << 16 | (identity >> 16 & 0xff) | MARK_MAGIC_IDENTITY
+}
+
+/// The map types in use; the names of `enum bpf_map_type` in linux/bpf.h without `BPF_MAP_TYPE_`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    Hash,
+    Array,
+    PerCpuHash,
+    LpmTrie,
+}
+
+impl MapKind {
+    /// Returns the number in `enum bpf_map_type` (linux/bpf.h).
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Hash => 1,
+            Self::Array => 2,
+            Self::PerCpuHash => 5,
+            Self::LpmTrie => 11,
+        }
+    }
+}
+
+/// `BPF_F_NO_PREALLOC` (linux/bpf.h), which an LPM trie cannot do without.
+pub const MAP_FLAG_NO_PREALLOC: u32 = 1;
+
+/// What a pinned map has to look like to be reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapDef {
+    pub name: &'static str,
+    pub kind: MapKind,
+    /// In bytes.
+    pub key_size: u32,
+    /// In bytes; of one CPU for per-CPU kinds.
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+}
+
+const fn map<K: Record, V: Record>(name: &'static str, kind: MapKind, max_entries: u32) -> MapDef {
+    let flags = if matches!(kind, MapKind::LpmTrie) { MAP_FLAG_NO_PREALLOC } else { 0 };
+    MapDef {
+        name,
+        kind,
+        key_size: K::SIZE as u32,
+        value_size: V::SIZE as u32,
+        max_entries,
+        flags,
+    }
+}
+
+/// All maps of all objects, by name.
+pub const MAPS: &[MapDef] = &[
+    map::<DeviceKey, DeviceValue>(CILIATE_DEVICE, MapKind::Hash, 65_535),
+    map::<NodeKey, NodeValue>(CILIATE_NODE, MapKind::Array, 1),
+    map::<IpcacheKey, IpcacheValue>(CILIUM_IPCACHE, MapKind::LpmTrie, 512_000),
+    map::<EndpointKey, EndpointValue>(CILIUM_LXC, MapKind::Hash, 65_535),
+    map::<MetricsKey, MetricsValue>(CILIUM_METRICS, MapKind::PerCpuHash, 1024),
+];

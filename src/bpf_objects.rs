@@ -1,0 +1,28 @@
+//! The compiled BPF programs, embedded. `build.rs` makes them from `bpf/`.
+//!
+//! Pure: bytes and names. Imports nothing of this crate; only `kernel` and tests have a use for it.
+
+/// An ELF object and what is in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Cilium's name for it.
+    pub name: &'static str,
+    /// The ELF file, aligned for a parser that reads it in place.
+    pub bytes: &'static [u8],
+    /// Names of its programs, all classifiers.
+    pub programs: &'static [&'static str],
+}
+
+/// All objects, by name. Each uses maps from [`crate::bpf_abi::MAPS`] only.
+pub const OBJECTS: &[Object] = &[
+    Object {
+        name: "bpf_host",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_host.o")),
+        programs: &["cil_from_host", "cil_from_netdev", "cil_to_host"],
+    },
+    Object {
+        name: "bpf_lxc",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_lxc.o")),
+        programs: &["cil_from_container"],
+    },
+];
