@@ -2,6 +2,7 @@
 //!
 //! Pure; imports only its siblings.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_spanned::Spanned;
@@ -22,7 +23,7 @@ pub fn cat_config(document: &Document) -> String {
     let mut merged = Merged::default();
     for tree in sources.iter().filter_map(|source| syntax::parse(source).ok()) {
         // What is found here has been found by `load` already.
-        merged.add(shape.fit(tree, &mut Vec::new()));
+        merged.add(shape.fit(tree, &mut Vec::new(), &mut BTreeSet::new()));
     }
     let mut out = String::new();
     for (name, value) in in_order(merged.tree()) {

@@ -33,6 +33,8 @@ pub struct Document {
     root: Root,
     problems: Vec<Diagnostic>,
     whole: bool,
+    /// Paths of keys that were taken out because something is wrong with them.
+    lost: BTreeSet<String>,
 }
 
 /// A configuration file that can't be used, and why.
@@ -142,10 +144,11 @@ impl Document {
             .map(Source::base)
             .collect();
         let shape = Shape::of_document();
+        let mut lost = BTreeSet::new();
         let mut merged = merge::Merged::default();
         for source in sources.iter().filter(|source| !partial.contains(&source.base())) {
             match syntax::parse(source) {
-                Ok(tree) => merged.add(shape.fit(tree, &mut problems)),
+                Ok(tree) => merged.add(shape.fit(tree, &mut problems, &mut lost)),
                 Err(errors) => {
                     whole = false;
                     problems.extend(errors);
@@ -157,7 +160,7 @@ impl Document {
             Root::default()
         });
         problems.sort_by_key(|problem| problem.span.start);
-        Self { sources, root, problems, whole }
+        Self { sources, root, problems, whole, lost }
     }
 
     /// The files.
@@ -179,6 +182,13 @@ impl Document {
     /// missing in the document.
     pub fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// True if a key (`node.cidrs`, `endpoint.netns`) is, or may be, absent from the document only because
+    /// what was written there is among the [`Document::problems`]: its absence is then not worth a
+    /// complaint of its own.
+    pub fn has_lost(&self, path: &str) -> bool {
+        self.lost.contains(path)
     }
 
     /// The start of the first file: where to point for something that is written nowhere.

@@ -85,7 +85,7 @@ impl Search {
                 }
                 let mut by_name = BTreeMap::new();
                 for dir in drop_ins {
-                    by_name.extend(names(dir, true, &mut listing.errors).into_iter());
+                    by_name.extend(names(dir, true, &mut listing.errors));
                 }
                 listing.files.extend(by_name.into_values().filter(|path| !is_mask(path)));
             }

@@ -4,6 +4,7 @@
 //! mistake, in Rust's words; this finds all of them in one pass, and takes what is wrong out of the
 //! tree, so that the rest can be read. Pure; imports only its siblings.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -28,9 +29,14 @@ impl Shape {
         Self { schema: schema() }
     }
 
-    /// Returns what fits of a file's tree, and adds what doesn't to `problems`.
-    pub(super) fn fit<'i>(&self, tree: DeTable<'i>, problems: &mut Vec<Diagnostic>) -> DeTable<'i> {
-        let mut fit = Fit { top: properties(&self.schema), problems };
+    /// Returns what fits of a file's tree; adds what doesn't to `problems`, and its path to `lost`.
+    pub(super) fn fit<'i>(
+        &self,
+        tree: DeTable<'i>,
+        problems: &mut Vec<Diagnostic>,
+        lost: &mut BTreeSet<String>,
+    ) -> DeTable<'i> {
+        let mut fit = Fit { top: properties(&self.schema), problems, lost };
         fit.table(&self.schema, tree, &Place::Top)
     }
 }
@@ -70,6 +76,8 @@ impl fmt::Display for Place<'_> {
 struct Fit<'a> {
     top: Option<&'a Map<String, Value>>,
     problems: &'a mut Vec<Diagnostic>,
+    /// What has been taken out, and the known keys that unknown ones were probably meant to be.
+    lost: &'a mut BTreeSet<String>,
 }
 
 impl Fit<'_> {
@@ -86,8 +94,13 @@ impl Fit<'_> {
                     None
                 }
             };
-            if let Some(value) = value {
-                kept.insert(key, value);
+            match value {
+                Some(value) => {
+                    kept.insert(key, value);
+                }
+                None => {
+                    self.lost.insert(place.path(key.get_ref()));
+                }
             }
         }
         kept
@@ -123,6 +136,7 @@ impl Fit<'_> {
                     let fits = matches!(entry.get_ref(), DeValue::String(_));
                     if !fits {
                         self.wrong_entry(name, &entry);
+                        self.lost.insert(place.path(name));
                     }
                     fits.then_some(entry)
                 });
@@ -265,7 +279,10 @@ impl Fit<'_> {
             (_, Some(near)) if matches!(place, Place::Top) => {
                 format!("did you mean {}?", self.header(near))
             }
-            (_, Some(near)) => format!("did you mean `{near}`?"),
+            (_, Some(near)) => {
+                self.lost.insert(place.path(near));
+                format!("did you mean `{near}`?")
+            }
             (_, None) if matches!(place, Place::Top) => {
                 let headers: Vec<_> = known.iter().map(|known| self.header(known)).collect();
                 format!("the sections are {}", headers.join(", "))

@@ -6,9 +6,17 @@
 //! an address, whether a peer is on-link) stays optional here and is settled by `lower`.
 
 pub mod limits;
+
+mod address;
 mod check;
+mod draft;
+mod endpoint;
 mod identity;
-mod read;
+mod name;
+mod node;
+mod paths;
+mod peer;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -140,15 +148,18 @@ pub struct Endpoint {
 /// Reads a document.
 ///
 /// # Errors
-/// Every problem found, in file order; no part of a document with an error is used.
+/// Every problem found, in file order, those of the document itself included; no part of a document
+/// with an error is used. If a file could not be read or parsed, only that is reported: what is
+/// missing because of it is not the operator's mistake.
 pub fn read(document: &Document) -> Result<Intent, Vec<Diagnostic>> {
-    let (intent, mut diagnostics) = read::read(document);
-    if let Some(intent) = &intent {
-        check::check(document, intent, &mut diagnostics);
+    let mut problems = document.problems().to_vec();
+    if document.is_whole() {
+        let draft = draft::draft(document, &mut problems);
+        check::check(&draft, &mut problems);
+        if problems.is_empty() {
+            return Ok(draft.finish());
+        }
     }
-    diagnostics.sort_by_key(|d| d.span.start);
-    match intent {
-        Some(intent) if diagnostics.is_empty() => Ok(intent),
-        _ => Err(diagnostics),
-    }
+    problems.sort_by_key(|problem| problem.span.start);
+    Err(problems)
 }

@@ -1,0 +1,21 @@
+//! What can only be judged by looking at several objects at once.
+//!
+//! Every check reads the [`Draft`] and adds diagnostics; none depends on another, so all complaints
+//! appear at once. Pure.
+
+mod addresses;
+mod families;
+mod identities;
+mod names;
+mod networks;
+
+use super::draft::{Draft, Problems};
+
+/// Runs all checks.
+pub(super) fn check(draft: &Draft, problems: &mut Problems) {
+    names::check(draft, problems);
+    networks::check(draft, problems);
+    addresses::check(draft, problems);
+    families::check(draft, problems);
+    identities::check(draft, problems);
+}

@@ -1,0 +1,61 @@
+//! How much of everything there may be. Each limit is enforced when a document is read, and named in
+//! the message.
+//!
+//! Pure; imports nothing.
+
+/// Longest name of a node, peer or endpoint: that of a DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Most endpoints: their ids are 1 to 4095, as Cilium's (pkg/endpointmanager/allocator.go).
+pub const ENDPOINTS_MAX: usize = 4095;
+
+/// Most peers: node ids have 16 bits, and 0 is no node.
+pub const PEERS_MAX: usize = 65_535;
+
+/// Most CIDRs of all peers together: each is an entry of the ipcache, which has 512 000, and leaves
+/// room for addresses.
+pub const CIDRS_MAX: usize = 262_144;
+
+/// Most underlay devices of the node.
+pub const DEVICES_MAX: usize = 16;
+
+/// Most labels of an endpoint.
+pub const LABELS_MAX: usize = 64;
+
+/// Longest label key: a Kubernetes one (253 for the prefix, `/`, 63) and a source before it.
+pub const LABEL_KEY_BYTES_MAX: usize = 350;
+
+/// Longest label value.
+pub const LABEL_VALUE_BYTES_MAX: usize = 253;
+
+/// Longest path; one less than the kernel's PATH_MAX, for the NUL.
+pub const PATH_BYTES_MAX: usize = 4095;
+
+/// Longest `[paths] runtime`: a socket is bound below it, and a socket's path has 107 bytes
+/// (`sun_path`, linux/un.h).
+pub const RUNTIME_PATH_BYTES_MAX: usize = 80;
+
+/// Smallest MTU: what every IPv4 link carries (RFC 791).
+pub const MTU_BYTES_MIN: u32 = 68;
+
+/// Smallest MTU with IPv6 (RFC 8200, section 5).
+pub const MTU_BYTES_MIN_IPV6: u32 = 1280;
+
+/// Largest MTU: the length of an IP packet has 16 bits.
+pub const MTU_BYTES_MAX: u32 = 65_535;
+
+/// Largest process id (`PID_MAX_LIMIT`, linux/threads.h).
+pub const PID_MAX: u32 = 4_194_304;
+
+/// First and last priority of our rule: 0 is the kernel's `lookup local`, which stays where it is, and
+/// 32766 and 32767 are its `lookup main` and `lookup default`.
+pub const RULE_PRIORITY_MIN: u32 = 1;
+pub const RULE_PRIORITY_MAX: u32 = 32_765;
+
+/// Priority of our rule if none is given: the one of Cilium's rules that lead to a table of their own.
+pub const RULE_PRIORITY_DEFAULT: u32 = 110;
+
+/// Longest prefix of a node's CIDR, per family: the network address, the router and, with IPv4, the
+/// broadcast address have to leave room for an endpoint.
+pub const NODE_PREFIX_BITS_MAX_IPV4: u8 = 30;
+pub const NODE_PREFIX_BITS_MAX_IPV6: u8 = 126;
