@@ -118,14 +118,7 @@ pub struct MapDef {
 
 const fn map<K: Record, V: Record>(name: &'static str, kind: MapKind, max_entries: u32) -> MapDef {
     let flags = if matches!(kind, MapKind::LpmTrie) { MAP_FLAG_NO_PREALLOC } else { 0 };
-    MapDef {
-        name,
-        kind,
-        key_size: K::SIZE as u32,
-        value_size: V::SIZE as u32,
-        max_entries,
-        flags,
-    }
+    MapDef { name, kind, key_size: K::SIZE as u32, value_size: V::SIZE as u32, max_entries, flags }
 }
 
 /// All maps of all objects, by name.

@@ -259,9 +259,7 @@ fn address_bytes(address: IpAddr) -> ([u8; 16], u8) {
 /// The reverse of [`address_bytes`]; `None` for an unknown family.
 fn bytes_address(bytes: [u8; 16], family: u8) -> Option<IpAddr> {
     match family {
-        FAMILY_IPV4 => {
-            Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into())
-        }
+        FAMILY_IPV4 => Some(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
         FAMILY_IPV6 => Some(Ipv6Addr::from(bytes).into()),
         _ => None,
     }

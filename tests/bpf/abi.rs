@@ -1,0 +1,61 @@
+//! `src/bpf_abi` against the compiled objects: every field of every record, every map.
+
+use std::collections::BTreeMap;
+
+use ciliate::bpf_abi::{
+    DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, MAPS, MetricsKey,
+    MetricsValue, NodeValue, Record,
+};
+use ciliate::bpf_objects::OBJECTS;
+
+use crate::btf::{Btf, Map, Member};
+
+/// Names of the C structures that were found in an object.
+fn compare<R: Record>(btf: &Btf, name: &str) -> bool {
+    let Some((size, members)) = btf.structure(name) else { return false };
+    assert_eq!(size, R::SIZE, "size of {name}");
+    let ours = R::FIELDS.iter().map(|field| Member {
+        name: field.name.trim_end_matches("_be").to_owned(),
+        offset: field.offset,
+        size: field.size,
+    });
+    assert_eq!(members, ours.collect::<Vec<_>>(), "fields of {name}");
+    true
+}
+
+#[test]
+fn records_are_the_c_structures() {
+    for object in OBJECTS {
+        let btf = Btf::of_object(object.bytes);
+        let found = [
+            compare::<EndpointKey>(&btf, "endpoint_key"),
+            compare::<EndpointValue>(&btf, "endpoint_value"),
+            compare::<IpcacheKey>(&btf, "ipcache_key"),
+            compare::<IpcacheValue>(&btf, "ipcache_value"),
+            compare::<MetricsKey>(&btf, "metrics_key"),
+            compare::<MetricsValue>(&btf, "metrics_value"),
+            compare::<DeviceValue>(&btf, "device_value"),
+            compare::<NodeValue>(&btf, "node_value"),
+        ];
+        assert_eq!(found, [true; 8], "structures in {}", object.name);
+    }
+}
+
+#[test]
+fn maps_are_the_c_definitions() {
+    let ours = MAPS.iter().map(|def| {
+        let map = Map {
+            kind: def.kind.number(),
+            key_size: def.key_size,
+            value_size: def.value_size,
+            max_entries: def.max_entries,
+            flags: def.flags,
+            pinned: true,
+        };
+        (def.name.to_owned(), map)
+    });
+    let ours: BTreeMap<_, _> = ours.collect();
+    for object in OBJECTS {
+        assert_eq!(Btf::of_object(object.bytes).maps(), ours, "maps of {}", object.name);
+    }
+}

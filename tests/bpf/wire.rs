@@ -1,0 +1,54 @@
+//! Raw frames out of a device of the sandbox, for what a test run does not accept.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// A packet socket on one device. A frame sent is through the other end's ingress when `send` returns,
+/// or very soon after.
+pub struct Wire {
+    socket: OwnedFd,
+    ifindex: i32,
+}
+
+impl Wire {
+    #[allow(unsafe_code, reason = "packet sockets are in libc only")]
+    pub fn open(device: &str) -> Self {
+        let path = format!("/sys/class/net/{device}/ifindex");
+        let ifindex = fs::read_to_string(path).expect("read ifindex").trim().parse();
+        // SAFETY: plain system call; the descriptor it returns is ours alone.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
+            OwnedFd::from_raw_fd(fd)
+        };
+        Self { socket, ifindex: ifindex.expect("a number") }
+    }
+
+    #[allow(unsafe_code, reason = "packet sockets are in libc only")]
+    pub fn send(&self, frame: &[u8]) {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: u16::from_ne_bytes([frame[12], frame[13]]),
+            sll_ifindex: self.ifindex,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: frame and address are live for the call, and the lengths are theirs.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of_val(&address) as libc::socklen_t,
+            )
+        };
+        assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
+        // The receiving side runs in a soft interrupt, which on a busy machine is put off.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
