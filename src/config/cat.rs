@@ -58,12 +58,17 @@ fn section(out: &mut String, sources: &Sources, header: &str, span: Span, table:
     if !out.is_empty() {
         out.push('\n');
     }
-    let _ = writeln!(out, "# {}\n{header}", sources.name(span));
+    let _ = writeln!(out, "{}\n{header}", comment(sources, span));
     for (key, value) in in_order(table) {
-        let _ = write!(out, "# {}\n{} = ", sources.name(value.into()), key_text(key));
+        let _ = write!(out, "{}\n{} = ", comment(sources, value.into()), key_text(key));
         value_text(out, value.get_ref());
         out.push('\n');
     }
+}
+
+/// The place as a comment; no file name can end it early.
+fn comment(sources: &Sources, span: Span) -> String {
+    format!("# {}", sources.name(span).replace(char::is_control, "?"))
 }
 
 fn value_text(out: &mut String, value: &DeValue<'_>) {

@@ -148,17 +148,17 @@ impl Fit<'_> {
             }
             (Kind::Number, DeValue::Integer(number)) => {
                 if i64::from_str_radix(number.as_str(), number.radix()).is_err() {
-                    let problem =
-                        Diagnostic::new(range, format!("the number of `{name}` is too large"));
-                    self.problems.push(problem);
+                    let message = format!("`{name}` can't be a number this large");
+                    let problem = Diagnostic::new(range, message);
+                    self.problems.push(problem.help(bounds(schema)));
                     return None;
                 }
                 respan(DeValue::Integer(number))
             }
             (Kind::Text, value @ DeValue::String(_))
             | (Kind::Switch, value @ DeValue::Boolean(_)) => respan(value),
-            (kind, value) => {
-                self.problems.push(wrong(kind, key, &value, range.into(), place));
+            (_, value) => {
+                self.problems.push(wrong(schema, key, &value, range.into(), place));
                 None
             }
         }
@@ -205,7 +205,7 @@ impl Fit<'_> {
     }
 
     fn wrong_entry(&mut self, list: &str, entry: &Spanned<DeValue<'_>>) {
-        let message = format!("every entry of `{list}` has to be a text");
+        let message = format!("every entry of `{list}` has to be text");
         let problem = Diagnostic::new(entry.span(), message).label(called(entry.get_ref()));
         self.problems.push(match entry.get_ref() {
             DeValue::Array(_) | DeValue::Table(_) => problem,
@@ -227,12 +227,14 @@ impl Fit<'_> {
         }
         let message = match instead_of(&format!("{}={text}", place.path(key))) {
             Some(help) => {
-                let message =
-                    format!("{key} = \"{text}\" is not supported by this version of ciliate");
+                let message = format!(
+                    "{key} = \"{text}\" of {place} is not supported by this version of ciliate"
+                );
                 Diagnostic::new(span, message).help(help)
             }
             None => {
-                let problem = Diagnostic::new(span, format!("`{key}` can't be \"{text}\""));
+                let problem =
+                    Diagnostic::new(span, format!("`{key}` of {place} can't be \"{text}\""));
                 match (nearest(text, choices.iter().copied()), choices.as_slice()) {
                     (Some(near), _) => problem.help(format!("did you mean \"{near}\"?")),
                     (None, [only]) => problem.help(format!("it can only be \"{only}\"")),
@@ -264,7 +266,7 @@ impl Fit<'_> {
         }
         let message = match place {
             Place::Top if written.starts_with("key") => {
-                format!("{written} stands outside any section")
+                format!("unknown {written} outside any section")
             }
             Place::Top => format!("unknown {written}"),
             _ => format!("unknown {written} in {place}"),
@@ -365,10 +367,18 @@ fn either(choices: &[&str]) -> String {
     }
 }
 
+/// The range of a number, as help.
+fn bounds(schema: &Value) -> String {
+    match (&schema["minimum"], &schema["maximum"]) {
+        (Value::Number(min), Value::Number(max)) => format!("it is a number from {min} to {max}"),
+        _ => String::new(),
+    }
+}
+
 /// What stands under the caret of a value of the wrong kind.
 fn called(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "this is a text",
+        DeValue::String(_) => "this is text",
         DeValue::Integer(_) => "this is a number",
         DeValue::Float(_) => "this is a number with a fraction",
         DeValue::Boolean(_) => "this is true or false",
@@ -380,13 +390,14 @@ fn called(value: &DeValue<'_>) -> &'static str {
 
 /// The diagnostic for a value of the wrong kind.
 fn wrong(
-    kind: Kind,
+    schema: &Value,
     key: &Spanned<impl AsRef<str>>,
     value: &DeValue<'_>,
     span: Span,
     place: &Place<'_>,
 ) -> Diagnostic {
     let name = key.get_ref().as_ref();
+    let kind = Kind::of(schema);
     if let Place::Top = place {
         let (message, help) = match (kind, value) {
             (Kind::Tables, DeValue::Table(_)) => (
@@ -412,8 +423,18 @@ fn wrong(
         (Kind::Number, DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             ("a number", format!("remove the quotes: {name} = {text}"))
         }
-        (Kind::Number, DeValue::Float(_)) => ("a whole number", String::new()),
-        (Kind::Number, _) => ("a number", String::new()),
+        (Kind::Number, DeValue::Float(_)) => ("a whole number", bounds(schema)),
+        (Kind::Number, _) => ("a number", bounds(schema)),
+        (Kind::Switch, DeValue::String(text))
+            if ["yes", "on", "true", "1"].contains(&text.to_lowercase().as_str()) =>
+        {
+            ("true or false", format!("write {name} = true"))
+        }
+        (Kind::Switch, DeValue::String(text))
+            if ["no", "off", "false", "0"].contains(&text.to_lowercase().as_str()) =>
+        {
+            ("true or false", format!("write {name} = false"))
+        }
         (Kind::Switch, _) => ("true or false", format!("write {name} = true or {name} = false")),
         (Kind::List, DeValue::String(text)) => {
             ("a list", format!("put it in brackets: {name} = [\"{}\"]", text.escape_debug()))
@@ -421,17 +442,15 @@ fn wrong(
         (Kind::List | Kind::Tables, _) => ("a list", format!("write {name} = [\"…\", \"…\"]")),
         (Kind::Table, _) => ("a table", format!("write {name} = {{ key = \"value\" }}")),
         (Kind::Text | Kind::Choice, DeValue::Array(array)) if array.len() == 1 => {
-            ("a text", "there can be only one: remove the brackets".to_owned())
+            ("text", "there can be only one: remove the brackets".to_owned())
         }
         (Kind::Text | Kind::Choice, DeValue::Array(_)) => {
-            ("a text", "there can be only one".to_owned())
+            ("text", "there can be only one".to_owned())
         }
-        (Kind::Text | Kind::Choice, DeValue::Table(_)) => {
-            ("a text", format!("write {name} = \"…\""))
-        }
-        (Kind::Text | Kind::Choice, _) => ("a text", "put it in quotes".to_owned()),
+        (Kind::Text | Kind::Choice, DeValue::Table(_)) => ("text", format!("write {name} = \"…\"")),
+        (Kind::Text | Kind::Choice, _) => ("text", "put it in quotes".to_owned()),
     };
-    let problem =
-        Diagnostic::new(span, format!("`{name}` has to be {wanted}")).label(called(value));
+    let problem = Diagnostic::new(span, format!("`{name}` of {place} has to be {wanted}"))
+        .label(called(value));
     if help.is_empty() { problem } else { problem.help(help) }
 }

@@ -5,7 +5,7 @@
 
 /// A section, key or value that is refused, by its path.
 struct Unsupported {
-    /// `section`, `section.key` or `section.key=value`; `section.*` for all keys of a section.
+    /// `section`, `section.key` or `section.key=value`.
     path: &'static str,
     /// What to do instead.
     help: &'static str,

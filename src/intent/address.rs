@@ -68,7 +68,7 @@ fn address(text: &Spanned<String>, wanted: Use) -> Result<At<IpAddr>, Box<Diagno
             }),
         },
         Err(_) => {
-            let problem = Diagnostic::new(text, format!("`{written}` is not an IP address"));
+            let problem = Diagnostic::new(text, format!("{} is not an IP address", shown(written)));
             match written.split_once('/') {
                 Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
                     problem.help(format!("an address has no prefix length: write \"{address}\""))
@@ -80,6 +80,11 @@ fn address(text: &Spanned<String>, wanted: Use) -> Result<At<IpAddr>, Box<Diagno
     Err(Box::new(problem))
 }
 
+/// A text in a message.
+pub(super) fn shown(text: &str) -> String {
+    if text.is_empty() { "an empty text".to_owned() } else { format!("`{}`", text.escape_debug()) }
+}
+
 /// What could be meant by a text that is no address.
 fn hint(text: &str) -> String {
     let parts: Vec<_> = text.split('.').collect();
@@ -87,7 +92,7 @@ fn hint(text: &str) -> String {
     if text.contains('%') {
         return "an address with a zone (`%eth0`) can't be used: give one that is valid on every link".into();
     }
-    if parts.iter().all(decimal) {
+    if !text.is_empty() && parts.iter().all(decimal) {
         return match parts.len() {
             4 if parts.iter().any(|part| part.len() > 1 && part.starts_with('0')) => {
                 "write the numbers without leading zeros".into()
@@ -167,23 +172,34 @@ pub(super) fn cidrs(
     (read, complete)
 }
 
+const EXAMPLE: &str = "write a network and a prefix length, like \"10.244.0.0/24\"";
+
+/// The prefix length somebody probably meant who gave none: that of a network if the address ends in
+/// zeros, else of the one address.
+fn usual_bits(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(v4) if v4.octets()[3] == 0 => 24,
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(v6) if v6.segments()[4..] == [0; 4] => 64,
+        IpAddr::V6(_) => 128,
+    }
+}
+
 /// Reads one CIDR.
 fn cidr(text: &Spanned<String>) -> Result<At<IpNet>, Box<Diagnostic>> {
     let written = text.get_ref();
     let bad = |help: String| {
-        Box::new(Diagnostic::new(text, format!("`{written}` is not a CIDR")).help(help))
+        Box::new(Diagnostic::new(text, format!("{} is not a CIDR", shown(written))).help(help))
     };
     let Some((address, bits)) = written.split_once('/') else {
         return Err(bad(match written.parse::<IpAddr>() {
-            Ok(host) => format!(
-                "add a prefix length: \"{host}/{}\" is this one address",
-                IpNet::from(host).max_prefix_len()
-            ),
-            Err(_) => "write a network and a prefix length, like \"10.244.0.0/24\"".into(),
+            Ok(host) => format!("add a prefix length, like \"{host}/{}\"", usual_bits(host)),
+            Err(_) => EXAMPLE.to_owned(),
         }));
     };
     let Ok(address) = address.parse::<IpAddr>() else {
-        return Err(bad(hint(address)));
+        let is_name = !address.contains(':') && address.contains(|c: char| c.is_ascii_alphabetic());
+        return Err(bad(if is_name { EXAMPLE.to_owned() } else { hint(address) }));
     };
     let longest = IpNet::from(address).max_prefix_len();
     let digits = !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
@@ -194,10 +210,15 @@ fn cidr(text: &Spanned<String>) -> Result<At<IpNet>, Box<Diagnostic>> {
         return Err(bad(format!("the prefix length of {family} is a number from 0 to {longest}")));
     };
     if cidr.addr() != cidr.network() {
-        let problem =
-            Diagnostic::new(text, format!("`{written}` has bits set after the first {bits}"));
+        let problem = Diagnostic::new(
+            text,
+            format!("`{written}` is not a network: it has bits set after the first {bits}"),
+        );
         return Err(Box::new(
-            problem.help(format!("the network that holds this address is \"{}\"", cidr.trunc())),
+            problem.help(format!(
+                "write \"{}\" for the network that holds this address",
+                cidr.trunc()
+            )),
         ));
     }
     Ok(At { value: cidr, span: text.into() })
@@ -226,7 +247,7 @@ pub(super) fn holds_endpoints(cidr: &At<IpNet>, problems: &mut Problems) -> bool
 }
 
 /// Leaves one entry per family, and complains about the others.
-pub(super) fn one_per_family<T: std::fmt::Display>(
+pub(super) fn one_per_family<T>(
     list: &mut Vec<At<T>>,
     family: impl Fn(&T) -> &'static str,
     what: &str,
@@ -243,12 +264,9 @@ pub(super) fn one_per_family<T: std::fmt::Display>(
             Diagnostic::new(entry.span, format!("{what} has more than one {family} entry"));
         problems.push(
             problem
-                .label(format!("a second one: {}", entry.value))
+                .label("the second one")
                 .related(*earlier, "the first one")
-                .help(format!(
-                    "keep one of them: there is one for {family} and one for IPv{}",
-                    if family == "IPv4" { 6 } else { 4 }
-                )),
+                .help("keep one of them: there may be one for IPv4 and one for IPv6"),
         );
         false
     });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_spanned::Spanned;
 
+use super::address::shown;
 use super::draft::{At, Problems};
 use super::limits::NAME_BYTES_MAX;
 use crate::config::Diagnostic;
@@ -45,7 +46,7 @@ pub(super) fn ifname(text: &Spanned<String>, problems: &mut Problems) -> Option<
             Diagnostic::new(text, "`lo` can't be used here: every network namespace has its own")
         }
         Ok(name) => return Some(name),
-        Err(why) => Diagnostic::new(text, format!("`{written}` is not an interface name"))
+        Err(why) => Diagnostic::new(text, format!("{} is not an interface name", shown(written)))
             .label(why.to_string()),
     };
     problems.push(problem.help("give a name as `ip link` shows it, like \"eth0\""));

@@ -4,7 +4,7 @@
 
 use serde_spanned::Spanned;
 
-use super::address::{self, Use};
+use super::address::{self, Use, shown};
 use super::draft::{DraftPeer, Problems};
 use super::{limits, name};
 use crate::config::{self, Diagnostic};
@@ -61,7 +61,7 @@ fn mac(text: &Spanned<String>, problems: &mut Problems) -> Option<Mac> {
             Diagnostic::new(text, format!("{mac} is not the address of one station: it is {what}"))
                 .help("give the address that `ip link` shows for the device on the peer")
         }
-        Err(why) => Diagnostic::new(text, format!("`{written}` is not an Ethernet address"))
+        Err(why) => Diagnostic::new(text, format!("{} is not an Ethernet address", shown(written)))
             .help(why.to_string()),
     };
     problems.push(problem);
