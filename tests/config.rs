@@ -5,3 +5,15 @@
 
 #[path = "config/bad_inputs.rs"]
 mod bad_inputs;
+#[path = "config/good_inputs.rs"]
+mod good_inputs;
+#[path = "config/hostile.rs"]
+mod hostile;
+#[path = "config/published_schema.rs"]
+mod published_schema;
+#[path = "config/scale.rs"]
+mod scale;
+#[path = "config/scratch.rs"]
+mod scratch;
+#[path = "config/search_path.rs"]
+mod search_path;

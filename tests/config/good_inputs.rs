@@ -1,0 +1,218 @@
+//! What good files become: merged, with defaults, and written out again.
+
+use std::net::IpAddr;
+
+use ciliate::config::{Document, cat_config, render};
+use ciliate::intent::{self, AttachMode, Intent, Masquerade, RoutingMode};
+
+/// The contract's example, as far as this version goes.
+pub const CONTRACT: &str = r#"
+[node]
+name      = "node-a"
+addresses = ["172.18.0.3"]
+devices   = ["eth0"]
+cidrs     = ["10.244.0.0/24", "fd00:10:244::/80"]
+routers   = ["10.244.0.26"]
+
+[routing]
+mode            = "native"
+tunnel-protocol = "vxlan"
+tunnel-port     = 8472
+auto-direct-node-routes = true
+native-cidrs    = ["10.0.0.0/8"]
+mtu             = 1500
+table           = 300
+rule-priority   = 200
+
+[masquerade]
+mode = "nftables"
+
+[datapath]
+attach-mode = "clsact"
+
+[encryption]
+mode = "off"
+
+[paths]
+runtime = "/run/ciliate-b"
+state   = "/var/lib/ciliate-b"
+bpf     = "/sys/fs/bpf/ciliate-b"
+cgroup  = "/sys/fs/cgroup/b"
+
+[[peer]]
+name       = "node-b"
+addresses  = ["172.18.0.2"]
+cidrs      = ["10.244.1.0/24"]
+mac        = "02:42:ac:12:00:02"
+
+[[endpoint]]
+name      = "default/client:http"
+netns     = "/run/netns/client"
+ifname    = "eth0"
+addresses = ["10.244.0.49"]
+labels    = { app = "client", "k8s:io.kubernetes.pod.namespace" = "default" }
+identity  = 17248
+"#;
+
+pub const MINIMAL: &str =
+    "[node]\ncidrs = [\"10.244.0.0/24\", \"fd00:10:244::/80\"]\n\n[routing]\nmode = \"native\"\n";
+
+fn document(files: &[(&str, &str)]) -> Document {
+    Document::of_texts(files.iter().map(|(path, text)| (*path, (*text).to_owned())))
+}
+
+fn read(files: &[(&str, &str)]) -> Intent {
+    let document = document(files);
+    intent::read(&document)
+        .unwrap_or_else(|problems| panic!("{}", render(document.sources(), &problems, false)))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_contract_is_understood() {
+    let intent = read(&[("c.toml", CONTRACT)]);
+    assert_eq!(intent.node.name.as_deref(), Some("node-a"));
+    assert_eq!(intent.node.routers, [ip("10.244.0.26"), ip("fd00:10:244::1")]);
+    assert_eq!(intent.routing.mode, RoutingMode::Native);
+    assert!(intent.routing.auto_direct_node_routes);
+    assert_eq!((intent.routing.table, intent.routing.rule_priority), (Some(300), 200));
+    assert_eq!(intent.routing.mtu_bytes, Some(1500));
+    assert_eq!(intent.datapath.attach_mode, AttachMode::Clsact);
+    assert_eq!(intent.paths.bpf.to_str(), Some("/sys/fs/bpf/ciliate-b"));
+    let peer = &intent.peers["node-b"];
+    assert_eq!(peer.mac.unwrap().to_string(), "02:42:ac:12:00:02");
+    let endpoint = &intent.endpoints["default/client:http"];
+    assert_eq!(endpoint.netns.path(), Some("/run/netns/client"));
+    assert_eq!(endpoint.identity.number(), 17_248);
+    assert_eq!(endpoint.labels.len(), 2);
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let endpoints = "[[endpoint]]\nname = \"a\"\npid = 1234\n\n[[endpoint]]\nname = \"b\"\nnetns = \"/run/netns/b\"\nlabels = { app = \"client\" }\n";
+    let intent = read(&[("a.toml", MINIMAL), ("b.toml", endpoints)]);
+    assert_eq!(intent.node.name, None);
+    assert!(intent.node.addresses.is_empty() && intent.node.devices.is_empty());
+    assert_eq!(intent.node.routers, [ip("10.244.0.1"), ip("fd00:10:244::1")]);
+    assert!(!intent.routing.auto_direct_node_routes);
+    assert_eq!((intent.routing.table, intent.routing.rule_priority), (None, 110));
+    assert_eq!(intent.routing.mtu_bytes, None);
+    assert_eq!(intent.masquerade, Masquerade::Nftables);
+    assert_eq!(intent.datapath.attach_mode, AttachMode::Auto);
+    assert_eq!(intent.paths.runtime.to_str(), Some("/run/ciliate"));
+    assert_eq!(intent.paths.state.to_str(), Some("/var/lib/ciliate"));
+    let (a, b) = (&intent.endpoints["a"], &intent.endpoints["b"]);
+    assert_eq!(a.netns.path(), Some("/proc/1234/ns/net"));
+    assert_eq!(a.ifname.as_str(), "eth0");
+    assert!(a.addresses.is_empty());
+    assert_eq!(a.identity, intent::Identity::INIT);
+    assert_eq!(b.identity, intent::identity_of_labels(&b.labels));
+}
+
+#[test]
+fn endpoints_with_equal_labels_share_an_identity_and_a_namespace_may_have_two_devices() {
+    let endpoints = r#"
+[[endpoint]]
+name = "a"
+netns = "/run/netns/x"
+labels = { app = "web", tier = "1" }
+
+[[endpoint]]
+name = "b"
+netns = "/run/netns/x"
+ifname = "eth1"
+labels = { tier = "1", app = "web" }
+
+[[endpoint]]
+name = "c"
+pid = 77
+labels = { app = "other" }
+identity = 200
+"#;
+    let intent = read(&[("a.toml", MINIMAL), ("b.toml", endpoints)]);
+    assert_eq!(intent.endpoints["a"].identity, intent.endpoints["b"].identity);
+    assert_eq!(intent.endpoints["c"].identity.number(), 200);
+}
+
+#[test]
+fn later_files_override_keys_and_add_tables() {
+    let first = "[routing]\nmode = \"native\"\nmtu = 1500\nnative-cidrs = [\"10.0.0.0/8\", \"172.16.0.0/12\"]\n[node]\ncidrs = [\"10.244.0.0/24\"]\n[[endpoint]]\nname = \"a\"\npid = 5\n";
+    let second = "[routing]\nmtu = 9000\nnative-cidrs = [\"192.168.0.0/16\"]\n[[endpoint]]\nname = \"b\"\npid = 6\n[masquerade]\nmode = \"off\"\n";
+    let intent = read(&[("1.toml", first), ("2.toml", second)]);
+    assert_eq!(intent.routing.mtu_bytes, Some(9000));
+    assert_eq!(intent.routing.native_cidrs, ["192.168.0.0/16".parse().unwrap()]);
+    assert_eq!(intent.masquerade, Masquerade::Off);
+    assert_eq!(intent.endpoints.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    let reversed = read(&[("2.toml", second), ("1.toml", first)]);
+    assert_eq!(reversed.routing.mtu_bytes, Some(1500));
+    assert_eq!(reversed.routing.native_cidrs.len(), 2);
+}
+
+#[test]
+fn a_complaint_about_an_overridden_key_shows_the_file_that_won() {
+    let document = document(&[
+        ("1.toml", MINIMAL),
+        ("2.toml", "[routing]\nmtu = 1500\n"),
+        ("3.toml", "[routing]\nmtu = 7\n"),
+    ]);
+    let problems = intent::read(&document).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    let at = document.sources().resolve(problems[0].span).unwrap();
+    assert_eq!(
+        (at.source.path().to_str(), at.line, at.column, at.text),
+        (Some("3.toml"), 2, 7, "7")
+    );
+}
+
+#[test]
+fn equal_files_give_an_equal_intent() {
+    let once = read(&[("c.toml", CONTRACT)]);
+    assert_eq!(once, read(&[("c.toml", CONTRACT)]));
+    assert_eq!(format!("{once:?}"), format!("{:?}", read(&[("c.toml", CONTRACT)])));
+}
+
+#[test]
+fn cat_config_names_places_and_reads_back_as_the_same_document() {
+    let odd = "[[endpoint]]\nname = 'b'\nnetns = '/run/netns/\"b\\c'\n  [endpoint.labels]\n  app = '''x'''\n  \"k8s:a/b\" = \"\\u00e9 \\t\"\n\n[routing]\nmtu = 0x5dc\n";
+    let merged = document(&[("c.toml", CONTRACT), ("conf.d/odd.toml", odd)]);
+    assert!(merged.problems().is_empty());
+    let text = cat_config(&merged);
+    assert!(text.contains("# c.toml:2\n[node]\n# c.toml:3\nname = \"node-a\"\n"), "{text}");
+    assert!(text.contains("# conf.d/odd.toml:9\nmtu = 0x5dc\n"), "{text}");
+    assert!(text.contains("# conf.d/odd.toml:1\n[[endpoint]]\n"), "{text}");
+    let again = document(&[("again.toml", &text)]);
+    assert!(again.problems().is_empty(), "{}", render(again.sources(), again.problems(), false));
+    assert_eq!(again.root(), merged.root());
+    assert_eq!(cat_config(&again).replace("again.toml", "x").lines().count(), text.lines().count());
+}
+
+#[test]
+fn diagnostics_are_found_as_json_too() {
+    let bad = document(&[
+        ("1.toml", MINIMAL),
+        (
+            "2.toml",
+            "[[peer]]\nname = \"b\"\naddresses = [\"172.18.0.2\"]\ncidrs = [\"10.244.0.0/25\"]\n",
+        ),
+    ]);
+    let problems = intent::read(&bad).unwrap_err();
+    let json = serde_json::to_value(ciliate::config::locate(bad.sources(), &problems)).unwrap();
+    let expected = serde_json::json!([{
+        "file": "2.toml", "line": 4, "column": 10,
+        "message": "10.244.0.0/25 of peer `b` overlaps 10.244.0.0/24 of this node",
+        "help": "every node has CIDRs of its own: change one of the two",
+        "related": [{ "file": "1.toml", "line": 2, "column": 10, "message": "the other one" }],
+    }]);
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn colour_is_only_used_when_asked_for() {
+    let bad = document(&[("1.toml", "[node]\nx = 1\n")]);
+    let problems = intent::read(&bad).unwrap_err();
+    assert!(!render(bad.sources(), &problems, false).contains('\x1b'));
+    assert!(render(bad.sources(), &problems, true).contains('\x1b'));
+}

@@ -1,0 +1,119 @@
+//! Large configurations stay fast, and limits hold. The bounds are wide enough for a debug build on a
+//! busy machine, and far below what anything quadratic would take; `--release` prints the real times.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use ciliate::config::{Document, Search, cat_config, render};
+use ciliate::intent::{self, limits};
+
+use crate::good_inputs::MINIMAL;
+use crate::scratch::Scratch;
+
+fn bound(milliseconds: u64) -> Duration {
+    // Unoptimised code is ten times slower, and tests share two cores.
+    Duration::from_millis(milliseconds * if cfg!(debug_assertions) { 20 } else { 4 })
+}
+
+/// `count` /32 CIDRs in peers of `each`, in 100.64.0.0/10 and beyond.
+fn peers(count: u32, each: u32) -> String {
+    let mut text = MINIMAL.to_owned();
+    for peer in 0..count.div_ceil(each) {
+        let address = std::net::Ipv4Addr::from(0xac10_0000 + peer);
+        let _ =
+            write!(text, "[[peer]]\nname = \"p{peer}\"\naddresses = [\"{address}\"]\ncidrs = [");
+        for n in peer * each..((peer + 1) * each).min(count) {
+            let _ = write!(text, "\"{}/32\", ", std::net::Ipv4Addr::from(0x6440_0000 + n));
+        }
+        text.push_str("]\n");
+    }
+    text
+}
+
+fn timed<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    let took = start.elapsed();
+    println!("{what}: {took:?}");
+    assert!(took < limit, "{what} took {took:?}");
+    done
+}
+
+#[test]
+fn a_hundred_thousand_cidrs_in_one_document() {
+    for each in [1000, 100_000, 4] {
+        let text = peers(100_000, each);
+        let intent = timed(&format!("100 000 CIDRs, {each} each"), bound(200), || {
+            let document = Document::of_texts([("big.toml", text)]);
+            intent::read(&document)
+                .map_err(|problems| render(document.sources(), &problems, false))
+                .unwrap()
+        });
+        assert_eq!(intent.peers.values().map(|peer| peer.cidrs.len()).sum::<usize>(), 100_000);
+    }
+}
+
+#[test]
+fn ten_thousand_files_of_one_peer() {
+    let scratch = Scratch::new();
+    scratch.write("d/00.toml", MINIMAL);
+    for peer in 0..10_000_u32 {
+        let (address, cidr) = (
+            std::net::Ipv4Addr::from(0xac10_0000 + peer),
+            std::net::Ipv4Addr::from(0x6440_0000 + peer),
+        );
+        let text = format!(
+            "[[peer]]\nname = \"p{peer}\"\naddresses = [\"{address}\"]\ncidrs = [\"{cidr}/32\"]\n"
+        );
+        scratch.write(&format!("d/{peer:05}.toml"), text);
+    }
+    let search = Search::path(scratch.path().join("d"));
+    let document = timed("10 000 files", bound(500), || Document::load(&search));
+    assert_eq!(intent::read(&document).unwrap().peers.len(), 10_000);
+    timed("cat-config of them", bound(500), || cat_config(&document));
+}
+
+#[test]
+fn a_hundred_thousand_mistakes_of_every_sort() {
+    let mut text = MINIMAL.to_owned();
+    text.push_str("[[peer]]\nname = \"b\"\naddresses = [\"172.18.0.2\"]\ncidrs = [");
+    for n in 0..50_000 {
+        let _ = write!(text, "{n}, \"10.0.0.{n}/8\", ");
+    }
+    text.push_str("\"10.9.0.0/16\", ".repeat(50_000).as_str());
+    text.push_str("]\n");
+    let document = timed("shape", bound(500), || Document::of_texts([("bad.toml", text)]));
+    assert_eq!(document.problems().len(), 50_000);
+    let problems = timed("intent", bound(500), || intent::read(&document).unwrap_err());
+    assert!(problems.len() >= 149_999, "{}", problems.len());
+    let rendered = timed("rendering", bound(500), || render(document.sources(), &problems, false));
+    assert!(rendered.ends_with("problems, the first 100 are shown\n"), "{}", rendered.len());
+}
+
+/// The only complaint about a document.
+fn only_complaint(text: String) -> String {
+    let document = Document::of_texts([("x.toml", text)]);
+    let problems = intent::read(&document).unwrap_err();
+    assert_eq!(problems.len(), 1, "{}", render(document.sources(), &problems, false));
+    format!("{}; {}", problems[0].message, problems[0].help.as_deref().unwrap_or(""))
+}
+
+#[test]
+fn counts_are_limited() {
+    let mut text = MINIMAL.replace("/24", "/16");
+    for n in 0..limits::ENDPOINTS_MAX {
+        let _ = write!(text, "[[endpoint]]\nname = \"e{n}\"\nnetns = \"/run/netns/e{n}\"\n");
+    }
+    let document = Document::of_texts([("x.toml", text.clone())]);
+    assert!(intent::read(&document).is_ok());
+    text.push_str("[[endpoint]]\nname = \"more\"\nnetns = \"/run/netns/more\"\n");
+    let complaint = only_complaint(text);
+    assert_eq!(complaint, "this is the first endpoint too many; a node has at most 4095 endpoints");
+    let complaint = only_complaint(peers(limits::CIDRS_MAX as u32 + 1, 1000));
+    assert_eq!(
+        complaint,
+        "this is the first CIDR too many; all peers together have at most 262144 CIDRs"
+    );
+    let complaint = only_complaint(peers(limits::PEERS_MAX as u32 + 1, 1));
+    assert_eq!(complaint, "this is the first peer too many; a node has at most 65535 peers");
+}
