@@ -13,7 +13,7 @@ fn any_address_is_at_the_host_side() {
         for target in [ROUTER4, B4, REMOTE4, WORLD4, UNUSED4] {
             for to in [BROADCAST, LXC_MAC_A] {
                 let request = arp(1, (MAC_A, A4), (NO_MAC, target));
-                let out = lab.from_container(&ethernet(to, MAC_A, TYPE_ARP, &request));
+                let out = lab.container_sends(&ethernet(to, MAC_A, TYPE_ARP, &request));
                 let reply = arp(2, (LXC_MAC_A, target), (MAC_A, A4));
                 assert_eq!(out.action, Action::Redirect, "who-has {target}");
                 assert_eq!(out.frame, ethernet(MAC_A, LXC_MAC_A, TYPE_ARP, &reply));
@@ -27,7 +27,7 @@ fn any_address_is_at_the_host_side() {
 fn padding_stays() {
     lab::run(|lab| {
         let request = [arp(1, (MAC_A, A4), (NO_MAC, ROUTER4)), vec![0x5a; 18]].concat();
-        let out = lab.from_container(&ethernet(BROADCAST, MAC_A, TYPE_ARP, &request));
+        let out = lab.container_sends(&ethernet(BROADCAST, MAC_A, TYPE_ARP, &request));
         let reply = [arp(2, (LXC_MAC_A, ROUTER4), (MAC_A, A4)), vec![0x5a; 18]].concat();
         assert_eq!(out.frame, ethernet(MAC_A, LXC_MAC_A, TYPE_ARP, &reply));
     });
@@ -53,7 +53,7 @@ fn the_rest_goes_to_the_stack_untouched() {
     ];
     lab::run(|lab| {
         for (what, frame) in &frames {
-            let out = lab.from_container(frame);
+            let out = lab.container_sends(frame);
             assert_eq!((out.action, &out.frame), (Action::Pass, frame), "{what}");
         }
     });

@@ -17,7 +17,7 @@ fn count(reason: u8, direction: u8, bytes: usize) -> Count {
 }
 
 fn assert_dropped(lab: &mut Lab, frame: &[u8], reason: u8, what: &str) {
-    assert_eq!(lab.from_container(frame).action, Action::Drop, "{what}");
+    assert_eq!(lab.container_sends(frame).action, Action::Drop, "{what}");
     assert_eq!(lab.counted(), [count(reason, DIRECTION_EGRESS, frame.len())], "{what}");
 }
 
@@ -25,7 +25,7 @@ fn assert_dropped(lab: &mut Lab, frame: &[u8], reason: u8, what: &str) {
 fn ipv4_to_another_endpoint() {
     lab::run(|lab| {
         let frame = from_a(TYPE_IPV4, &ipv4(A4, B4, 64));
-        let out = lab.from_container(&frame);
+        let out = lab.container_sends(&frame);
         // Building the packet anew with TTL 63 also makes its checksum anew.
         assert_eq!(out.frame, ethernet(MAC_B, LXC_MAC_B, TYPE_IPV4, &ipv4(A4, B4, 63)));
         assert_eq!((out.action, out.mark), (Action::Redirect, 0x3210_0f04));
@@ -39,7 +39,7 @@ fn ipv4_to_another_endpoint() {
 fn ipv6_to_another_endpoint() {
     lab::run(|lab| {
         let frame = from_a(TYPE_IPV6, &ipv6(A6, B6, 64));
-        let out = lab.from_container(&frame);
+        let out = lab.container_sends(&frame);
         assert_eq!(out.frame, ethernet(MAC_B, LXC_MAC_B, TYPE_IPV6, &ipv6(A6, B6, 63)));
         assert_eq!((out.action, out.mark), (Action::Redirect, 0x3210_0f04));
         let len = frame.len();
@@ -53,14 +53,14 @@ fn all_else_goes_to_the_stack() {
     lab::run(|lab| {
         for destination in [ROUTER4, NODE4, NETNS4, REMOTE4, WORLD4, UNUSED4] {
             let frame = from_a(TYPE_IPV4, &ipv4(A4, destination, 64));
-            let out = lab.from_container(&frame);
+            let out = lab.container_sends(&frame);
             let expected = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV4, &ipv4(A4, destination, 63));
             assert_eq!((out.action, out.frame, out.mark), (Action::Pass, expected, 0x3210_0f04));
             assert_eq!(lab.counted(), [count(0, DIRECTION_EGRESS, frame.len())]);
         }
         for destination in [ROUTER6, NODE6, REMOTE6, WORLD6, UNUSED6] {
             let frame = from_a(TYPE_IPV6, &ipv6(A6, destination, 64));
-            let out = lab.from_container(&frame);
+            let out = lab.container_sends(&frame);
             let expected = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &ipv6(A6, destination, 63));
             assert_eq!((out.action, out.frame, out.mark), (Action::Pass, expected, 0x3210_0f04));
             assert_eq!(lab.counted(), [count(0, DIRECTION_EGRESS, frame.len())]);
@@ -71,7 +71,7 @@ fn all_else_goes_to_the_stack() {
 #[test]
 fn stack_bound_frames_are_readdressed() {
     lab::run(|lab| {
-        let out = lab.from_container(&ethernet(MAC_B, MAC_A, TYPE_IPV4, &ipv4(A4, WORLD4, 64)));
+        let out = lab.container_sends(&ethernet(MAC_B, MAC_A, TYPE_IPV4, &ipv4(A4, WORLD4, 64)));
         assert_eq!(out.frame[..6], LXC_MAC_A);
     });
 }
@@ -81,15 +81,15 @@ fn options_and_fragments_pass() {
     lab::run(|lab| {
         let options = [7, 7, 4, 0, 0, 0, 0, 0];
         let packet = ipv4_with(A4, B4, 64, &options, &udp(b"x"));
-        let out = lab.from_container(&from_a(TYPE_IPV4, &packet));
+        let out = lab.container_sends(&from_a(TYPE_IPV4, &packet));
         let expected = ipv4_with(A4, B4, 63, &options, &udp(b"x"));
         assert_eq!(out.frame, ethernet(MAC_B, LXC_MAC_B, TYPE_IPV4, &expected));
 
         let mut fragment = ipv4(A4, B4, 64);
         fragment[6..8].copy_from_slice(&[0x20, 0xb9]);
-        assert_eq!(lab.from_container(&from_a(TYPE_IPV4, &fragment)).action, Action::Redirect);
+        assert_eq!(lab.container_sends(&from_a(TYPE_IPV4, &fragment)).action, Action::Redirect);
         let fragment = ipv6_with(A6, B6, 64, 44, &[UDP, 0, 0, 0xb9, 1, 2, 3, 4]);
-        assert_eq!(lab.from_container(&from_a(TYPE_IPV6, &fragment)).action, Action::Redirect);
+        assert_eq!(lab.container_sends(&from_a(TYPE_IPV6, &fragment)).action, Action::Redirect);
     });
 }
 
@@ -97,7 +97,7 @@ fn options_and_fragments_pass() {
 fn checksum_stays_valid_for_every_time_to_live() {
     lab::run(|lab| {
         for ttl in 2..=255 {
-            let out = lab.from_container(&from_a(TYPE_IPV4, &ipv4(A4, B4, ttl)));
+            let out = lab.container_sends(&from_a(TYPE_IPV4, &ipv4(A4, B4, ttl)));
             assert_eq!(out.frame[ETH_LEN + 8], ttl - 1);
             assert_eq!(checksum(&[&out.frame[ETH_LEN..ETH_LEN + 20]]), 0, "TTL {ttl}");
         }
@@ -213,7 +213,7 @@ fn one_program_serves_both_endpoints() {
 #[test]
 fn counters_name_the_place() {
     lab::run(|lab| {
-        lab.from_container(&from_a(TYPE_IPV4, &ipv4(B4, B4, 64)));
+        lab.container_sends(&from_a(TYPE_IPV4, &ipv4(B4, B4, 64)));
         let metrics = lab.metrics();
         let [(key, _)] = metrics[..] else { panic!("{metrics:?}") };
         assert_eq!(source_file(key.file), Some("bpf_lxc.c"));

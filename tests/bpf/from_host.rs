@@ -17,7 +17,7 @@ fn count(reason: u8, direction: u8, bytes: usize) -> Count {
 }
 
 fn assert_dropped(lab: &mut Lab, mark: u32, frame: &[u8], reason: u8) {
-    assert_eq!(lab.from_host(mark, frame).action, Action::Drop);
+    assert_eq!(lab.host_sends(mark, frame).action, Action::Drop);
     let entered = count(REASON_INTERFACE, DIRECTION_INGRESS, frame.len());
     assert_eq!(lab.counted(), [entered, count(reason, DIRECTION_INGRESS, frame.len())]);
 }
@@ -26,7 +26,7 @@ fn assert_dropped(lab: &mut Lab, mark: u32, frame: &[u8], reason: u8) {
 fn forwarded_and_own_packets_reach_endpoints() {
     lab::run(|lab| {
         let frame = by_host(TYPE_IPV4, &ipv4(REMOTE4, B4, 61));
-        let out = lab.from_host(0, &frame);
+        let out = lab.host_sends(0, &frame);
         assert_eq!(out.frame, ethernet(MAC_B, LXC_MAC_B, TYPE_IPV4, &ipv4(REMOTE4, B4, 60)));
         assert_eq!(out.action, Action::Redirect);
         let delivered = count(REASON_FORWARDED, DIRECTION_INGRESS, frame.len());
@@ -34,7 +34,7 @@ fn forwarded_and_own_packets_reach_endpoints() {
         assert_eq!(lab.counted(), [delivered, entered]);
 
         let frame = by_host(TYPE_IPV6, &ipv6(ROUTER6, A6, 64));
-        let out = lab.from_host(MARK_MAGIC_HOST, &frame);
+        let out = lab.host_sends(MARK_MAGIC_HOST, &frame);
         assert_eq!(out.frame, ethernet(MAC_A, LXC_MAC_A, TYPE_IPV6, &ipv6(ROUTER6, A6, 63)));
         assert_eq!(out.action, Action::Redirect);
     });
@@ -54,12 +54,12 @@ fn the_mark_names_the_sender() {
     ];
     lab::run(|lab| {
         for (mark, source, identity) in cases {
-            let out = lab.from_host(mark, &by_host(TYPE_IPV4, &ipv4(source, B4, 61)));
+            let out = lab.host_sends(mark, &by_host(TYPE_IPV4, &ipv4(source, B4, 61)));
             assert_eq!(out.mark, identity_mark(identity), "mark {mark:#x} from {source}");
         }
-        let out = lab.from_host(0, &by_host(TYPE_IPV6, &ipv6(REMOTE6, B6, 61)));
+        let out = lab.host_sends(0, &by_host(TYPE_IPV6, &ipv6(REMOTE6, B6, 61)));
         assert_eq!(out.mark, identity_mark(IDENTITY_REMOTE));
-        let out = lab.from_host(0, &by_host(TYPE_IPV6, &ipv6(WORLD6, B6, 61)));
+        let out = lab.host_sends(0, &by_host(TYPE_IPV6, &ipv6(WORLD6, B6, 61)));
         assert_eq!(out.mark, identity_mark(IDENTITY_WORLD_IPV6));
     });
 }
@@ -69,13 +69,13 @@ fn known_destinations_cross_to_cilium_net() {
     lab::run(|lab| {
         for destination in [NODE4, ROUTER4, NETNS4, REMOTE4] {
             let packet = ipv4(ROUTER4, destination, 64);
-            let out = lab.from_host(MARK_MAGIC_HOST, &by_host(TYPE_IPV4, &packet));
+            let out = lab.host_sends(MARK_MAGIC_HOST, &by_host(TYPE_IPV4, &packet));
             let expected = ethernet(NET_MAC, HOST_MAC, TYPE_IPV4, &packet);
             assert_eq!((out.action, out.frame, out.mark), (Action::Pass, expected, 0));
         }
         for destination in [NODE6, ROUTER6, REMOTE6] {
             let packet = ipv6(ROUTER6, destination, 64);
-            let out = lab.from_host(MARK_MAGIC_HOST, &by_host(TYPE_IPV6, &packet));
+            let out = lab.host_sends(MARK_MAGIC_HOST, &by_host(TYPE_IPV6, &packet));
             let expected = ethernet(NET_MAC, HOST_MAC, TYPE_IPV6, &packet);
             assert_eq!((out.action, out.frame, out.mark), (Action::Pass, expected, 0));
         }
@@ -102,9 +102,9 @@ fn unknown_destinations_are_unroutable() {
 fn the_proxy_may_go_anywhere_and_is_not_counted_again() {
     lab::run(|lab| {
         for mark in [0x3210_0a04, 0x3210_0b04] {
-            let out = lab.from_host(mark, &by_host(TYPE_IPV4, &ipv4(ROUTER4, WORLD4, 64)));
+            let out = lab.host_sends(mark, &by_host(TYPE_IPV4, &ipv4(ROUTER4, WORLD4, 64)));
             assert_eq!(out.action, Action::Pass);
-            let out = lab.from_host(mark, &by_host(TYPE_IPV6, &ipv6(ROUTER6, WORLD6, 64)));
+            let out = lab.host_sends(mark, &by_host(TYPE_IPV6, &ipv6(ROUTER6, WORLD6, 64)));
             assert_eq!(out.action, Action::Pass);
         }
         assert_eq!(lab.counted(), []);
@@ -124,7 +124,7 @@ fn groups_and_other_protocols_pass_untouched() {
     ];
     lab::run(|lab| {
         for frame in &frames {
-            let out = lab.from_host(MARK_MAGIC_HOST, frame);
+            let out = lab.host_sends(MARK_MAGIC_HOST, frame);
             let expected = (Action::Pass, frame, MARK_MAGIC_HOST);
             assert_eq!((out.action, &out.frame, out.mark), expected);
         }
@@ -135,10 +135,10 @@ fn groups_and_other_protocols_pass_untouched() {
 fn link_local_addresses_cross_to_cilium_net() {
     lab::run(|lab| {
         let packet = ipv4(ROUTER4, [169, 254, 1, 1].into(), 64);
-        let out = lab.from_host(0, &by_host(TYPE_IPV4, &packet));
+        let out = lab.host_sends(0, &by_host(TYPE_IPV4, &packet));
         assert_eq!(out.frame, ethernet(NET_MAC, HOST_MAC, TYPE_IPV4, &packet));
         let packet = ipv6(A_LINK_LOCAL, "fe80::1".parse().expect("an address"), 255);
-        let out = lab.from_host(0, &by_host(TYPE_IPV6, &packet));
+        let out = lab.host_sends(0, &by_host(TYPE_IPV6, &packet));
         assert_eq!(out.frame, ethernet(NET_MAC, HOST_MAC, TYPE_IPV6, &packet));
         assert_eq!(out.action, Action::Pass);
     });

@@ -141,37 +141,20 @@ impl Lab {
     }
 
     /// Sends a frame from endpoint A.
-    pub fn from_container(&self, frame: &[u8]) -> Outcome {
+    pub fn container_sends(&self, frame: &[u8]) -> Outcome {
         self.send("cil_from_container", self.sandbox.lxc_a, 0, frame)
     }
 
     /// Sends a frame out of `cilium_host`.
-    pub fn from_host(&self, mark: u32, frame: &[u8]) -> Outcome {
+    pub fn host_sends(&self, mark: u32, frame: &[u8]) -> Outcome {
         self.send("cil_from_host", self.sandbox.cilium_host, mark, frame)
     }
 
-    /// Attaches `cil_from_container` to a device for as long as the lab lives, and brings it up.
-    pub fn attach_from_container(&mut self, device: &str) {
-        let object = self.programs["cil_from_container"];
-        let program = self.objects[object].program_mut("cil_from_container").expect("a program");
+    /// Attaches a program to a device for as long as the lab lives.
+    pub fn attach(&mut self, name: &str, device: &str, hook: TcAttachType) {
+        let program = self.objects[self.programs[name]].program_mut(name).expect("a program");
         let program: &mut SchedClassifier = program.try_into().expect("a classifier");
-        program.attach(device, TcAttachType::Ingress).expect("attach");
-        sandbox::ip(&format!("link set {device} up"));
-        let peer = device.replace("lxc", "eth");
-        sandbox::ip(&format!("link set {peer} up"));
-    }
-
-    /// The time one run takes, on average over many of the same packet.
-    pub fn time(&self, program: &str, ifindex: u32, frame: &[u8]) -> std::time::Duration {
-        let mut context = [0; CONTEXT_LEN];
-        context[CONTEXT_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(&context),
-            repeat: 1_000_000,
-            ..TestRunOptions::new()
-        };
-        self.program(program).test_run(options).expect("test run").duration
+        program.attach(device, hook).expect("attach");
     }
 
     /// What was counted since the last call, by reason and direction.

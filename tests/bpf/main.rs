@@ -2,8 +2,8 @@
 //! thinks they are, and what they do to packets, by `BPF_PROG_TEST_RUN`.
 //!
 //! Needs root; every test works in network and mount namespaces of its own and leaves nothing behind.
-//! What these tests do not show: where a redirect ends (the kernel only tells that there is one) and
-//! what a real device does with the packet. That is for the netns tier.
+//! A test run shows that there is a redirect, not where it ends; `traffic` does, with pings between real
+//! namespaces. Whole nodes and the way between them are for the netns tier.
 
 mod abi;
 mod arp;
@@ -17,6 +17,7 @@ mod model;
 mod neighbour;
 mod sandbox;
 mod time_exceeded;
+mod traffic;
 mod truncated;
 mod wire;
 mod world;

@@ -33,7 +33,7 @@ fn advertisement(to: Ipv6Addr, target: Ipv6Addr, flags: u8) -> Vec<u8> {
 }
 
 fn assert_dropped(lab: &mut Lab, frame: &[u8], reason: u8, what: &str) {
-    assert_eq!(lab.from_container(frame).action, Action::Drop, "{what}");
+    assert_eq!(lab.container_sends(frame).action, Action::Drop, "{what}");
     let bytes = frame.len() as u64;
     let count = Count { reason, direction: DIRECTION_EGRESS, packets: 1, bytes };
     assert_eq!(lab.counted(), [count], "{what}");
@@ -50,7 +50,7 @@ fn router_and_endpoints_are_answered_for() {
         for source in [A6, A_LINK_LOCAL] {
             for (target, flags) in [(ROUTER6, 0xc0), (B6, 0x60)] {
                 for options in [BARE, WITH_MAC, &nonce] {
-                    let out = lab.from_container(&solicitation(source, target, options));
+                    let out = lab.container_sends(&solicitation(source, target, options));
                     assert_eq!(out.action, Action::Redirect);
                     assert_eq!(out.frame, advertisement(source, target, flags));
                     let sum = icmp6_checksum(target, source, &out.frame[ETH_LEN + 40..]);
@@ -77,7 +77,7 @@ fn behind_extension_headers_too() {
             ethernet(group_mac(group), MAC_A, TYPE_IPV6, &packet)
         };
         for types in [&[0][..], &[60], &[43, 60], &[0, 51, 60], &[0, 60, 43, 60]] {
-            let out = lab.from_container(&chain(types));
+            let out = lab.container_sends(&chain(types));
             assert_eq!(out.frame, advertisement(A6, ROUTER6, 0xc0), "{types:?}");
         }
         let frame = chain(&[0, 60, 43, 60, 60]);
@@ -92,7 +92,7 @@ fn host_addresses_are_for_the_stack() {
     lab::run(|lab| {
         for source in [A6, A_LINK_LOCAL, Ipv6Addr::UNSPECIFIED] {
             let frame = solicitation(source, NODE6, WITH_MAC);
-            assert_passed(&lab.from_container(&frame), &frame, "NODE6");
+            assert_passed(&lab.container_sends(&frame), &frame, "NODE6");
         }
     });
 }
@@ -105,7 +105,7 @@ fn advertisements_pass() {
             let message = icmp6(source, ROUTER6, ADVERTISEMENT, 0, &body);
             let packet = ipv6_with(source, ROUTER6, 255, ICMP6, &message);
             let frame = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &packet);
-            assert_passed(&lab.from_container(&frame), &frame, "advertisement");
+            assert_passed(&lab.container_sends(&frame), &frame, "advertisement");
         }
     });
 }
@@ -164,7 +164,7 @@ fn forwarded_solicitations_are_ordinary_packets() {
     lab::run(|lab| {
         let mut frame = solicitation(A6, ROUTER6, WITH_MAC);
         frame[ETH_LEN + 7] = 254;
-        assert_eq!(lab.from_container(&frame).action, Action::Pass);
+        assert_eq!(lab.container_sends(&frame).action, Action::Pass);
         lab.counted();
         let mut frame = solicitation(A_LINK_LOCAL, ROUTER6, WITH_MAC);
         frame[ETH_LEN + 7] = 254;

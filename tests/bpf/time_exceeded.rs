@@ -22,7 +22,7 @@ fn endpoint_is_told() {
             for (destination, hop_limit) in [(B6, 1), (WORLD6, 1), (ROUTER6, 0)] {
                 let payload = udp(&vec![0xa5; len]);
                 let packet = ipv6_with(A6, destination, hop_limit, UDP, &payload);
-                let out = lab.from_container(&ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &packet));
+                let out = lab.container_sends(&ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &packet));
                 assert_eq!(out.action, Action::Redirect, "{len}");
                 let expected = ethernet(MAC_A, LXC_MAC_A, TYPE_IPV6, &error(A6, &packet));
                 assert_eq!(out.frame, expected, "payload of {len}");
@@ -39,7 +39,7 @@ fn endpoint_is_told() {
 fn host_is_told_through_its_own_device() {
     lab::run(|lab| {
         let packet = ipv6(REMOTE6, B6, 1);
-        let out = lab.from_host(0, &ethernet(HOST_MAC, HOST_MAC, TYPE_IPV6, &packet));
+        let out = lab.host_sends(0, &ethernet(HOST_MAC, HOST_MAC, TYPE_IPV6, &packet));
         let expected = ethernet(HOST_MAC, HOST_MAC, TYPE_IPV6, &error(REMOTE6, &packet));
         assert_eq!((out.action, out.frame), (Action::Redirect, expected));
     });
@@ -62,14 +62,14 @@ fn no_error_about_errors_or_groups() {
     lab::run(|lab| {
         for (what, packet) in &packets {
             let frame = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, packet);
-            assert_eq!(lab.from_container(&frame).action, Action::Drop, "{what}");
+            assert_eq!(lab.container_sends(&frame).action, Action::Drop, "{what}");
             let bytes = frame.len() as u64;
             let reason = DROP_TTL_EXCEEDED;
             let count = Count { reason, direction: DIRECTION_EGRESS, packets: 1, bytes };
             assert_eq!(lab.counted(), [count], "{what}");
         }
         let echo = ipv6_with(A6, B6, 1, ICMP6, &message(128));
-        let out = lab.from_container(&ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &echo));
+        let out = lab.container_sends(&ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &echo));
         assert_eq!(out.action, Action::Redirect, "an echo request is no error");
     });
 }
@@ -81,7 +81,7 @@ fn a_node_without_ipv6_address_is_silent() {
         world.node.router_ipv6_be = [0; 16];
         lab.describe(world);
         let frame = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &ipv6(A6, B6, 1));
-        assert_eq!(lab.from_container(&frame).action, Action::Drop);
+        assert_eq!(lab.container_sends(&frame).action, Action::Drop);
         assert_eq!(lab.counted()[0].reason, DROP_TTL_EXCEEDED);
     });
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// A packet socket on one device. A frame sent is through the other end's ingress when `send` returns,
-/// or very soon after.
+/// A packet socket on one device. A frame sent is at the other end's ingress when `send` returns, or
+/// soon after: the receiving side is a soft interrupt, which a busy machine puts off.
 pub struct Wire {
     socket: OwnedFd,
     ifindex: i32,
@@ -48,7 +48,5 @@ impl Wire {
             )
         };
         assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
-        // The receiving side runs in a soft interrupt, which on a busy machine is put off.
-        std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
