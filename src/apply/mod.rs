@@ -1,0 +1,173 @@
+//! The only interpreter of ops: [`Plan`] → kernel → [`Report`].
+//!
+//! Imports `kinds`, `kernel`, `plan`, `report`. It demands a [`WriterScope`], so that one process
+//! changes a node at a time; runs the ops of a kind in one batch; re-checks what each op expects
+//! (that part is in the kinds' `exec.rs`, next to the call it protects); skips ops that need an
+//! object whose own op failed; and carries on with the rest. It decides nothing.
+
+use std::collections::BTreeMap;
+
+use crate::for_each_kind;
+use crate::kernel::lock::WriterScope;
+use crate::kernel::netlink::Request;
+use crate::kernel::{Kernel, KernelError, chain};
+use crate::kinds::{Change, Kind, ObjectKey, Op, Phase};
+use crate::net::Netns;
+use crate::plan::Plan;
+use crate::report::{Outcome, Report};
+
+/// Why an op was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    /// The kernel, or something on the way to it, refused.
+    #[error("{error}")]
+    Failed { error: String, errno: Option<i32> },
+    /// The object is not what the op expects: somebody changed it since it was observed.
+    #[error("expected {expected}, found {found}; it changed after the plan was made")]
+    Refused { expected: String, found: String },
+}
+
+impl ExecError {
+    /// The object is not what the op expects.
+    pub fn refused(expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Refused { expected: expected.into(), found: found.into() }
+    }
+
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Failed { errno, .. } => *errno,
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl From<KernelError> for ExecError {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::Refused { expected, found } => Self::Refused { expected, found },
+            other => Self::Failed { errno: other.errno(), error: chain(&other) },
+        }
+    }
+}
+
+/// The writing half of a kind.
+pub trait Apply: Kind {
+    /// Makes the changes, in order and in as few system calls as can be, and says what became of
+    /// each. Re-checks what each change expects. Making what is there already as asked, and
+    /// removing what is gone already, succeeds.
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>>;
+}
+
+/// Sends requests to a namespace's route socket: one outcome for each.
+pub fn send(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    operation: &'static str,
+    requests: Vec<Request>,
+) -> Vec<Result<(), ExecError>> {
+    let count = requests.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    kernel.writes += 1;
+    let sent = kernel.netlink(netns).and_then(|netlink| {
+        netlink.change(requests).map_err(|source| KernelError::Netlink { operation, source })
+    });
+    match sent {
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| {
+                outcome.map_err(|source| KernelError::Netlink { operation, source }.into())
+            })
+            .collect(),
+        Err(error) => vec![Err(ExecError::from(error)); count],
+    }
+}
+
+/// What became of the objects of this round, for the ops that need them.
+#[derive(Default)]
+struct Failures {
+    objects: BTreeMap<ObjectKey, ()>,
+}
+
+impl Failures {
+    /// The first object that the op needs and that could not be had.
+    fn blocking(&self, op: &Op) -> Option<ObjectKey> {
+        if self.objects.is_empty() {
+            return None;
+        }
+        op.needs().into_iter().find(|need| self.objects.contains_key(need))
+    }
+}
+
+/// Runs a plan.
+///
+/// `progress` is called with the number of finished ops after each batch.
+pub fn apply(
+    _scope: &WriterScope,
+    kernel: &mut Kernel,
+    plan: &Plan,
+    mut progress: impl FnMut(usize),
+) -> Report {
+    let mut failures = Failures::default();
+    let mut outcomes = Vec::with_capacity(plan.ops.len());
+    let writes_before = kernel.writes;
+    let mut rest = plan.ops.as_slice();
+    while let Some(first) = rest.first() {
+        let same = |op: &&Op| op.kind() == first.kind() && op.phase() == first.phase();
+        let count = rest.iter().take_while(same).count();
+        let (batch, after) = rest.split_at(count);
+        rest = after;
+        for (op, outcome) in batch.iter().zip(run_batch(kernel, batch, &failures)) {
+            if outcome != Outcome::Done && op.phase() == Phase::Add {
+                failures.objects.insert(op.object(), ());
+            }
+            outcomes.push(outcome);
+        }
+        progress(outcomes.len());
+    }
+    kernel.end_round();
+    Report { outcomes, writes: kernel.writes - writes_before }
+}
+
+/// Runs ops of one kind and phase.
+fn run_batch(kernel: &mut Kernel, batch: &[Op], failures: &Failures) -> Vec<Outcome> {
+    let blocked: Vec<Option<ObjectKey>> = batch.iter().map(|op| failures.blocking(op)).collect();
+    let mut ready = Vec::with_capacity(batch.len());
+    ready.extend(batch.iter().zip(&blocked).filter(|(_, b)| b.is_none()).map(|(op, _)| op));
+    let mut results = exec(kernel, &ready).into_iter();
+    blocked
+        .into_iter()
+        .map(|blocked| match blocked {
+            Some(object) => Outcome::Skipped { needs: object.to_string() },
+            None => match results.next() {
+                Some(Ok(())) => Outcome::Done,
+                Some(Err(ExecError::Refused { expected, found })) => {
+                    Outcome::Refused { expected, found }
+                }
+                Some(Err(ExecError::Failed { error, .. })) => Outcome::Failed { error },
+                None => Outcome::Failed { error: "no result".into() },
+            },
+        })
+        .collect()
+}
+
+macro_rules! exec_all {
+    ($($kind:ident $field:ident $module:ident,)*) => {
+        /// Hands ops of one kind to that kind.
+        fn exec(kernel: &mut Kernel, ops: &[&Op]) -> Vec<Result<(), ExecError>> {
+            match ops.first() {
+                None => Vec::new(),
+                $(Some(Op::$kind(_)) => {
+                    let changes: Vec<_> = ops.iter().filter_map(|op| match op {
+                        Op::$kind(change) => Some(change),
+                        _ => None,
+                    }).collect();
+                    <crate::kinds::$module::$kind as Apply>::exec(kernel, &changes)
+                })*
+            }
+        }
+    };
+}
+for_each_kind!(exec_all);

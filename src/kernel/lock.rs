@@ -1,0 +1,47 @@
+//! The one-writer rule as a value: whoever changes the kernel shows a [`WriterScope`].
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::KernelError;
+
+/// Proof that this process alone changes the node. Dropped, the next may.
+#[derive(Debug)]
+pub struct WriterScope {
+    _file: File,
+}
+
+/// Where the lock of a node is.
+pub fn path(runtime: &Path) -> PathBuf {
+    runtime.join("lock")
+}
+
+impl WriterScope {
+    /// Takes the lock in the node's runtime folder, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`KernelError::Locked`] when another process has it and `wait` is false.
+    pub fn take(runtime: &Path, wait: bool) -> Result<Self, KernelError> {
+        fs::create_dir_all(runtime).map_err(|source| KernelError::File {
+            operation: "create",
+            path: runtime.into(),
+            source,
+        })?;
+        let path = path(runtime);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|source| KernelError::File {
+            operation: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let operation = if wait {
+            FlockOperation::LockExclusive
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        flock(&file, operation).map_err(|_| KernelError::Locked { path })?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,163 @@
+//! All I/O with the kernel, and all `unsafe`.
+//!
+//! Imports `net` only. Above it, only `observe`, `apply`, `daemon` and the `exec.rs` of the kinds may
+//! import it; a test reads the `use` lines. Nothing in here decides anything: callers bring finished
+//! messages and keys.
+
+pub mod bpf;
+pub mod lock;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod pins;
+pub mod program;
+pub mod sysctl;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use netlink::Netlink;
+use netns::NetnsThread;
+
+use crate::net::Netns;
+
+/// How many namespaces' sockets are kept open at once; well below the usual limit of 1024 files.
+const NETNS_SOCKETS_MAX: usize = 256;
+
+/// An operation on the kernel that failed: what was tried on what, and the kernel's answer.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("netlink: {operation}")]
+    Netlink { operation: &'static str, source: netlink::NetlinkError },
+    #[error("network namespace {netns}")]
+    Netns { netns: Netns, source: netns::NetnsError },
+    #[error("bpf: {operation} {object}")]
+    Bpf { operation: &'static str, object: String, source: io::Error },
+    #[error("{operation} {path}")]
+    File { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is not on a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`, or set paths.bpf to a folder on one"
+    )]
+    NotBpffs { path: PathBuf },
+    #[error("nft: {0}")]
+    Nft(String),
+    #[error("`nft` is not installed; install the package `nftables`, or set masquerade.mode = \"off\"")]
+    NftMissing,
+    #[error("program {program} is refused by the kernel: {reason}")]
+    Verifier { program: String, reason: String },
+    #[error("another ciliate is changing this node (lock {path}); try again when it is done")]
+    Locked { path: PathBuf },
+    #[error("expected {expected}, found {found}")]
+    Refused { expected: String, found: String },
+}
+
+impl KernelError {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            KernelError::Netlink { source, .. } => source.errno(),
+            KernelError::Bpf { source, .. } | KernelError::File { source, .. } => {
+                source.raw_os_error()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error and what caused it, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source.
+        if !text.ends_with(&cause_text) {
+            text += &format!(": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The kernel of one node, for one round: sockets, the pins' folder, and a count of what was written.
+pub struct Kernel {
+    /// `<paths.bpf>`.
+    bpf_root: PathBuf,
+    /// The socket of the node's own namespace.
+    host: Netlink,
+    thread: NetnsThread,
+    /// Sockets of endpoints' namespaces. They hold the namespace, so they live for a round at most.
+    sockets: BTreeMap<Netns, Netlink>,
+    /// System calls that wrote to the kernel.
+    pub writes: u64,
+    pub(crate) nft_cache: nft::Cache,
+}
+
+impl Kernel {
+    /// Opens the kernel for the node whose namespace the calling thread is in.
+    ///
+    /// # Errors
+    /// No netlink socket, or no access to the namespace (needs root).
+    pub fn open(bpf_root: &Path) -> Result<Self, KernelError> {
+        let host = Netlink::open()
+            .map_err(|source| KernelError::Netlink { operation: "open a route socket", source })?;
+        let thread = NetnsThread::start()
+            .map_err(|source| KernelError::Netns { netns: Netns::HOST, source })?;
+        Ok(Self {
+            bpf_root: bpf_root.to_path_buf(),
+            host,
+            thread,
+            sockets: BTreeMap::new(),
+            writes: 0,
+            nft_cache: nft::Cache::default(),
+        })
+    }
+
+    /// Where the pins are.
+    pub fn bpf_root(&self) -> &Path {
+        &self.bpf_root
+    }
+
+    /// The route socket of a namespace, opened when first asked for.
+    ///
+    /// # Errors
+    /// The namespace is gone or may not be entered.
+    pub fn netlink(&mut self, netns: &Netns) -> Result<&mut Netlink, KernelError> {
+        if netns.path().is_none() {
+            return Ok(&mut self.host);
+        }
+        if !self.sockets.contains_key(netns) {
+            if self.sockets.len() >= NETNS_SOCKETS_MAX {
+                self.sockets.clear();
+            }
+            let socket = self
+                .within(netns, Netlink::open)?
+                .map_err(|source| KernelError::Netlink { operation: "open a route socket", source })?;
+            self.sockets.insert(netns.clone(), socket);
+        }
+        Ok(self.sockets.entry(netns.clone()).or_insert_with(|| unreachable!("inserted above")))
+    }
+
+    /// Runs `job` in a namespace.
+    ///
+    /// # Errors
+    /// The namespace is gone or may not be entered; `job` did not run.
+    pub fn within<T: Send + 'static>(
+        &mut self,
+        netns: &Netns,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, KernelError> {
+        if netns.path().is_none() {
+            return Ok(job());
+        }
+        self.thread
+            .run(netns, job)
+            .map_err(|source| KernelError::Netns { netns: netns.clone(), source })
+    }
+
+    /// Lets go of every namespace: ends a round.
+    pub fn end_round(&mut self) {
+        self.sockets.clear();
+    }
+}

@@ -1,0 +1,100 @@
+//! Work in other network namespaces: one thread that goes where it is told and comes back.
+//!
+//! A thread inside a namespace keeps it alive, so the thread returns to its own namespace after each
+//! job. /proc/sys/net follows the thread; a netlink socket stays in the namespace it was made in.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::fs::fstatfs;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::net::Netns;
+
+/// `NSFS_MAGIC` (linux/magic.h): the file system of namespace files.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Why a namespace can't be worked in.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    #[error("no such file")]
+    Missing,
+    #[error("the file is not a network namespace")]
+    NotANamespace,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the thread that works in namespaces ended")]
+    ThreadEnded,
+}
+
+/// Opens a namespace file and makes sure that it is one. `ip netns add` makes the file first and
+/// mounts the namespace over it after, so a plain file is a namespace that is not there yet.
+///
+/// # Errors
+/// It isn't there, or isn't a namespace.
+pub fn open(path: &str) -> Result<File, NetnsError> {
+    let file = File::open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR) => NetnsError::Missing,
+        _ => NetnsError::Io(error),
+    })?;
+    let fs = fstatfs(&file).map_err(io::Error::from)?;
+    if fs.f_type as u64 == NSFS_MAGIC { Ok(file) } else { Err(NetnsError::NotANamespace) }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread.
+pub struct NetnsThread {
+    jobs: mpsc::Sender<(File, Job)>,
+    entered: mpsc::Receiver<Result<(), io::Error>>,
+}
+
+impl NetnsThread {
+    /// Starts the thread in the caller's namespace.
+    ///
+    /// # Errors
+    /// The thread or its namespace file can't be had.
+    pub fn start() -> Result<Self, NetnsError> {
+        let home = File::open("/proc/thread-self/ns/net")?;
+        let (jobs, inbox) = mpsc::channel::<(File, Job)>();
+        let (report, entered) = mpsc::channel();
+        thread::Builder::new().name("netns".into()).spawn(move || {
+            for (target, job) in inbox {
+                let kind = Some(LinkNameSpaceType::Network);
+                let went = move_into_link_name_space(target.as_fd(), kind);
+                drop(target);
+                if went.is_ok() {
+                    job();
+                    // A thread that can't go home must not do the next job in the wrong place.
+                    if move_into_link_name_space(home.as_fd(), kind).is_err() {
+                        return;
+                    }
+                }
+                if report.send(went.map_err(io::Error::from)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { jobs, entered })
+    }
+
+    /// Runs `job` in the namespace and waits for its result.
+    ///
+    /// # Errors
+    /// The namespace isn't there or may not be entered; the job did not run.
+    pub fn run<T: Send + 'static>(
+        &self,
+        netns: &Netns,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        let target = open(netns.path().unwrap_or("/proc/thread-self/ns/net"))?;
+        let (sender, result) = mpsc::channel();
+        let job = Box::new(move || drop(sender.send(job())));
+        self.jobs.send((target, job)).map_err(|_| NetnsError::ThreadEnded)?;
+        self.entered.recv().map_err(|_| NetnsError::ThreadEnded)??;
+        result.recv().map_err(|_| NetnsError::ThreadEnded)
+    }
+}

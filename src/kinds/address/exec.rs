@@ -1,0 +1,159 @@
+//! Addresses in the kernel: listing and changing. The only file of this kind that may import
+//! `kernel`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Address, Key, Seen};
+use crate::apply::{Apply, ExecError};
+use crate::kernel::{Kernel, KernelError};
+use crate::kinds::{Action, Change, Desired, owner};
+use crate::net::{IfName, Netns};
+use crate::observe::{Observe, Round, namespaces};
+
+impl Observe for Address {
+    fn list(
+        round: &mut Round<'_>,
+        desired: &Desired,
+    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+        let mut seen = BTreeMap::new();
+        for netns in namespaces(desired) {
+            for (ifname, address, owned) in addresses(round, &netns)? {
+                let key = Key { netns: netns.clone(), ifname, address };
+                if owned || desired.addresses.contains_key(&key) {
+                    seen.insert(key, Seen { owned });
+                }
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// All addresses of a namespace: device, address with prefix length, and whether it is ours.
+///
+/// # Errors
+/// The dump fails.
+pub fn addresses(
+    round: &mut Round<'_>,
+    netns: &Netns,
+) -> Result<Vec<(IfName, IpNet, bool)>, KernelError> {
+    let names = round.names(netns)?;
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let messages = round.dump(netns, "list addresses", &request)?;
+    Ok(messages
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => decode(message, &names),
+            _ => None,
+        })
+        .collect())
+}
+
+fn decode(message: &AddressMessage, names: &BTreeMap<u32, IfName>) -> Option<(IfName, IpNet, bool)> {
+    let (mut local, mut address, mut owned) = (None, None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Protocol(protocol) => owned = u8::from(*protocol) == owner::PROTOCOL,
+            _ => {}
+        }
+    }
+    // On a point-to-point device `Address` is the far end.
+    let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some((*names.get(&message.header.index)?, address, owned))
+}
+
+impl Apply for Address {
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
+        let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
+        let mut by_netns: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
+        for (index, change) in changes.iter().enumerate() {
+            by_netns.entry(&change.key.netns).or_default().push(index);
+        }
+        for (netns, indexes) in by_netns {
+            let listed = listed(kernel, netns);
+            let (mut requests, mut order) = (Vec::new(), Vec::new());
+            for index in indexes {
+                match listed.as_ref().map_err(Clone::clone).and_then(|(names, there)| {
+                    request(changes[index], names, there)
+                }) {
+                    Ok(None) => {}
+                    Ok(Some(message)) => {
+                        requests.push((message, NLM_F_CREATE | NLM_F_EXCL));
+                        order.push(index);
+                    }
+                    Err(error) => results[index] = Err(error),
+                }
+            }
+            let outcomes = crate::apply::send(kernel, netns, "change an address", requests);
+            for (index, outcome) in order.into_iter().zip(outcomes) {
+                results[index] = outcome;
+            }
+        }
+        results
+    }
+}
+
+/// What one address op expects to find, read again: interface indexes, and the addresses that are
+/// there, with whether each is ours.
+type Listed = (BTreeMap<IfName, u32>, BTreeMap<(IfName, IpNet), bool>);
+
+fn listed(kernel: &mut Kernel, netns: &Netns) -> Result<Listed, ExecError> {
+    let mut round = Round::new(kernel);
+    let names = round.names(netns).map_err(ExecError::from)?;
+    let there = addresses(&mut round, netns).map_err(ExecError::from)?;
+    Ok((
+        names.into_iter().map(|(index, name)| (name, index)).collect(),
+        there.into_iter().map(|(ifname, address, owned)| ((ifname, address), owned)).collect(),
+    ))
+}
+
+/// The message for a change, or nothing if it is done already.
+fn request(
+    change: &Change<Address>,
+    names: &BTreeMap<IfName, u32>,
+    there: &BTreeMap<(IfName, IpNet), bool>,
+) -> Result<Option<RouteNetlinkMessage>, ExecError> {
+    let Key { ifname, address, .. } = &change.key;
+    let found = there.get(&(*ifname, *address));
+    let removal = matches!(change.action, Action::Delete { .. });
+    let Some(ifindex) = names.get(ifname) else {
+        return if removal { Ok(None) } else { Err(ExecError::refused(ifname.to_string(), "no such device")) };
+    };
+    let message = message(*address, *ifindex);
+    match (removal, found) {
+        (true, None) | (false, Some(_)) => Ok(None),
+        (true, Some(false)) => Err(ExecError::refused("an address of ours", "a foreign one")),
+        (true, Some(true)) => Ok(Some(RouteNetlinkMessage::DelAddress(message))),
+        (false, None) => Ok(Some(RouteNetlinkMessage::NewAddress(message))),
+    }
+}
+
+fn message(address: IpNet, ifindex: u32) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = ifindex;
+    message.header.prefix_len = address.prefix_len();
+    message.header.scope = AddressScope::Universe;
+    message.header.family = match address {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes = vec![
+        AddressAttribute::Local(address.addr()),
+        AddressAttribute::Address(address.addr()),
+        AddressAttribute::Protocol(AddressProtocol::from(owner::PROTOCOL)),
+    ];
+    if let IpAddr::V6(_) = address.addr() {
+        // Nobody else can have the address: no need to wait for duplicate address detection.
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}

@@ -1,0 +1,158 @@
+//! Our clsact filters, as listed and as removed. A filter is ours if its program is one of our pinned
+//! programs and it is at our preference and handle. Imports `kernel` through `observe::Round` only.
+
+use std::collections::BTreeMap;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{
+    TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+};
+
+use super::{Hook, Key, Mode, Seen};
+use crate::kernel::KernelError;
+use crate::kernel::netlink::Request;
+use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
+use crate::kinds::{bpf_map_entry, bpf_program};
+use crate::net::{IfName, Netns};
+use crate::observe::Round;
+
+/// `ETH_P_ALL` in network order, as `tcm_info` wants it.
+const PROTOCOL_ALL: u32 = (0x0003_u16).to_be() as u32;
+
+/// `TC_H_CLSACT | TC_H_MIN_INGRESS` and `…EGRESS` (linux/pkt_sched.h).
+fn parent(hook: Hook) -> TcHandle {
+    TcHandle { major: 0xffff, minor: match hook { Hook::Ingress => 0xfff2, Hook::Egress => 0xfff3 } }
+}
+
+/// Our filters on all devices that have a clsact qdisc.
+///
+/// # Errors
+/// A dump fails.
+pub fn list(
+    round: &mut Round<'_>,
+    programs: &BTreeMap<u32, bpf_program::Key>,
+) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    let mut seen = BTreeMap::new();
+    if programs.is_empty() {
+        return Ok(seen);
+    }
+    let records = bpf_map_entry::exec::records(round.kernel)?;
+    for (ifindex, ifname) in clsact_devices(round)? {
+        for hook in [Hook::Ingress, Hook::Egress] {
+            let Some(id) = our_filter(round, ifindex, hook)? else { continue };
+            let Some(program) = programs.get(&id) else { continue };
+            let key = Key { ifname, hook, program: program.name.clone() };
+            let found = Seen {
+                program: Some(program.clone()),
+                mode: Mode::Clsact,
+                ifindex,
+                twice: false,
+                qdisc_ours: records.contains_key(&format!("clsact:{ifname}")),
+            };
+            seen.insert(key, found);
+        }
+    }
+    Ok(seen)
+}
+
+/// The devices with a clsact qdisc.
+///
+/// # Errors
+/// The dump fails.
+pub fn clsact_devices(round: &mut Round<'_>) -> Result<BTreeMap<u32, IfName>, KernelError> {
+    let names = round.names(&Netns::HOST)?;
+    let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let messages = round.dump(&Netns::HOST, "list queueing disciplines", &request)?;
+    let clsact = |message: &TcMessage| {
+        message.attributes.iter().any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "clsact"))
+    };
+    Ok(messages
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewQueueDiscipline(message) if clsact(message) => {
+                let ifindex = u32::try_from(message.header.index).ok()?;
+                Some((ifindex, *names.get(&ifindex)?))
+            }
+            _ => None,
+        })
+        .collect())
+}
+
+/// All filters on one side of a device.
+fn filters_at(
+    round: &mut Round<'_>,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<Vec<TcMessage>, KernelError> {
+    let mut request = TcMessage::default();
+    request.header.index = ifindex as i32;
+    request.header.parent = parent(hook);
+    let request = RouteNetlinkMessage::GetTrafficFilter(request);
+    let messages = round.dump(&Netns::HOST, "list filters", &request)?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The id of the program that the filter at our place runs.
+fn our_filter(
+    round: &mut Round<'_>,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<Option<u32>, KernelError> {
+    let at_our_place = |message: &TcMessage| {
+        message.header.info >> 16 == u32::from(FILTER_PRIORITY)
+            && u32::from(message.header.handle) == FILTER_HANDLE
+    };
+    let program_id = |message: &TcMessage| {
+        message.attributes.iter().find_map(|attribute| {
+            let TcAttribute::Options(options) = attribute else { return None };
+            options.iter().find_map(|option| match option {
+                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+                _ => None,
+            })
+        })
+    };
+    Ok(filters_at(round, ifindex, hook)?.iter().filter(|m| at_our_place(m)).find_map(program_id))
+}
+
+/// The messages that remove our filter, and with it the qdisc if that is ours and no filter is left;
+/// none where the device is gone.
+///
+/// # Errors
+/// The links or the filters can't be listed.
+pub fn removal(
+    round: &mut Round<'_>,
+    key: &Key,
+    qdisc_ours: bool,
+) -> Result<Vec<Request>, KernelError> {
+    let links = round.links(&Netns::HOST)?;
+    let Some(link) = links.iter().find(|link| link.ifname == key.ifname) else {
+        return Ok(Vec::new());
+    };
+    let mut message = TcMessage::default();
+    message.header.index = link.ifindex as i32;
+    message.header.parent = parent(key.hook);
+    message.header.handle = TcHandle::from(FILTER_HANDLE);
+    message.header.info = u32::from(FILTER_PRIORITY) << 16 | PROTOCOL_ALL;
+    message.attributes = vec![TcAttribute::Kind("bpf".into())];
+    let mut requests = vec![(RouteNetlinkMessage::DelTrafficFilter(message), 0)];
+    let mut filters = 0;
+    for hook in [Hook::Ingress, Hook::Egress] {
+        filters += filters_at(round, link.ifindex, hook)?.len();
+    }
+    // A bpf filter is listed twice: its preference, and itself.
+    if qdisc_ours && filters <= 2 {
+        let mut message = TcMessage::default();
+        message.header.index = link.ifindex as i32;
+        message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+        message.header.parent = TcHandle { major: 0xffff, minor: 0xfff1 };
+        message.attributes = vec![TcAttribute::Kind("clsact".into())];
+        requests.push((RouteNetlinkMessage::DelQueueDiscipline(message), 0));
+    }
+    Ok(requests)
+}

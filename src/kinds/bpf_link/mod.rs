@@ -1,0 +1,146 @@
+//! Programs attached to devices: TCX links pinned at `<paths.bpf>/links/<device>/<program>` where the
+//! kernel has them (6.6), else one clsact filter at preference 1, handle 1.
+//!
+//! Ownership: the pin; for a filter, that the program it runs is one of our pinned programs, by id.
+//! A program is swapped by `BPF_LINK_UPDATE` (or by replacing the filter in place): packets meet the
+//! old program or the new one, never none.
+//!
+//! Pure but for `exec.rs`.
+
+pub mod exec;
+pub mod filter;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Field, Kind, ObjectKey, bpf_program};
+use crate::net::IfName;
+
+/// The kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BpfLink;
+
+/// Where in the device's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    Ingress,
+    Egress,
+}
+
+/// How it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    Tcx,
+    Clsact,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Tcx => "tcx",
+            Mode::Clsact => "clsact",
+        })
+    }
+}
+
+/// One attachment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    pub ifname: IfName,
+    pub hook: Hook,
+    pub program: Arc<str>,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hook = match self.hook {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        };
+        write!(f, "{} {hook} {}", self.ifname, self.program)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub program: bpf_program::Key,
+    pub mode: Mode,
+    pub ifindex: u32,
+    /// The link object the device belongs to, when it is ours.
+    pub link: Option<IfName>,
+    /// Clsact: the qdisc was added by us to a device that isn't ours, and goes with the filter.
+    pub qdisc_ours: bool,
+}
+
+/// What the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Which of our pinned programs runs; `None`: one that is pinned no more.
+    pub program: Option<bpf_program::Key>,
+    pub mode: Mode,
+    /// 0: the device is gone, only the pin is left.
+    pub ifindex: u32,
+    /// Attached in the other mode as well.
+    pub twice: bool,
+    /// Clsact: the qdisc goes with the filter.
+    pub qdisc_ours: bool,
+}
+
+impl Seen {
+    /// Whether a file holds the attachment, so that something stays when the device goes.
+    pub fn pinned(&self) -> bool {
+        self.mode == Mode::Tcx
+    }
+}
+
+impl Kind for BpfLink {
+    type Key = Key;
+    type Spec = Spec;
+    type Seen = Seen;
+    const NAME: &'static str = "bpf-link";
+
+    fn realise(_key: &Key, spec: &Spec) -> Seen {
+        Seen {
+            program: Some(spec.program.clone()),
+            mode: spec.mode,
+            ifindex: spec.ifindex,
+            twice: false,
+            qdisc_ours: spec.qdisc_ours,
+        }
+    }
+
+    fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
+        let digest = |key: Option<&bpf_program::Key>| {
+            key.map_or("unknown".to_string(), |key| key.digest.to_string())
+        };
+        let (seen_program, want) = (digest(seen.program.as_ref()), digest(Some(&spec.program)));
+        [
+            Field::immutable("mode", &seen.mode, &spec.mode),
+            Field::immutable("ifindex", &seen.ifindex, &spec.ifindex),
+            Field::immutable("attached twice", &seen.twice, &false),
+            Field::differs("program", &seen_program, &want),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn describe_spec(_key: &Key, spec: &Spec) -> String {
+        format!("{} program {}", spec.mode, spec.program.digest)
+    }
+
+    fn describe_seen(_key: &Key, seen: &Seen) -> String {
+        seen.mode.to_string()
+    }
+
+    fn needs(_key: &Key, spec: &Spec) -> Vec<ObjectKey> {
+        let mut needs = vec![ObjectKey::BpfProgram(spec.program.clone())];
+        needs.extend(spec.link.map(ObjectKey::Link));
+        needs
+    }
+}

@@ -1,0 +1,102 @@
+//! Maps in the kernel: listing, making, removing. The only file of this kind that may import `kernel`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use super::{BpfMap, Layout, MapName};
+use crate::apply::{Apply, ExecError};
+use crate::kernel::bpf::{self, MapShape};
+use crate::kernel::{Kernel, KernelError, pins};
+use crate::kinds::{Action, Change, Desired};
+use crate::observe::{Observe, Round};
+
+impl From<Layout> for MapShape {
+    fn from(layout: Layout) -> Self {
+        let Layout { map_type, key_size, value_size, max_entries, flags } = layout;
+        Self { map_type, key_size, value_size, max_entries, flags }
+    }
+}
+
+impl From<MapShape> for Layout {
+    fn from(shape: MapShape) -> Self {
+        let MapShape { map_type, key_size, value_size, max_entries, flags } = shape;
+        Self { map_type, key_size, value_size, max_entries, flags }
+    }
+}
+
+/// A pinned map: its descriptor, id and layout; `None` where nothing is pinned.
+///
+/// # Errors
+/// Something is pinned there and can't be read.
+pub fn open(
+    kernel: &Kernel,
+    name: MapName,
+) -> Result<Option<(OwnedFd, u32, Layout)>, KernelError> {
+    let failed = |operation, source: io::Error| KernelError::Bpf {
+        operation,
+        object: format!("map {name}"),
+        source,
+    };
+    let fd = match bpf::obj_get(&pins::map(kernel.bpf_root(), name.def().name)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            return Ok(None);
+        }
+        other => other.map_err(|source| failed("open", source))?,
+    };
+    let info = bpf::map_info(&fd).map_err(|source| failed("read", source))?;
+    Ok(Some((fd, info.id, info.shape.into())))
+}
+
+impl Observe for BpfMap {
+    fn list(
+        round: &mut Round<'_>,
+        _desired: &Desired,
+    ) -> Result<BTreeMap<MapName, Layout>, KernelError> {
+        let mut seen = BTreeMap::new();
+        for name in MapName::all() {
+            seen.extend(open(round.kernel, name)?.map(|(_, _, layout)| (name, layout)));
+        }
+        Ok(seen)
+    }
+}
+
+impl Apply for BpfMap {
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
+        changes.iter().map(|change| change_one(kernel, change).map_err(ExecError::from)).collect()
+    }
+}
+
+fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), KernelError> {
+    let pin = pins::map(kernel.bpf_root(), change.key.def().name);
+    let found = open(kernel, change.key)?.map(|(_, _, layout)| layout);
+    kernel.writes += 1;
+    let Some(layout) = change.spec() else {
+        return pins::remove(kernel.bpf_root(), &pin);
+    };
+    if found == Some(*layout) {
+        return Ok(());
+    }
+    if found.as_ref() != change.expects() {
+        return Err(KernelError::Refused {
+            expected: if change.expects().is_some() { "the map as planned" } else { "no map" }.into(),
+            found: "another layout".into(),
+        });
+    }
+    pins::make_folder_of(&pin)?;
+    let failed = |operation, source| KernelError::Bpf {
+        operation,
+        object: format!("map {}", change.key),
+        source,
+    };
+    let fd = bpf::map_create(change.key.def().name, (*layout).into())
+        .map_err(|source| failed("create", source))?;
+    if let Action::Replace { .. } = change.action {
+        // The new map takes the old one's pin in one step; programs are loaded anew after this.
+        let fresh = pin.with_file_name(format!("{}-new", change.key));
+        pins::remove(&fresh, &fresh)?;
+        bpf::obj_pin(&fd, &fresh).map_err(|source| failed("pin", source))?;
+        return pins::rename(&fresh, &pin);
+    }
+    bpf::obj_pin(&fd, &pin).map_err(|source| failed("pin", source))
+}

@@ -1,0 +1,136 @@
+//! Entries in the kernel: listing, writing, removing, in batches. The only file of this kind that may
+//! import `kernel`.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::{BpfMapEntry, Key, Seen, c_text, is_managed};
+use crate::apply::{Apply, ExecError};
+use crate::bpf_abi::MapKind;
+use crate::kernel::bpf::{self, MapShape};
+use crate::kernel::{Kernel, KernelError};
+use crate::kinds::bpf_map::{MapName, exec::open};
+use crate::kinds::{Change, Desired};
+use crate::observe::{Observe, Round};
+
+impl Observe for BpfMapEntry {
+    fn list(
+        round: &mut Round<'_>,
+        desired: &Desired,
+    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+        let mut seen = BTreeMap::new();
+        for map in MapName::all().filter(|map| is_managed(*map)) {
+            // Entries of a map that will be made anew are never read with the wrong sizes: the
+            // kernel's own sizes are used.
+            let Some((fd, _, layout)) = open(round.kernel, map)? else { continue };
+            if desired.bpf_maps.get(&map).is_some_and(|wanted| wanted.spec != layout) {
+                continue;
+            }
+            let entries = bpf::map_entries(&fd, layout.into())
+                .map_err(|source| failed("read the entries of", map, source))?;
+            for (key, value) in entries {
+                // An array's entries can't be removed: zero stands for absent.
+                if is_array(map) && value.iter().all(|byte| *byte == 0) {
+                    continue;
+                }
+                seen.insert(Key { map, key }, Seen { value });
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// The records in `ciliate_before`, as text.
+///
+/// # Errors
+/// The map is there and can't be read.
+pub fn records(kernel: &Kernel) -> Result<BTreeMap<String, String>, KernelError> {
+    let map = MapName::BEFORE;
+    let Some((fd, _, layout)) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
+    let entries = bpf::map_entries(fd, layout.into())
+        .map_err(|source| failed("read the entries of", map, source))?;
+    Ok(entries.into_iter().map(|(key, value)| (c_text(&key), c_text(&value))).collect())
+}
+
+fn is_array(map: MapName) -> bool {
+    map.def().kind == MapKind::Array
+}
+
+fn failed(operation: &'static str, map: MapName, source: io::Error) -> KernelError {
+    KernelError::Bpf { operation, object: format!("map {map}"), source }
+}
+
+impl Apply for BpfMapEntry {
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
+        let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
+        let mut start = 0;
+        for batch in changes.chunk_by(|a, b| a.key.map == b.key.map) {
+            let map = batch[0].key.map;
+            let range = start..start + batch.len();
+            start += batch.len();
+            match open(kernel, map) {
+                Ok(Some((fd, _, layout))) => {
+                    exec_map(kernel, map, &fd, layout.into(), batch, &mut results[range]);
+                }
+                // Gone with its entries: there is nothing to remove.
+                Ok(None) if batch.iter().all(|change| change.spec().is_none()) => {}
+                Ok(None) => {
+                    let error = ExecError::refused(format!("map {map}"), "no such map");
+                    results[range].iter_mut().for_each(|result| *result = Err(error.clone()));
+                }
+                Err(error) => {
+                    let error = ExecError::from(error);
+                    results[range].iter_mut().for_each(|result| *result = Err(error.clone()));
+                }
+            }
+        }
+        results
+    }
+}
+
+fn exec_map(
+    kernel: &mut Kernel,
+    map: MapName,
+    fd: &std::os::fd::OwnedFd,
+    shape: MapShape,
+    batch: &[&Change<BpfMapEntry>],
+    results: &mut [Result<(), ExecError>],
+) {
+    let zero = vec![0; shape.value_size as usize];
+    let writes = batch.iter().enumerate().filter_map(|(index, change)| match change.spec() {
+        Some(spec) => Some((index, (change.key.key.as_slice(), spec.value.as_slice()))),
+        None if is_array(map) => Some((index, (change.key.key.as_slice(), zero.as_slice()))),
+        None => None,
+    });
+    let (order, entries): (Vec<usize>, Vec<_>) = writes.unzip();
+    kernel.writes += 1;
+    if let Err((done, error)) = bpf::map_update(fd, shape, &entries) {
+        // Finish one by one, so that each entry that can't be written says why.
+        let _ = error;
+        for (index, (key, value)) in order.into_iter().zip(entries).skip(done) {
+            kernel.writes += 1;
+            results[index] = bpf::map_update_one(fd, shape, key, value)
+                .map_err(|source| failed("write to", map, source).into());
+        }
+    }
+    if is_array(map) {
+        return;
+    }
+    let removals: Vec<(usize, &[u8])> = batch
+        .iter()
+        .enumerate()
+        .filter(|(_, change)| change.spec().is_none())
+        .map(|(index, change)| (index, change.key.key.as_slice()))
+        .collect();
+    if removals.is_empty() {
+        return;
+    }
+    let keys: Vec<&[u8]> = removals.iter().map(|(_, key)| *key).collect();
+    match bpf::map_delete(fd, shape, &keys) {
+        Ok(calls) => kernel.writes += calls,
+        Err(source) => {
+            let error = ExecError::from(failed("remove from", map, source));
+            removals.iter().for_each(|(index, _)| results[*index] = Err(error.clone()));
+        }
+    }
+}

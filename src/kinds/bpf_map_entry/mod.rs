@@ -1,0 +1,93 @@
+//! Entries of those BPF maps whose content follows from the configuration. What programs write
+//! (counters, connections) is not an object here.
+//!
+//! Ownership: everything in a map of ours is ours. Pure but for `exec.rs`.
+
+pub mod exec;
+mod text;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::bpf_map::MapName;
+use super::{Field, Kind, ObjectKey};
+use crate::bpf_abi::MapKind;
+use crate::net::IfName;
+
+pub use text::{c_text, hex, unhex};
+
+/// The kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BpfMapEntry;
+
+/// Which map, and the key's bytes as the kernel keeps them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    pub map: MapName,
+    #[serde(with = "text::serde_hex")]
+    pub key: Vec<u8>,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.map, text::key(self.map, &self.key))
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    #[serde(with = "text::serde_hex")]
+    pub value: Vec<u8>,
+    /// The link whose ifindex or address the value holds.
+    pub link: Option<IfName>,
+}
+
+/// What the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    #[serde(with = "text::serde_hex")]
+    pub value: Vec<u8>,
+}
+
+impl Kind for BpfMapEntry {
+    type Key = Key;
+    type Spec = Spec;
+    type Seen = Seen;
+    const NAME: &'static str = "bpf-map-entry";
+
+    fn realise(_key: &Key, spec: &Spec) -> Seen {
+        Seen { value: spec.value.clone() }
+    }
+
+    fn fields(key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
+        let show = |value: &[u8]| text::value(key.map, value);
+        if spec.value == seen.value {
+            return Vec::new();
+        }
+        vec![Field {
+            name: "value".into(),
+            seen: show(&seen.value),
+            want: show(&spec.value),
+            immutable: false,
+        }]
+    }
+
+    fn describe_spec(key: &Key, spec: &Spec) -> String {
+        text::value(key.map, &spec.value)
+    }
+
+    fn describe_seen(key: &Key, seen: &Seen) -> String {
+        text::value(key.map, &seen.value)
+    }
+
+    fn needs(key: &Key, _spec: &Spec) -> Vec<ObjectKey> {
+        vec![ObjectKey::BpfMap(key.map)]
+    }
+}
+
+/// Whether the configuration decides what is in the map.
+pub fn is_managed(map: MapName) -> bool {
+    !matches!(map.def().kind, MapKind::PerCpuHash)
+}

@@ -1,0 +1,90 @@
+//! Programs in the kernel: listing, loading, removing. The only file of this kind that may import
+//! `kernel`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use super::{BpfProgram, Key, Seen};
+use crate::apply::{Apply, ExecError};
+use crate::bpf_objects::OBJECTS;
+use crate::kernel::{Kernel, KernelError, bpf, pins, program};
+use crate::kinds::bpf_map::{MapName, exec::open};
+use crate::kinds::{Change, Desired};
+use crate::observe::{Observe, Round};
+
+impl Observe for BpfProgram {
+    fn list(
+        round: &mut Round<'_>,
+        _desired: &Desired,
+    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+        let mut by_id = BTreeMap::new();
+        for map in MapName::all() {
+            by_id.extend(open(round.kernel, map)?.map(|(_, id, _)| (id, map)));
+        }
+        let mut seen = BTreeMap::new();
+        for (key, info) in pinned(round.kernel)? {
+            let maps: BTreeSet<_> =
+                info.map_ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
+            seen.insert(key, Seen { maps });
+        }
+        Ok(seen)
+    }
+}
+
+/// Our pinned programs.
+///
+/// # Errors
+/// The folder or a pin can't be read.
+pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelError> {
+    let root = kernel.bpf_root();
+    let mut programs = Vec::new();
+    for digest in pins::list(&root.join("programs"))? {
+        for name in pins::list(&root.join("programs").join(&digest))? {
+            let failed = |source: io::Error| KernelError::Bpf {
+                operation: "read",
+                object: format!("program {digest}/{name}"),
+                source,
+            };
+            let pin = pins::program(root, &digest, &name);
+            let info = bpf::obj_get(&pin).and_then(bpf::program_info).map_err(failed)?;
+            let key = Key { name: name.as_str().into(), digest: digest.as_str().into() };
+            programs.push((key, info));
+        }
+    }
+    Ok(programs)
+}
+
+impl Apply for BpfProgram {
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
+        let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
+        // One load for all programs of an object: they share its read-only data.
+        let mut loads: BTreeMap<(Arc<str>, Arc<str>), Vec<usize>> = BTreeMap::new();
+        for (index, change) in changes.iter().enumerate() {
+            match change.spec() {
+                Some(spec) => {
+                    let object = (spec.object.clone(), change.key.digest.clone());
+                    loads.entry(object).or_default().push(index);
+                }
+                None => {
+                    kernel.writes += 1;
+                    let root = kernel.bpf_root();
+                    let pin = pins::program(root, &change.key.digest, &change.key.name);
+                    results[index] = pins::remove(root, &pin).map_err(ExecError::from);
+                }
+            }
+        }
+        for ((object, digest), indexes) in loads {
+            let names: Vec<&str> = indexes.iter().map(|i| &*changes[*i].key.name).collect();
+            let found = OBJECTS.iter().find(|o| o.name == &*object);
+            kernel.writes += 2 * names.len() as u64;
+            let outcome = match found {
+                Some(object) => program::load(kernel.bpf_root(), object, &digest, &names)
+                    .map_err(ExecError::from),
+                None => Err(ExecError::refused(format!("object {object}"), "another build")),
+            };
+            indexes.into_iter().for_each(|index| results[index] = outcome.clone());
+        }
+        results
+    }
+}

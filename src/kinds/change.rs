@@ -1,0 +1,171 @@
+//! The op of a kind as data: one object, what is expected to be there, what will be there after.
+//!
+//! Pure; imports the kind trait only.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Observed, Origin, SeenMap, WantedMap};
+
+/// A property that is not as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    pub name: String,
+    pub seen: String,
+    pub want: String,
+    /// The kernel can't change this property of a living object.
+    pub immutable: bool,
+}
+
+impl Field {
+    /// A difference in a property that can be changed in place, or nothing.
+    pub fn differs<T: PartialEq + ToString>(name: &str, seen: &T, want: &T) -> Option<Field> {
+        (seen != want).then(|| Field {
+            name: name.into(),
+            seen: seen.to_string(),
+            want: want.to_string(),
+            immutable: false,
+        })
+    }
+
+    /// The same for a property that is fixed when the object is made.
+    pub fn immutable<T: PartialEq + ToString>(name: &str, seen: &T, want: &T) -> Option<Field> {
+        Field::differs(name, seen, want).map(|field| Field { immutable: true, ..field })
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.name, self.seen, self.want)
+    }
+}
+
+/// What happens to the object. Each variant carries what it expects to find.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action<Spec, Seen> {
+    /// Nothing is there.
+    Create { to: Spec },
+    /// Changed in place, or replaced by the kernel in one step.
+    Update { from: Seen, to: Spec, fields: Vec<Field> },
+    /// Made anew, because a property that differs can't be changed.
+    Replace { from: Seen, to: Spec, fields: Vec<Field> },
+    /// Removed.
+    Delete { from: Seen },
+}
+
+/// One change of one object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(bound(serialize = "", deserialize = ""))]
+pub struct Change<K: Kind> {
+    pub key: K::Key,
+    pub action: Action<K::Spec, K::Seen>,
+    pub origin: Origin,
+}
+
+impl<K: Kind> Change<K> {
+    /// What the op leads to, or `None` for a removal.
+    pub fn spec(&self) -> Option<&K::Spec> {
+        match &self.action {
+            Action::Create { to } | Action::Update { to, .. } | Action::Replace { to, .. } => {
+                Some(to)
+            }
+            Action::Delete { .. } => None,
+        }
+    }
+
+    /// What the op expects to find.
+    pub fn expects(&self) -> Option<&K::Seen> {
+        match &self.action {
+            Action::Create { .. } => None,
+            Action::Update { from, .. }
+            | Action::Replace { from, .. }
+            | Action::Delete { from } => Some(from),
+        }
+    }
+
+    /// Makes `observed` what the kernel will be after the op.
+    pub fn predict(&self, objects: fn(&mut Observed) -> &mut SeenMap<K>, observed: &mut Observed) {
+        if let Action::Replace { from, .. } | Action::Delete { from } = &self.action {
+            objects(observed).remove(&self.key);
+            K::cascade(&self.key, from, observed);
+        }
+        if let Some(spec) = self.spec() {
+            objects(observed).insert(self.key.clone(), K::realise(&self.key, spec));
+            K::effects(&self.key, spec, observed);
+        }
+    }
+
+    /// The op as one line: sign, kind, key, properties, and why.
+    pub fn line(&self) -> String {
+        let (sign, text, why) = match &self.action {
+            Action::Create { to } => ("+", K::describe_spec(&self.key, to), "missing".into()),
+            Action::Update { to, fields, .. } => ("~", K::describe_spec(&self.key, to), join(fields)),
+            Action::Replace { to, fields, .. } => {
+                ("-/+", K::describe_spec(&self.key, to), join(fields))
+            }
+            Action::Delete { from } => {
+                ("-", K::describe_seen(&self.key, from), "no longer wanted".into())
+            }
+        };
+        let gap = if text.is_empty() { "" } else { " " };
+        format!("{sign} {} {}{gap}{text}  ({}: {why})", K::NAME, self.key, self.origin)
+    }
+}
+
+fn join(fields: &[Field]) -> String {
+    fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The ops that bring objects into being or into shape, and the keys that something foreign holds.
+pub fn additions<K: Kind>(
+    wanted: &WantedMap<K>,
+    seen: &SeenMap<K>,
+) -> (Vec<Change<K>>, Vec<(K::Key, Origin)>) {
+    let (mut changes, mut conflicts) = (Vec::new(), Vec::new());
+    let mut found = seen.iter().peekable();
+    for (key, want) in wanted {
+        while found.next_if(|(k, _)| *k < key).is_some() {}
+        let action = match found.next_if(|(k, _)| *k == key) {
+            None => Action::Create { to: want.spec.clone() },
+            Some((_, seen)) if !K::owned(seen) => {
+                if K::foreign_serves(key, &want.spec, seen) {
+                    continue;
+                }
+                conflicts.push((key.clone(), want.origin.clone()));
+                continue;
+            }
+            Some((_, seen)) => {
+                let fields = K::fields(key, &want.spec, seen);
+                if fields.is_empty() {
+                    continue;
+                }
+                let (from, to) = (seen.clone(), want.spec.clone());
+                if fields.iter().any(|f| f.immutable) {
+                    Action::Replace { from, to, fields }
+                } else {
+                    Action::Update { from, to, fields }
+                }
+            }
+        };
+        changes.push(Change { key: key.clone(), action, origin: want.origin.clone() });
+    }
+    (changes, conflicts)
+}
+
+/// The ops that remove objects of ours that nobody asks for any more, last made first.
+pub fn removals<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<Change<K>> {
+    if !K::REMOVABLE {
+        return Vec::new();
+    }
+    seen.iter()
+        .rev()
+        .filter(|(key, seen)| K::owned(seen) && !wanted.contains_key(key))
+        .map(|(key, seen)| Change {
+            key: key.clone(),
+            action: Action::Delete { from: seen.clone() },
+            origin: Origin::Leftover,
+        })
+        .collect()
+}

@@ -1,0 +1,351 @@
+//! Links in the kernel: listing and changing. The only file of this kind that may import `kernel`.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo as LinkInfoAttribute,
+    LinkMessage,
+};
+
+use super::{End, Link, LinkInfo, Peer, Seen, Spec, decode, pair};
+use crate::apply::{Apply, ExecError};
+use crate::kernel::netlink::Request;
+use crate::kernel::{Kernel, KernelError, netns};
+use crate::kinds::{Action, Change, Desired, owner};
+use crate::net::{IfName, Netns};
+use crate::observe::{Observe, Round};
+
+impl Observe for Link {
+    fn list(
+        round: &mut Round<'_>,
+        desired: &Desired,
+    ) -> Result<BTreeMap<IfName, Seen>, KernelError> {
+        let host = round.links(&Netns::HOST)?;
+        let mut seen = BTreeMap::new();
+        for link in host.iter() {
+            let wanted = desired.links.get(&link.ifname).map(|wanted| &wanted.spec);
+            if (!link.owned() && wanted.is_none()) || is_second_end(link, &host, desired) {
+                continue;
+            }
+            let peer = match wanted.and_then(|spec| spec.peer.as_ref()) {
+                None => None,
+                Some(want) => {
+                    let there = round.links(&want.netns)?;
+                    pair(link, &there)
+                        .map(|peer| peer.as_peer(want.netns.clone(), want.ifindex.is_some()))
+                }
+            };
+            seen.insert(link.ifname, link.as_seen(peer));
+        }
+        Ok(seen)
+    }
+}
+
+/// Whether the link is that end of a pair within this namespace which has no object of its own: the
+/// one that isn't desired, or the later name.
+fn is_second_end(link: &LinkInfo, host: &[LinkInfo], desired: &Desired) -> bool {
+    if link.link_netnsid.is_some() {
+        return false;
+    }
+    let Some(other) = pair(link, host) else { return false };
+    let wanted = |ifname: &IfName| desired.links.contains_key(ifname);
+    match (wanted(&link.ifname), wanted(&other.ifname)) {
+        (true, _) => false,
+        (false, true) => true,
+        (false, false) => other.owned() && other.ifname < link.ifname,
+    }
+}
+
+impl Apply for Link {
+    fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
+        let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
+        let removals = |change: &Change<Self>| {
+            matches!(change.action, Action::Delete { .. } | Action::Replace { .. })
+        };
+        remove(kernel, changes, removals, &mut results);
+        create(kernel, changes, &mut results);
+        update(kernel, changes, &mut results);
+        results
+    }
+}
+
+/// Deletes links that are still ours: into the group of the doomed first, then the group at once.
+fn remove(
+    kernel: &mut Kernel,
+    changes: &[&Change<Link>],
+    which: impl Fn(&Change<Link>) -> bool,
+    results: &mut [Result<(), ExecError>],
+) {
+    let picked: Vec<usize> = (0..changes.len()).filter(|i| which(changes[*i])).collect();
+    if picked.is_empty() {
+        return;
+    }
+    let guarded = guard(kernel, changes, &picked, results);
+    let doom = guarded.iter().map(|(_, ifindex)| {
+        let mut message = LinkMessage::default();
+        message.header.index = *ifindex;
+        message.attributes = vec![LinkAttribute::Group(owner::LINK_GROUP_DOOMED)];
+        (RouteNetlinkMessage::SetLink(message), 0)
+    });
+    let order: Vec<usize> = guarded.iter().map(|(index, _)| *index).collect();
+    send(kernel, &Netns::HOST, "mark a link for removal", doom.collect(), &order, results);
+    let doomed: Vec<u32> = guarded
+        .iter()
+        .filter(|(index, _)| results[*index].is_ok())
+        .map(|(_, ifindex)| *ifindex)
+        .collect();
+    if doomed.is_empty() {
+        return;
+    }
+    if let Err(error) = alone_in_group(kernel, &doomed) {
+        order.iter().for_each(|index| results[*index] = Err(error.clone()));
+        return;
+    }
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(owner::LINK_GROUP_DOOMED)];
+    let request = vec![(RouteNetlinkMessage::DelLink(message), 0)];
+    let mut outcome = [Ok(())];
+    send(kernel, &Netns::HOST, "delete links", request, &[0], &mut outcome);
+    let [outcome] = outcome;
+    if let Err(error) = outcome {
+        for index in order {
+            results[index] = Err(error.clone());
+        }
+    }
+}
+
+/// Makes sure that nobody else put a link into the group that is about to be deleted.
+fn alone_in_group(kernel: &mut Kernel, doomed: &[u32]) -> Result<(), ExecError> {
+    let links = Round::new(kernel).links(&Netns::HOST).map_err(ExecError::from)?;
+    let stranger = links.iter().find(|link| {
+        link.doomed && !doomed.contains(&link.ifindex) && !link.owned()
+    });
+    match stranger {
+        None => Ok(()),
+        Some(link) => Err(ExecError::refused(
+            "only links of ours in the group of the doomed",
+            format!("{} as well", link.ifname),
+        )),
+    }
+}
+
+/// Reads the links again and lets through those that are what the op expects: ours, same ifindex.
+fn guard(
+    kernel: &mut Kernel,
+    changes: &[&Change<Link>],
+    picked: &[usize],
+    results: &mut [Result<(), ExecError>],
+) -> Vec<(usize, u32)> {
+    let requests = picked.iter().map(|index| get(&changes[*index].key)).collect();
+    let answers = kernel.netlink(&Netns::HOST).and_then(|netlink| {
+        netlink
+            .get_all(requests)
+            .map_err(|source| KernelError::Netlink { operation: "read links", source })
+    });
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(error) => {
+            let error = ExecError::from(error);
+            for index in picked {
+                results[*index] = Err(error.clone());
+            }
+            return Vec::new();
+        }
+    };
+    let mut through = Vec::new();
+    for (index, answer) in picked.iter().zip(answers) {
+        let expected = changes[*index].expects().map_or(0, |seen| seen.ifindex);
+        let found = match &answer {
+            Ok(RouteNetlinkMessage::NewLink(message)) => decode(message),
+            _ => None,
+        };
+        results[*index] = match found {
+            Some(link) if link.owned() && link.ifindex == expected => {
+                through.push((*index, expected));
+                continue;
+            }
+            None if matches!(changes[*index].action, Action::Delete { .. }) => Ok(()),
+            None => Err(ExecError::refused(format!("ifindex {expected}"), "no such link")),
+            Some(link) => Err(ExecError::refused(
+                format!("our link with ifindex {expected}"),
+                format!("ifindex {}{}", link.ifindex, if link.owned() { "" } else { ", not ours" }),
+            )),
+        };
+    }
+    through
+}
+
+fn get(ifname: &IfName) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(ifname.to_string())];
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Makes the pairs, then gives both ends what can't be given when they are made.
+fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<(), ExecError>]) {
+    let (mut requests, mut order, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, change) in changes.iter().enumerate() {
+        let (Action::Create { to } | Action::Replace { to, .. }) = &change.action else { continue };
+        if results[index].is_err() {
+            continue;
+        }
+        // The file stays open until the message that names its descriptor is answered.
+        let file = match to.peer.as_ref().and_then(|peer| peer.netns.path()) {
+            None => None,
+            Some(path) => match netns::open(path) {
+                Ok(file) => Some(file),
+                Err(source) => {
+                    let netns = Netns::at(path);
+                    results[index] = Err(KernelError::Netns { netns, source }.into());
+                    continue;
+                }
+            },
+        };
+        let fd = file.as_ref().map(AsRawFd::as_raw_fd);
+        requests.push((new_veth(change.key, to, fd), NLM_F_CREATE | NLM_F_EXCL));
+        order.push(index);
+        files.extend(file);
+        if files.len() == FILES_MAX {
+            let batch = std::mem::take(&mut requests);
+            send(kernel, &Netns::HOST, "create a veth", batch, &order, results);
+            finish(kernel, changes, &order, results);
+            order.clear();
+            files.clear();
+        }
+    }
+    send(kernel, &Netns::HOST, "create a veth", requests, &order, results);
+    finish(kernel, changes, &order, results);
+}
+
+/// Namespace files that are open at once while links are made.
+const FILES_MAX: usize = 128;
+
+/// Aliases of both ends (`RTM_NEWLINK` ignores one for a new link), and the other end up (the kernel
+/// can't bring it up before the pair exists).
+fn finish(
+    kernel: &mut Kernel,
+    changes: &[&Change<Link>],
+    order: &[usize],
+    results: &mut [Result<(), ExecError>],
+) {
+    let mut by_netns: BTreeMap<Netns, (Vec<Request>, Vec<usize>)> = BTreeMap::new();
+    for index in order.iter().copied().filter(|index| results[*index].is_ok()) {
+        let Some(spec) = changes[index].spec() else { continue };
+        let host = by_netns.entry(Netns::HOST).or_default();
+        let mut message = LinkMessage::default();
+        message.header.index = spec.ifindex;
+        message.attributes = vec![LinkAttribute::IfAlias(spec.end.alias.clone())];
+        host.0.push((RouteNetlinkMessage::SetLink(message), 0));
+        host.1.push(index);
+        if let Some(peer) = &spec.peer {
+            let there = by_netns.entry(peer.netns.clone()).or_default();
+            there.0.push((set(&peer.ifname, &peer.end), 0));
+            there.1.push(index);
+        }
+    }
+    for (netns, (requests, order)) in by_netns {
+        send(kernel, &netns, "configure a veth", requests, &order, results);
+    }
+}
+
+/// Changes what differs on living links, each end in its namespace.
+fn update(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<(), ExecError>]) {
+    let updates = |change: &Change<Link>| matches!(change.action, Action::Update { .. });
+    let picked: Vec<usize> = (0..changes.len()).filter(|i| updates(changes[*i])).collect();
+    if picked.is_empty() {
+        return;
+    }
+    let mut by_netns: BTreeMap<Netns, (Vec<Request>, Vec<usize>)> = BTreeMap::new();
+    for (index, _) in guard(kernel, changes, &picked, results) {
+        let Action::Update { from, to, .. } = &changes[index].action else { continue };
+        if from.end != to.end {
+            let host = by_netns.entry(Netns::HOST).or_default();
+            host.0.push((set(&changes[index].key, &to.end), 0));
+            host.1.push(index);
+        }
+        match (&from.peer, &to.peer) {
+            (Some(seen), Some(want)) if seen.end != want.end => {
+                let there = by_netns.entry(want.netns.clone()).or_default();
+                there.0.push((set(&want.ifname, &want.end), 0));
+                there.1.push(index);
+            }
+            _ => {}
+        }
+    }
+    for (netns, (requests, order)) in by_netns {
+        send(kernel, &netns, "change a link", requests, &order, results);
+    }
+}
+
+/// Sends one request for each index in `order` and keeps the first error of each change.
+fn send(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    operation: &'static str,
+    requests: Vec<Request>,
+    order: &[usize],
+    results: &mut [Result<(), ExecError>],
+) {
+    let outcomes = crate::apply::send(kernel, netns, operation, requests);
+    for (index, outcome) in order.iter().zip(outcomes) {
+        if results[*index].is_ok() {
+            results[*index] = outcome;
+        }
+    }
+}
+
+fn flags(end: &End) -> (LinkFlags, LinkFlags) {
+    let mut flags = LinkFlags::empty();
+    flags.set(LinkFlags::Up, end.up);
+    flags.set(LinkFlags::Noarp, !end.arp);
+    (flags, LinkFlags::Up | LinkFlags::Noarp)
+}
+
+fn new_veth(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = spec.ifindex;
+    (message.header.flags, message.header.change_mask) = flags(&spec.end);
+    let mut info = vec![LinkInfoAttribute::Kind(InfoKind::Veth)];
+    info.extend(spec.peer.as_ref().map(|peer| {
+        let peer = InfoVeth::Peer(peer_message(peer, netns_fd));
+        LinkInfoAttribute::Data(InfoData::Veth(peer))
+    }));
+    message.attributes = vec![
+        LinkAttribute::IfName(ifname.to_string()),
+        LinkAttribute::Address(spec.end.mac.0.to_vec()),
+        LinkAttribute::Mtu(spec.end.mtu_bytes),
+        LinkAttribute::Group(owner::LINK_GROUP),
+        LinkAttribute::LinkInfo(info),
+    ];
+    RouteNetlinkMessage::NewLink(message)
+}
+
+fn peer_message(peer: &Peer, netns_fd: Option<i32>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = peer.ifindex.unwrap_or(0);
+    message.attributes = vec![
+        LinkAttribute::IfName(peer.ifname.to_string()),
+        LinkAttribute::Address(peer.end.mac.0.to_vec()),
+        LinkAttribute::Mtu(peer.end.mtu_bytes),
+        LinkAttribute::Group(owner::LINK_GROUP),
+    ];
+    message.attributes.extend(netns_fd.map(LinkAttribute::NetNsFd));
+    message
+}
+
+/// Everything that can be set on a living link, by name.
+fn set(ifname: &IfName, end: &End) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    (message.header.flags, message.header.change_mask) = flags(end);
+    message.attributes = vec![
+        LinkAttribute::IfName(ifname.to_string()),
+        LinkAttribute::Address(end.mac.0.to_vec()),
+        LinkAttribute::Mtu(end.mtu_bytes),
+        LinkAttribute::Group(owner::LINK_GROUP),
+        LinkAttribute::IfAlias(end.alias.clone()),
+    ];
+    RouteNetlinkMessage::SetLink(message)
+}

@@ -1,0 +1,166 @@
+//! Links: network devices that ciliate makes. Today veth pairs; each pair is one object, named by
+//! its end on the host, so that no plan can hold half of one.
+//!
+//! Ownership: group [`owner::LINK_GROUP`](super::owner::LINK_GROUP), set by the message that makes
+//! the link, and an alias that begins with `ciliate` and says what the link is for. Either proves
+//! it; the other is repaired. Plans choose the ifindex themselves (`ifi_index` of `RTM_NEWLINK` is
+//! honoured since Linux 3.7), so that everything that refers to it can be planned too.
+//!
+//! Pure but for `exec.rs`.
+
+pub mod exec;
+mod seen;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Field, Kind, Observed};
+use crate::net::{IfName, Mac, Netns};
+
+pub use seen::{LinkInfo, decode, pair};
+
+/// The kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link;
+
+/// One end of a link: what the kernel keeps for any device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub mac: Mac,
+    pub mtu_bytes: u32,
+    pub up: bool,
+    /// False sets `IFF_NOARP`.
+    pub arp: bool,
+    pub alias: String,
+    /// Whether the link is in our group.
+    pub grouped: bool,
+}
+
+/// The other end of a veth pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub netns: Netns,
+    pub ifname: IfName,
+    /// Chosen by the plan where something refers to it; else the kernel's choice, and not compared.
+    pub ifindex: Option<u32>,
+    #[serde(flatten)]
+    pub end: End,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub ifindex: u32,
+    #[serde(flatten)]
+    pub end: End,
+    /// `None`: leave the other end alone, its namespace can't be seen now.
+    pub peer: Option<Peer>,
+}
+
+/// What the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub owned: bool,
+    /// `IFLA_INFO_KIND`, empty for a physical device.
+    pub kind: String,
+    pub ifindex: u32,
+    #[serde(flatten)]
+    pub end: End,
+    /// The end that is paired with this one, if it is where we looked.
+    pub peer: Option<Peer>,
+}
+
+impl Kind for Link {
+    type Key = IfName;
+    type Spec = Spec;
+    type Seen = Seen;
+    const NAME: &'static str = "link";
+
+    fn realise(_key: &IfName, spec: &Spec) -> Seen {
+        Seen {
+            owned: true,
+            kind: "veth".into(),
+            ifindex: spec.ifindex,
+            end: spec.end.clone(),
+            peer: spec.peer.clone(),
+        }
+    }
+
+    fn fields(_key: &IfName, spec: &Spec, seen: &Seen) -> Vec<Field> {
+        let mut fields = Vec::new();
+        fields.extend(Field::immutable("kind", &seen.kind.as_str(), &"veth"));
+        fields.extend(Field::immutable("ifindex", &seen.ifindex, &spec.ifindex));
+        end_fields("", &spec.end, &seen.end, &mut fields);
+        match (&spec.peer, &seen.peer) {
+            (None, _) => {}
+            (Some(peer), None) => {
+                let want = format!("{} in {}", peer.ifname, peer.netns);
+                fields.extend(Field::immutable("peer", &"missing".to_string(), &want));
+            }
+            (Some(want), Some(seen)) => {
+                fields.extend(Field::immutable("peer name", &seen.ifname, &want.ifname));
+                if let (Some(seen), Some(want)) = (seen.ifindex, want.ifindex) {
+                    fields.extend(Field::immutable("peer ifindex", &seen, &want));
+                }
+                end_fields("peer ", &want.end, &seen.end, &mut fields);
+            }
+        }
+        fields
+    }
+
+    fn owned(seen: &Seen) -> bool {
+        seen.owned
+    }
+
+    fn describe_spec(_key: &IfName, spec: &Spec) -> String {
+        describe("veth", spec.ifindex, &spec.end, spec.peer.as_ref())
+    }
+
+    fn describe_seen(_key: &IfName, seen: &Seen) -> String {
+        describe(&seen.kind, seen.ifindex, &seen.end, seen.peer.as_ref())
+    }
+
+    fn cascade(key: &IfName, gone: &Seen, observed: &mut Observed) {
+        let mut ends = vec![(Netns::HOST, *key)];
+        ends.extend(gone.peer.iter().map(|p| (p.netns.clone(), p.ifname)));
+        for (netns, ifname) in &ends {
+            observed.addresses.retain(|k, _| k.netns != *netns || k.ifname != *ifname);
+            observed.routes.retain(|k, route| k.netns != *netns || route.dev != *ifname);
+            observed.sysctls.retain(|k, _| k.netns != *netns || !k.is_of_device(ifname));
+            if *netns == Netns::HOST {
+                observed.neighbours.retain(|k, _| k.ifname != *ifname);
+                for (_, link) in observed.bpf_links.iter_mut().filter(|(k, _)| k.ifname == *ifname) {
+                    // The pin of a TCX link outlives its device; what it pins is attached nowhere.
+                    link.ifindex = 0;
+                }
+            }
+        }
+        observed.bpf_links.retain(|_, link| link.ifindex != 0 || link.pinned());
+    }
+}
+
+fn end_fields(prefix: &str, want: &End, seen: &End, fields: &mut Vec<Field>) {
+    let name = |what: &str| format!("{prefix}{what}");
+    fields.extend(Field::differs(&name("mac"), &seen.mac, &want.mac));
+    fields.extend(Field::differs(&name("mtu"), &seen.mtu_bytes, &want.mtu_bytes));
+    fields.extend(Field::differs(&name("up"), &seen.up, &want.up));
+    fields.extend(Field::differs(&name("arp"), &seen.arp, &want.arp));
+    fields.extend(Field::differs(&name("alias"), &quoted(&seen.alias), &quoted(&want.alias)));
+    fields.extend(Field::differs(&name("group"), &seen.grouped, &want.grouped));
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn describe(kind: &str, ifindex: u32, end: &End, peer: Option<&Peer>) -> String {
+    let noarp = if end.arp { "" } else { " noarp" };
+    let mut text = format!("{kind} index {ifindex} mtu {} mac {}{noarp}", end.mtu_bytes, end.mac);
+    if let Some(peer) = peer {
+        let place = match peer.netns.path() {
+            None => String::new(),
+            Some(path) => format!(" netns {path}"),
+        };
+        text += &format!(" peer {}{place} mac {}", peer.ifname, peer.end.mac);
+    }
+    text
+}

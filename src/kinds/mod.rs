@@ -1,0 +1,120 @@
+//! The kinds of kernel object ciliate makes, one folder each.
+//!
+//! A kind has three nouns: `Spec` (what is asked for, built by `lower`), `Seen` (what the kernel
+//! has), and [`Change`] (the op that leads from one to the other). The pure half is [`Kind`]: how a
+//! spec compares with what was seen, what the kernel will show after a change, what a change needs.
+//! `diff` and `predict` follow from it and are the same for every kind. The other half, `exec.rs` in
+//! each folder, is the only file of a kind that touches the kernel.
+//!
+//! [`for_each_kind!`] is the registry: the closed types [`Desired`], [`Observed`], [`Op`] and
+//! [`ObjectKey`] are made from it, so matches over kinds stay exhaustive.
+//!
+//! Everything here but the `exec.rs` files is pure: may import `net` and `bpf_abi` only.
+
+pub mod address;
+pub mod bpf_link;
+pub mod bpf_map;
+pub mod bpf_map_entry;
+pub mod bpf_program;
+mod change;
+pub mod link;
+pub mod neighbour;
+pub mod nftables;
+mod objects;
+pub mod owner;
+pub mod route;
+pub mod rule;
+pub mod sysctl;
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use change::{Action, Change, Field};
+pub(crate) use objects::plan_all;
+pub use objects::{Blocked, BlockedReason, Desired, ObjectKey, Observed, Op, Origin, Phase, Wanted};
+
+/// The pure half of a kind.
+///
+/// Laws, checked by the property tests for every kind:
+/// * `fields(key, spec, realise(key, spec))` is empty: what a change leads to is what was asked.
+/// * a `Seen` that is not `owned` is never part of a change.
+pub trait Kind: Sized + 'static {
+    /// What tells two objects apart. Ordered: plans list objects in this order.
+    type Key: Clone + Ord + Debug + Display + Serialize + DeserializeOwned;
+    /// What is asked for.
+    type Spec: Clone + PartialEq + Debug + Serialize + DeserializeOwned;
+    /// What the kernel has, reduced to what we can predict and want to repair.
+    type Seen: Clone + PartialEq + Debug + Serialize + DeserializeOwned;
+
+    /// The kind's name in plans, JSON and logs.
+    const NAME: &'static str;
+
+    /// What the kernel shows once the object is as asked.
+    fn realise(key: &Self::Key, spec: &Self::Spec) -> Self::Seen;
+
+    /// The properties in which the object is not as asked. Empty: nothing to do.
+    fn fields(key: &Self::Key, spec: &Self::Spec, seen: &Self::Seen) -> Vec<Field>;
+
+    /// Whether the object carries our mark.
+    fn owned(_seen: &Self::Seen) -> bool {
+        true
+    }
+
+    /// Whether a foreign object under the key does what is asked for, so that nothing has to be done.
+    fn foreign_serves(_key: &Self::Key, _spec: &Self::Spec, _seen: &Self::Seen) -> bool {
+        false
+    }
+
+    /// Whether an object of ours that is not desired goes away. False for things that always exist
+    /// and can only be given a value.
+    const REMOVABLE: bool = true;
+
+    /// The object's properties as an operator would type them, after the kind and the key.
+    fn describe_spec(key: &Self::Key, spec: &Self::Spec) -> String;
+
+    /// The same for what was seen.
+    fn describe_seen(key: &Self::Key, seen: &Self::Seen) -> String;
+
+    /// The objects that have to be there before this one can be made.
+    fn needs(_key: &Self::Key, _spec: &Self::Spec) -> Vec<ObjectKey> {
+        Vec::new()
+    }
+
+    /// What else changes in `observed` when the object is made or changed, as the kernel does it by
+    /// itself.
+    fn effects(_key: &Self::Key, _spec: &Self::Spec, _observed: &mut Observed) {}
+
+    /// What else is lost in `observed` when the object goes away or is made anew, as the kernel does
+    /// it by itself.
+    fn cascade(_key: &Self::Key, _gone: &Self::Seen, _observed: &mut Observed) {}
+}
+
+/// Objects of one kind as found.
+pub type SeenMap<K> = BTreeMap<<K as Kind>::Key, <K as Kind>::Seen>;
+/// Objects of one kind as asked for.
+pub type WantedMap<K> = BTreeMap<<K as Kind>::Key, Wanted<<K as Kind>::Spec>>;
+
+/// The registry: calls the macro `$callback` with a row `Variant field module` for each kind.
+///
+/// The order is the order of creation; removal runs the other way.
+#[macro_export]
+macro_rules! for_each_kind {
+    ($callback:ident) => {
+        $callback! {
+            BpfMap bpf_maps bpf_map,
+            BpfMapEntry bpf_map_entries bpf_map_entry,
+            Link links link,
+            Sysctl sysctls sysctl,
+            Address addresses address,
+            BpfProgram bpf_programs bpf_program,
+            BpfLink bpf_links bpf_link,
+            Neighbour neighbours neighbour,
+            Rule rules rule,
+            Route routes route,
+            Nftables nftables nftables,
+        }
+    };
+}

@@ -1,0 +1,251 @@
+//! The closed types over all kinds, made from the registry. Pure; imports the kinds only.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::{additions, removals};
+use super::{Change, Kind, SeenMap, WantedMap};
+use super::{
+    address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
+    bpf_program::BpfProgram, link::Link, neighbour::Neighbour, nftables::Nftables, route::Route,
+    rule::Rule, sysctl::Sysctl,
+};
+use crate::for_each_kind;
+
+/// Which part of the configuration asks for an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    Node,
+    Routing,
+    Masquerade,
+    Peer(Arc<str>),
+    Endpoint(Arc<str>),
+    /// Nobody: ours, from an earlier configuration.
+    Leftover,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Node => f.write_str("node"),
+            Origin::Routing => f.write_str("routing"),
+            Origin::Masquerade => f.write_str("masquerade"),
+            Origin::Peer(name) => write!(f, "peer {name}"),
+            Origin::Endpoint(name) => write!(f, "endpoint {name}"),
+            Origin::Leftover => f.write_str("leftover"),
+        }
+    }
+}
+
+/// An object that is asked for, and by whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted<Spec> {
+    pub spec: Spec,
+    pub origin: Origin,
+}
+
+/// Why something that the configuration asks for is not in the plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockedReason {
+    /// Auto-direct routes need a common L2 segment: the lookup of the peer's address says gateway.
+    #[error("{address} is not on-link: the kernel reaches it through {gateway}; put both nodes on one segment, or route the peer's CIDRs yourself and set auto-direct-node-routes = false")]
+    PeerNotOnLink { address: String, gateway: String },
+    /// The lookup of the peer's address fails.
+    #[error("no route to {address}; give this node an address or a route on the peer's network")]
+    PeerUnreachable { address: String },
+    /// The peer's address belongs to this host.
+    #[error("{address} is an address of this host; the peer's file may have been copied from this node's")]
+    PeerIsLocal { address: String },
+    /// The endpoint's namespace is not there (any more).
+    #[error("network namespace {netns}: {problem}; the endpoint is wired when it (re)appears")]
+    NetnsMissing { netns: String, problem: String },
+    /// No free address is left.
+    #[error("{cidr} has no free address left")]
+    NoFreeAddress { cidr: String },
+    /// A name or place we need is taken by something that isn't ours.
+    #[error("{object} exists and does not belong to ciliate; remove or rename it")]
+    Foreign { object: String },
+    /// A device the configuration names is missing.
+    #[error("device {ifname} does not exist")]
+    DeviceMissing { ifname: String },
+    /// No device holds the node's address.
+    #[error("no device holds {address}; set node.devices, or add the address")]
+    AddressMissing { address: String },
+    /// All 4095 endpoint ids are in use.
+    #[error("no free endpoint id (1-4095) is left")]
+    NoFreeEndpointId,
+}
+
+/// Something the configuration asks for that can't be planned now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Blocked {
+    pub origin: Origin,
+    #[serde(flatten)]
+    pub reason: BlockedReason,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "! {}: {}", self.origin, self.reason)
+    }
+}
+
+/// A step of the plan: one kind, adding or removing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    Add,
+    Remove,
+}
+
+/// How often a kind is planned in one plan: a change of one object may put another of the same kind out
+/// of shape (a setting that writes through to others).
+const PASSES_MAX: usize = 3;
+
+macro_rules! closed_types {
+    ($($kind:ident $field:ident $module:ident,)*) => {
+        /// What the intent calls for.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Desired {
+            $(pub $field: WantedMap<$kind>,)*
+            /// What is asked for and can't be planned.
+            pub blocked: Vec<Blocked>,
+        }
+
+        /// What the kernel has.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Observed {
+            $(pub $field: SeenMap<$kind>,)*
+        }
+
+        /// One change of one object of any kind.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "kebab-case")]
+        pub enum Op {
+            $($kind(Change<$kind>),)*
+        }
+
+        /// Which object, of any kind.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(tag = "kind", content = "key", rename_all = "kebab-case")]
+        pub enum ObjectKey {
+            $($kind(<$kind as Kind>::Key),)*
+        }
+
+        impl fmt::Display for ObjectKey {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(ObjectKey::$kind(key) => write!(f, "{} {key}", $kind::NAME),)*
+                }
+            }
+        }
+
+        impl Op {
+            /// The object the op is about.
+            pub fn object(&self) -> ObjectKey {
+                match self { $(Op::$kind(change) => ObjectKey::$kind(change.key.clone()),)* }
+            }
+
+            /// The objects that have to be there for the op to work.
+            pub fn needs(&self) -> Vec<ObjectKey> {
+                match self {
+                    $(Op::$kind(change) => match change.spec() {
+                        Some(spec) => $kind::needs(&change.key, spec),
+                        None => Vec::new(),
+                    },)*
+                }
+            }
+
+            /// Makes `observed` what the kernel will be after the op.
+            pub fn predict(&self, observed: &mut Observed) {
+                match self { $(Op::$kind(change) => change.predict(|o| &mut o.$field, observed),)* }
+            }
+
+            /// Whether the kernel, as observed, has what the op expects to find.
+            pub fn expected_in(&self, observed: &Observed) -> bool {
+                match self {
+                    $(Op::$kind(change) => observed.$field.get(&change.key) == change.expects(),)*
+                }
+            }
+
+            /// The op as one line for people.
+            pub fn line(&self) -> String {
+                match self { $(Op::$kind(change) => change.line(),)* }
+            }
+
+            /// The name of the op's kind.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Op::$kind(_) => $kind::NAME,)* }
+            }
+
+            /// Which part of the configuration asked for it.
+            pub fn origin(&self) -> &Origin {
+                match self { $(Op::$kind(change) => &change.origin,)* }
+            }
+
+            /// Adding or changing, or removing.
+            pub fn phase(&self) -> Phase {
+                match self {
+                    $(Op::$kind(change) if change.spec().is_some() => Phase::Add,)*
+                    _ => Phase::Remove,
+                }
+            }
+        }
+
+        /// Plans every kind in order of creation, then removals in the opposite order. Each step
+        /// sees what the steps before it lead to, so what a replaced link takes with it is made
+        /// again in the same plan. `observed` ends as the prediction of the whole plan.
+        pub(crate) fn plan_all(desired: &Desired, observed: &mut Observed) -> (Vec<Op>, Vec<Blocked>) {
+            let (mut ops, mut blocked) = (Vec::new(), desired.blocked.clone());
+            $(for pass in 0..PASSES_MAX {
+                let (changes, conflicts) = additions::<$kind>(&desired.$field, &observed.$field);
+                for (key, origin) in conflicts.into_iter().filter(|_| pass == 0) {
+                    let object = ObjectKey::$kind(key).to_string();
+                    blocked.push(Blocked { origin, reason: BlockedReason::Foreign { object } });
+                }
+                if changes.is_empty() {
+                    break;
+                }
+                for change in changes {
+                    change.predict(|o| &mut o.$field, observed);
+                    ops.push(Op::$kind(change));
+                }
+            })*
+            let mut steps: Vec<Vec<Op>> = Vec::new();
+            $({
+                steps.push(removals::<$kind>(&desired.$field, &observed.$field)
+                    .into_iter().map(Op::$kind).collect());
+            })*
+            for step in steps.into_iter().rev() {
+                for op in step {
+                    // Gone with something that was removed before it.
+                    if op.expected_in(observed) {
+                        op.predict(observed);
+                        ops.push(op);
+                    }
+                }
+            }
+            (ops, blocked)
+        }
+
+        impl Observed {
+            /// How many objects of ours there are, by kind.
+            pub fn owned_counts(&self) -> Vec<(&'static str, usize)> {
+                vec![$(($kind::NAME,
+                    self.$field.values().filter(|seen| $kind::owned(seen)).count()),)*]
+            }
+        }
+
+        impl Desired {
+            /// How many objects are asked for, by kind.
+            pub fn counts(&self) -> Vec<(&'static str, usize)> {
+                vec![$(($kind::NAME, self.$field.len()),)*]
+            }
+        }
+    };
+}
+for_each_kind!(closed_types);

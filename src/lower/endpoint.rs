@@ -1,0 +1,184 @@
+//! Endpoints: a veth each, the addresses and routes in the namespace, the map entries. Pure.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+use super::identity::ipcache;
+use super::node::{end, ifname};
+use super::program::{Attachment, attach, key};
+use super::{Lowering, host_prefix, mac, want};
+use crate::bpf_abi::{
+    CILIATE_DEVICE, CILIUM_LXC, DeviceKey, DeviceValue, EndpointKey, EndpointValue,
+};
+use crate::intent::Endpoint;
+use crate::kinds::address::{self, Address};
+use crate::kinds::bpf_link::Hook;
+use crate::kinds::bpf_map::MapName;
+use crate::kinds::bpf_map_entry::{self, BpfMapEntry, hex};
+use crate::kinds::link::{self, Link};
+use crate::kinds::route::{self, Route, Scope};
+use crate::kinds::{BlockedReason, Desired, Origin};
+use crate::net::IfName;
+
+/// The host's end of an endpoint's veth: `lxc` and the first 12 digits of the SHA-256 of the
+/// attachment, as Cilium names it.
+pub fn lxc_name(name: &str, device: &IfName) -> IfName {
+    let digest = Sha256::digest(format!("{name}:{device}"));
+    ifname(&format!("lxc{}", hex(&digest[..6])))
+}
+
+/// Adds the endpoints' objects.
+pub(super) fn lower(lowering: &mut Lowering<'_>) {
+    for endpoint in lowering.intent.endpoints.values() {
+        let origin = Origin::Endpoint(endpoint.name.clone());
+        match lowering.facts.namespaces.get(&endpoint.netns) {
+            Some(Err(problem)) => {
+                let netns = endpoint.netns.to_string();
+                let reason = BlockedReason::NetnsMissing { netns, problem: problem.clone() };
+                lowering.block(origin.clone(), reason);
+                keep(lowering, endpoint, &origin);
+            }
+            _ => lower_one(lowering, endpoint, &origin),
+        }
+    }
+}
+
+/// An endpoint whose namespace can't be seen: nothing new is made, and what is there stays, since
+/// processes may still live in the namespace. Its record stays in any case, so that it gets the same
+/// numbers again.
+fn keep(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) {
+    let Some((ifindex, value)) = lowering.allocation.record(&endpoint.name) else { return };
+    let lxc = lxc_name(&endpoint.name, &endpoint.ifname);
+    let there = lowering.facts.links.get(&lxc).is_some_and(|link| link.ifindex == ifindex);
+    if !there {
+        device_entry(&mut lowering.desired, ifindex, &value, None, origin);
+        return;
+    }
+    let addresses = [IpAddr::from(value.ipv4_be), IpAddr::from(value.ipv6_be)];
+    let addresses: Vec<IpAddr> =
+        addresses.into_iter().filter(|address| !address.is_unspecified()).collect();
+    host_side(lowering, endpoint, (lxc, ifindex), &addresses, value.endpoint_id, None, origin);
+}
+
+fn lower_one(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) {
+    let addresses = match lowering.allocation.addresses(endpoint) {
+        Ok(addresses) => addresses,
+        Err(reason) => return lowering.block(origin.clone(), reason),
+    };
+    let Some(id) = lowering.allocation.endpoint_id(&endpoint.name) else {
+        return lowering.block(origin.clone(), BlockedReason::NoFreeEndpointId);
+    };
+    let lxc = lxc_name(&endpoint.name, &endpoint.ifname);
+    let ifindex = lowering.allocation.ifindex(lxc, Some(&endpoint.name));
+    let peer = link::Peer {
+        netns: endpoint.netns.clone(),
+        ifname: endpoint.ifname,
+        ifindex: None,
+        end: end(
+            mac::of_endpoint(&endpoint.name),
+            lowering.node.mtu_bytes,
+            true,
+            &format!("endpoint {}", endpoint.name),
+        ),
+    };
+    host_side(lowering, endpoint, (lxc, ifindex), &addresses, id, Some(peer), origin);
+    for address in addresses {
+        namespace_side(lowering, endpoint, lxc, address, origin);
+    }
+}
+
+/// The veth, the map entries and the program.
+fn host_side(
+    lowering: &mut Lowering<'_>,
+    endpoint: &Endpoint,
+    (lxc, ifindex): (IfName, u32),
+    addresses: &[IpAddr],
+    endpoint_id: u16,
+    peer: Option<link::Peer>,
+    origin: &Origin,
+) {
+    let (mac, node_mac) = (mac::of_endpoint(&endpoint.name), mac::of_lxc(&endpoint.name));
+    let purpose = format!("endpoint {}", endpoint.name);
+    let host_end = end(node_mac, lowering.node.mtu_bytes, true, &purpose);
+    let desired = &mut lowering.desired;
+    let spec = link::Spec { ifindex, end: host_end, peer };
+    want::<Link>(&mut desired.links, lxc, spec, origin);
+
+    let mut device = DeviceValue {
+        endpoint_id,
+        identity: endpoint.identity.number(),
+        mac: mac.0,
+        node_mac: node_mac.0,
+        ..DeviceValue::default()
+    };
+    for address in addresses {
+        match address {
+            IpAddr::V4(v4) => device.ipv4_be = v4.octets(),
+            IpAddr::V6(v6) => device.ipv6_be = v6.octets(),
+        }
+        let value = EndpointValue {
+            ifindex,
+            endpoint_id,
+            mac: mac.0,
+            node_mac: node_mac.0,
+            identity: endpoint.identity.number(),
+            ..EndpointValue::default()
+        };
+        let key = bpf_map_entry::Key {
+            map: MapName::of_abi(CILIUM_LXC),
+            key: EndpointKey::new(*address).to_bytes().to_vec(),
+        };
+        let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
+        want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
+        ipcache(desired, host_prefix(*address), endpoint.identity, origin);
+    }
+    device_entry(desired, ifindex, &device, Some(lxc), origin);
+    let at =
+        Attachment { ifname: lxc, ifindex, hook: Hook::Ingress, link: Some(lxc), qdisc_ours: false };
+    attach(desired, lowering.node.attach, &key("cil_from_container"), at, origin);
+}
+
+fn device_entry(
+    desired: &mut Desired,
+    ifindex: u32,
+    value: &DeviceValue,
+    link: Option<IfName>,
+    origin: &Origin,
+) {
+    let key = bpf_map_entry::Key {
+        map: MapName::of_abi(CILIATE_DEVICE),
+        key: DeviceKey::new(ifindex).to_bytes().to_vec(),
+    };
+    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link };
+    want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
+}
+
+/// One family in the namespace: the address, the router on the link, and everything else through it.
+fn namespace_side(
+    lowering: &mut Lowering<'_>,
+    endpoint: &Endpoint,
+    lxc: IfName,
+    address: IpAddr,
+    origin: &Origin,
+) {
+    let v6 = address.is_ipv6();
+    let router = lowering.intent.node.routers.iter().copied().find(|r| r.is_ipv6() == v6);
+    let Some(router) = router else { return };
+    let mtu_bytes = lowering.node.mtu_bytes;
+    let desired = &mut lowering.desired;
+    let (netns, dev) = (&endpoint.netns, endpoint.ifname);
+    let key = address::Key { netns: netns.clone(), ifname: dev, address: host_prefix(address) };
+    want::<Address>(&mut desired.addresses, key, address::Spec { link: lxc }, origin);
+    let mut route = |dst, via, scope, mtu_bytes| {
+        let route = route::Seen { via, dev, src: None, scope, mtu_bytes };
+        let spec = route::Spec { route, link: Some(lxc) };
+        want::<Route>(&mut desired.routes, route::Key::main(netns.clone(), dst), spec, origin);
+    };
+    let on_link = if v6 { Scope::Universe } else { Scope::Link };
+    route(host_prefix(router), None, on_link, None);
+    let everything = if v6 { "::/0" } else { "0.0.0.0/0" };
+    let everything: IpNet = everything.parse().unwrap_or_else(|_| host_prefix(router));
+    route(everything, Some(router), Scope::Universe, Some(mtu_bytes));
+}

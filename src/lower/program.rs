@@ -1,0 +1,85 @@
+//! Maps and programs: all of them, always. Adding an endpoint loads nothing. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{Lowering, want};
+use crate::bpf_abi::{CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS};
+use crate::bpf_objects::{OBJECTS, Object};
+use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
+use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
+use crate::kinds::bpf_map_entry::hex;
+use crate::kinds::bpf_program::{self, BpfProgram};
+use crate::kinds::{Desired, Origin};
+use crate::net::IfName;
+
+/// Bytes of the digest that name a build.
+const DIGEST_BYTES: usize = 8;
+
+/// The maps a program uses. A test compares this with what the kernel says of loaded programs.
+pub fn maps_of(program: &str) -> BTreeSet<MapName> {
+    let names: &[&str] = match program {
+        "cil_from_container" => {
+            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
+        }
+        "cil_from_host" => &[CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS],
+        _ => &[CILIUM_METRICS],
+    };
+    names.iter().map(|name| MapName::of_abi(name)).collect()
+}
+
+/// What names the build of an object.
+pub fn digest(object: &Object) -> Arc<str> {
+    hex(&Sha256::digest(object.bytes)[..DIGEST_BYTES]).into()
+}
+
+/// The key of a program of this build.
+pub fn key(name: &str) -> bpf_program::Key {
+    let object = OBJECTS.iter().find(|object| object.programs.contains(&name));
+    let digest = object.map_or_else(|| Arc::from(""), digest);
+    bpf_program::Key { name: name.into(), digest }
+}
+
+/// Adds the maps and programs.
+pub(super) fn lower(lowering: &mut Lowering<'_>) {
+    for map in MapName::all() {
+        want::<BpfMap>(&mut lowering.desired.bpf_maps, map, Layout::of(map), &Origin::Node);
+    }
+    for object in OBJECTS {
+        let digest = digest(object);
+        for name in object.programs {
+            let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
+            let spec = bpf_program::Spec { object: object.name.into(), maps: maps_of(name) };
+            let programs = &mut lowering.desired.bpf_programs;
+            want::<BpfProgram>(programs, key, spec, &Origin::Node);
+        }
+    }
+}
+
+/// Where a program is attached.
+pub(super) struct Attachment {
+    pub ifname: IfName,
+    pub ifindex: u32,
+    pub hook: Hook,
+    /// The link object the device belongs to; `None` for a device that isn't ours.
+    pub link: Option<IfName>,
+    /// The qdisc goes with our filter: we added it to a device that isn't ours.
+    pub qdisc_ours: bool,
+}
+
+/// Attaches a program to a device.
+pub(super) fn attach(
+    desired: &mut Desired,
+    mode: Mode,
+    program: &bpf_program::Key,
+    at: Attachment,
+    origin: &Origin,
+) {
+    let Attachment { ifname, ifindex, hook, link, qdisc_ours } = at;
+    let key = bpf_link::Key { ifname, hook, program: program.name.clone() };
+    let program = program.clone();
+    let spec = bpf_link::Spec { program, mode, ifindex, link, qdisc_ours };
+    want::<BpfLink>(&mut desired.bpf_links, key, spec, origin);
+}

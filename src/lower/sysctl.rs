@@ -1,0 +1,185 @@
+//! Settings: those of our devices, those of the namespace, and how to put the latter back. Pure.
+//!
+//! Switching forwarding on writes through to other settings (`inet_forward_change`, net/ipv4/devinet.c;
+//! `addrconf_fixup_forwarding`, net/ipv6/addrconf.c), so these are recorded too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
+use crate::intent::Intent;
+use crate::kinds::sysctl::{Key, Spec, Sysctl};
+use crate::kinds::{Desired, ObjectKey, Origin};
+use crate::net::{IfName, Netns};
+use crate::observe::Facts;
+
+const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
+const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
+const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+
+fn accept_ra(ifname: &IfName) -> String {
+    format!("net/ipv6/conf/{ifname}/accept_ra")
+}
+
+fn families(intent: &Intent) -> (bool, bool) {
+    let has = |v6: bool| intent.node.cidrs.iter().any(|cidr| cidr.addr().is_ipv6() == v6);
+    (has(false), has(true))
+}
+
+/// What switching on forwarding of a family changes besides.
+fn written_through<'a>(v6: bool, links: impl Iterator<Item = &'a IfName>) -> Vec<String> {
+    let family = if v6 { "ipv6" } else { "ipv4" };
+    let mut paths = vec![format!("net/{family}/conf/default/forwarding")];
+    if !v6 {
+        paths.push("net/ipv4/conf/all/accept_redirects".into());
+    }
+    paths.extend(links.map(|ifname| format!("net/{family}/conf/{ifname}/forwarding")));
+    paths
+}
+
+/// The settings whose present values matter: to record them before they are changed, or to see whether
+/// they still can be put back.
+pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
+    let (ipv4, ipv6) = families(intent);
+    let mut paths: BTreeSet<String> = recorded(facts).keys().map(ToString::to_string).collect();
+    if ipv4 {
+        paths.extend([FORWARDING_V4.into(), RP_FILTER.into()]);
+    }
+    if ipv6 {
+        paths.insert(FORWARDING_V6.into());
+        paths.extend(facts.links.keys().map(accept_ra));
+    }
+    let foreign = || facts.links.values().filter(|link| !link.owned()).map(|link| &link.ifname);
+    for (wanted, v6, cause) in [(ipv4, false, FORWARDING_V4), (ipv6, true, FORWARDING_V6)] {
+        if wanted && !recorded(facts).contains_key(cause) {
+            paths.extend(written_through(v6, foreign()));
+        }
+    }
+    paths.into_iter().map(Arc::from).collect()
+}
+
+/// The recorded settings: path → value before.
+fn recorded(facts: &Facts) -> BTreeMap<&str, &str> {
+    facts
+        .before
+        .iter()
+        .filter_map(|(what, was)| Some((what.strip_prefix(before::SYSCTL)?, was.as_str())))
+        .collect()
+}
+
+/// Adds the settings.
+pub(super) fn lower(lowering: &mut Lowering<'_>) {
+    let wanted = namespace_settings(lowering);
+    let facts = lowering.facts;
+    let records = recorded(facts);
+    let (ipv4, ipv6) = families(lowering.intent);
+    let desired = &mut lowering.desired;
+    // Records of what forwarding wrote through stay while forwarding is ours.
+    let foreign = || facts.links.values().filter(|link| !link.owned()).map(|link| &link.ifname);
+    let mut keep: BTreeSet<String> = wanted.keys().cloned().collect();
+    for (active, v6, cause) in [(ipv4, false, FORWARDING_V4), (ipv6, true, FORWARDING_V6)] {
+        let family = if v6 { "net/ipv6/" } else { "net/ipv4/" };
+        if active {
+            let through = |path: &str| path.starts_with(family) && !path.ends_with("accept_ra");
+            keep.extend(records.keys().filter(|path| through(path)).map(ToString::to_string));
+            if !records.contains_key(cause) {
+                keep.extend(written_through(v6, foreign()));
+            }
+        }
+    }
+    for path in &keep {
+        let was = records.get(path.as_str()).copied();
+        if let Some(was) = was.or(facts.sysctls.get(path.as_str()).map(String::as_str)) {
+            before::keep(desired, &format!("{}{path}", before::SYSCTL), was, &Origin::Node);
+        }
+    }
+    for (path, value) in wanted {
+        let needs = vec![before::object(&format!("{}{path}", before::SYSCTL))];
+        let spec = Spec { value: value.into(), needs };
+        want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &Origin::Node);
+    }
+    // What is recorded and no longer wanted is put back; its record goes after that.
+    for (path, was) in records {
+        if !keep.contains(path) && facts.sysctls.contains_key(path) {
+            put_back(desired, path, was);
+        }
+    }
+    device_settings(lowering);
+}
+
+/// Settings of the whole namespace: path → value.
+fn namespace_settings(lowering: &Lowering<'_>) -> BTreeMap<String, &'static str> {
+    let (ipv4, ipv6) = families(lowering.intent);
+    let mut wanted = BTreeMap::new();
+    if ipv4 {
+        wanted.insert(FORWARDING_V4.to_string(), "1");
+        // The effective filter of a device is the greater of its own and this one.
+        wanted.insert(RP_FILTER.to_string(), "0");
+    }
+    if ipv6 {
+        wanted.insert(FORWARDING_V6.to_string(), "1");
+        // With forwarding on, 1 means that router advertisements are ignored, and the kernel drops the
+        // routes it has from them: a host that has its default route from one would be lost.
+        for (ifname, _) in &lowering.node.devices {
+            let path = accept_ra(ifname);
+            if lowering.facts.sysctls.get(path.as_str()).is_some_and(|value| value != "0") {
+                wanted.insert(path, "2");
+            }
+        }
+    }
+    wanted
+}
+
+/// Settings of our own devices.
+fn device_settings(lowering: &mut Lowering<'_>) {
+    let (ipv4, ipv6) = (lowering.node.ipv4, lowering.node.ipv6);
+    let desired = &mut lowering.desired;
+    let links: Vec<_> = desired
+        .links
+        .iter()
+        .map(|(ifname, wanted)| (*ifname, wanted.spec.peer.clone(), wanted.origin.clone()))
+        .collect();
+    for (link, peer, origin) in links {
+        let router = link.as_str() == CILIUM_HOST;
+        let names = if router { vec![CILIUM_HOST, CILIUM_NET] } else { vec![link.as_str()] };
+        for name in names {
+            let mut set = |family: &str, what: &str, value: &str| {
+                let path = format!("net/{family}/conf/{name}/{what}");
+                let spec = Spec { value: value.into(), needs: vec![ObjectKey::Link(link)] };
+                want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &origin);
+            };
+            if ipv4 {
+                set("ipv4", "forwarding", "1");
+                set("ipv4", "rp_filter", "0");
+            }
+            if ipv4 && router {
+                set("ipv4", "accept_local", "1");
+                set("ipv4", "send_redirects", "0");
+            }
+            if ipv6 {
+                set("ipv6", "disable_ipv6", "0");
+                set("ipv6", "forwarding", "1");
+            }
+        }
+        if let Some(peer) = peer.filter(|peer| ipv6 && peer.netns != Netns::HOST) {
+            let path = format!("net/ipv6/conf/{}/disable_ipv6", peer.ifname);
+            let key = Key { netns: peer.netns, path: path.into() };
+            let spec = Spec { value: "0".into(), needs: vec![ObjectKey::Link(link)] };
+            want::<Sysctl>(&mut desired.sysctls, key, spec, &origin);
+        }
+    }
+}
+
+fn put_back(desired: &mut Desired, path: &str, was: &str) {
+    let spec = Spec { value: was.into(), needs: Vec::new() };
+    want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &Origin::Leftover);
+}
+
+/// All recorded settings as they were.
+pub(super) fn restore(facts: &Facts, desired: &mut Desired) {
+    for (path, was) in recorded(facts) {
+        if facts.sysctls.contains_key(path) {
+            put_back(desired, path, was);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Facts about the machine that are not ours to change and that `lower` needs: devices, addresses, how
+//! peers are reached, settings, namespaces, and what earlier rounds recorded in the kernel.
+//!
+//! Imports `intent`, `kinds`, `kernel`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Round;
+use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
+use crate::intent::{AttachMode, Intent};
+use crate::kernel::netns::{self, NetnsError};
+use crate::kernel::{Kernel, KernelError, bpf};
+use crate::kinds::bpf_map::{MapName, exec::open};
+use crate::kinds::link::LinkInfo;
+use crate::kinds::{address, bpf_map_entry, sysctl};
+use crate::lower::sysctl::interest;
+use crate::net::{IfName, Netns};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Facts {
+    pub hostname: String,
+    /// All links of the node's own namespace.
+    pub links: BTreeMap<IfName, LinkInfo>,
+    /// All addresses of the node's own namespace: device, address with prefix length.
+    pub addresses: Vec<(IfName, IpNet)>,
+    /// The device of the default route, IPv4 and IPv6.
+    pub default_devices: Vec<IfName>,
+    /// How the kernel would reach each peer's address.
+    pub next_hops: BTreeMap<IpAddr, NextHop>,
+    /// Settings of the node's namespace, by path.
+    pub sysctls: BTreeMap<Arc<str>, String>,
+    /// The map of records: what was changed on things that aren't ours, and what it was.
+    pub before: BTreeMap<String, String>,
+    /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
+    pub devices: BTreeMap<u32, DeviceValue>,
+    /// The endpoints' namespaces: our addresses on the endpoint's device, or what is wrong.
+    pub namespaces: BTreeMap<Netns, Result<Vec<IpAddr>, String>>,
+    /// Whether the kernel has TCX.
+    pub tcx: bool,
+    /// Devices with a clsact qdisc.
+    pub clsact: BTreeSet<IfName>,
+}
+
+/// How the kernel would reach an address (`RTM_GETROUTE`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextHop {
+    /// On-link, through this device.
+    OnLink(IfName),
+    /// Through a gateway.
+    Gateway { gateway: IpAddr, dev: IfName },
+    /// It is an address of this host.
+    Local,
+    /// There is no route.
+    Unreachable,
+}
+
+/// Reads the facts an intent calls for.
+///
+/// # Errors
+/// Something that has to be known can't be read.
+pub fn read(kernel: &mut Kernel, intent: &Intent) -> Result<Facts, KernelError> {
+    let mut round = Round::new(kernel);
+    let links: BTreeMap<_, _> =
+        round.links(&Netns::HOST)?.iter().map(|link| (link.ifname, link.clone())).collect();
+    let addresses = address::exec::addresses(&mut round, &Netns::HOST)?;
+    let before = bpf_map_entry::exec::records(round.kernel)?;
+    let mut facts = Facts {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        addresses: addresses.into_iter().map(|(ifname, net, _)| (ifname, net)).collect(),
+        next_hops: next_hops(&mut round, intent)?,
+        devices: devices(round.kernel)?,
+        namespaces: namespaces(&mut round, intent)?,
+        tcx: intent.datapath.attach_mode != AttachMode::Clsact && bpf::has_tcx(),
+        links,
+        before,
+        ..Facts::default()
+    };
+    if intent.node.addresses.is_empty() {
+        facts.default_devices = default_devices(&mut round)?;
+    }
+    if !facts.tcx {
+        let devices = crate::kinds::bpf_link::filter::clsact_devices(&mut round)?;
+        facts.clsact = devices.into_values().collect();
+    }
+    let paths = interest(intent, &facts);
+    let values = sysctl::exec::read(round.kernel, &Netns::HOST, paths)?;
+    facts.sysctls = values.into_iter().collect();
+    Ok(facts)
+}
+
+fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
+    let map = MapName::of_abi(CILIATE_DEVICE);
+    let Some((fd, _, layout)) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
+    let entries = bpf::map_entries(fd, layout.into()).map_err(|source| KernelError::Bpf {
+        operation: "read the entries of",
+        object: format!("map {map}"),
+        source,
+    })?;
+    Ok(entries
+        .iter()
+        .filter_map(|(key, value)| {
+            let key = DeviceKey::from_bytes(key.as_slice().try_into().ok()?);
+            Some((key.ifindex, DeviceValue::from_bytes(value.as_slice().try_into().ok()?)))
+        })
+        .collect())
+}
+
+fn namespaces(
+    round: &mut Round<'_>,
+    intent: &Intent,
+) -> Result<BTreeMap<Netns, Result<Vec<IpAddr>, String>>, KernelError> {
+    let mut found = BTreeMap::new();
+    for endpoint in intent.endpoints.values() {
+        let path = endpoint.netns.path().unwrap_or_default();
+        let state = match netns::open(path) {
+            Ok(_) if !endpoint.addresses.is_empty() => Ok(Vec::new()),
+            Ok(_) => Ok(address::exec::addresses(round, &endpoint.netns)?
+                .into_iter()
+                .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)
+                .map(|(_, net, _)| net.addr())
+                .collect()),
+            Err(error @ (NetnsError::Missing | NetnsError::NotANamespace)) => {
+                Err(error.to_string())
+            }
+            Err(source) => {
+                return Err(KernelError::Netns { netns: endpoint.netns.clone(), source });
+            }
+        };
+        found.insert(endpoint.netns.clone(), state);
+    }
+    Ok(found)
+}
+
+/// Asks the kernel how it would reach each peer, all in one system call.
+fn next_hops(
+    round: &mut Round<'_>,
+    intent: &Intent,
+) -> Result<BTreeMap<IpAddr, NextHop>, KernelError> {
+    let addresses: BTreeSet<IpAddr> =
+        intent.peers.values().flat_map(|peer| peer.addresses.iter().copied()).collect();
+    let names = round.names(&Netns::HOST)?;
+    let requests = addresses.iter().map(|address| lookup(*address)).collect();
+    let answers = round.kernel.netlink(&Netns::HOST)?.get_all(requests);
+    let answers = answers
+        .map_err(|source| KernelError::Netlink { operation: "look up the peers", source })?;
+    Ok(addresses
+        .into_iter()
+        .zip(answers)
+        .map(|(address, answer)| {
+            let hop = match answer {
+                Ok(RouteNetlinkMessage::NewRoute(message)) => next_hop(&message, &names),
+                _ => None,
+            };
+            (address, hop.unwrap_or(NextHop::Unreachable))
+        })
+        .collect())
+}
+
+fn lookup(address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    let (family, length) = match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.header.flags = RouteFlags::empty();
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(address))];
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn next_hop(message: &RouteMessage, names: &BTreeMap<u32, IfName>) -> Option<NextHop> {
+    if message.header.kind == RouteType::Local {
+        return Some(NextHop::Local);
+    }
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let (mut dev, mut gateway) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => dev = names.get(index).copied(),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some(IpAddr::from(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some(IpAddr::from(*v6)),
+            _ => {}
+        }
+    }
+    let dev = dev?;
+    Some(match gateway {
+        Some(gateway) => NextHop::Gateway { gateway, dev },
+        None => NextHop::OnLink(dev),
+    })
+}
+
+/// The devices of the default routes in the main table, lowest metric first.
+fn default_devices(round: &mut Round<'_>) -> Result<Vec<IfName>, KernelError> {
+    let names = round.names(&Netns::HOST)?;
+    let mut devices = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.attributes = vec![RouteAttribute::Table(crate::kinds::route::TABLE_MAIN)];
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let mut found: Vec<(u32, IfName)> = Vec::new();
+        for message in round.dump(&Netns::HOST, "list routes", &request)? {
+            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
+            if message.header.destination_prefix_length != 0
+                || message.header.kind != RouteType::Unicast
+            {
+                continue;
+            }
+            let metric = message.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Priority(metric) => Some(*metric),
+                _ => None,
+            });
+            let dev = message.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => names.get(index).copied(),
+                _ => None,
+            });
+            found.extend(dev.map(|dev| (metric.unwrap_or(0), dev)));
+        }
+        found.sort();
+        devices.extend(found.first().map(|(_, dev)| *dev));
+    }
+    devices.dedup();
+    Ok(devices)
+}

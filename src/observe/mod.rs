@@ -1,0 +1,123 @@
+//! Kernel → [`Observed`] and [`Facts`]. Read-only: nothing here changes the kernel.
+//!
+//! Imports `kinds`, `kernel`, `intent`; used by `apply`, `daemon` and `cli` through `engine`.
+//!
+//! There are two readings in a round. [`facts`](facts::read) comes first and is about the machine:
+//! devices, addresses, how peers are reached, what earlier rounds recorded. `lower` needs it to say
+//! what is desired. [`observe`] comes second and reads the objects that are ours or in our way.
+
+pub mod facts;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+
+use crate::for_each_kind;
+use crate::kernel::netns::NetnsError;
+use crate::kernel::{Kernel, KernelError};
+use crate::kinds::link::{self, LinkInfo};
+use crate::kinds::{Desired, Kind, Observed, SeenMap};
+use crate::net::{IfName, Netns};
+
+pub use facts::Facts;
+
+/// The reading half of a kind.
+pub trait Observe: Kind {
+    /// The objects that are ours, and foreign ones under a desired key.
+    ///
+    /// # Errors
+    /// The list can't be had whole. An empty list is never an error in disguise.
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<SeenMap<Self>, KernelError>;
+}
+
+/// What is read once in a round and used by several kinds.
+pub struct Round<'k> {
+    pub kernel: &'k mut Kernel,
+    links: BTreeMap<Netns, Rc<Vec<LinkInfo>>>,
+}
+
+impl<'k> Round<'k> {
+    /// Begins a round of readings.
+    pub fn new(kernel: &'k mut Kernel) -> Self {
+        Self { kernel, links: BTreeMap::new() }
+    }
+
+    /// The links of a namespace; none in one that is gone.
+    ///
+    /// # Errors
+    /// The dump fails.
+    pub fn links(&mut self, netns: &Netns) -> Result<Rc<Vec<LinkInfo>>, KernelError> {
+        if let Some(links) = self.links.get(netns) {
+            return Ok(links.clone());
+        }
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let messages = self.dump(netns, "list links", &request)?;
+        let links: Vec<LinkInfo> = messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => link::decode(message),
+                _ => None,
+            })
+            .collect();
+        let links = Rc::new(links);
+        self.links.insert(netns.clone(), links.clone());
+        Ok(links)
+    }
+
+    /// Interface index → name in a namespace.
+    ///
+    /// # Errors
+    /// The dump fails.
+    pub fn names(&mut self, netns: &Netns) -> Result<BTreeMap<u32, IfName>, KernelError> {
+        Ok(self.links(netns)?.iter().map(|link| (link.ifindex, link.ifname)).collect())
+    }
+
+    /// A dump in a namespace; empty in one that is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn dump(
+        &mut self,
+        netns: &Netns,
+        operation: &'static str,
+        request: &RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+        match self.kernel.netlink(netns) {
+            Ok(netlink) => netlink
+                .dump(request)
+                .map_err(|source| KernelError::Netlink { operation, source }),
+            Err(KernelError::Netns {
+                source: NetnsError::Missing | NetnsError::NotANamespace, ..
+            }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The namespaces in which something is desired, the host's included.
+pub fn namespaces(desired: &Desired) -> Vec<Netns> {
+    let mut all = vec![Netns::HOST];
+    let peers = desired.links.values().filter_map(|wanted| wanted.spec.peer.as_ref());
+    all.extend(peers.map(|peer| peer.netns.clone()));
+    all.sort();
+    all.dedup();
+    all
+}
+
+macro_rules! observe_all {
+    ($($kind:ident $field:ident $module:ident,)*) => {
+        /// Reads every kind.
+        ///
+        /// # Errors
+        /// Any list that can't be had whole: a round works on all of the truth or not at all.
+        pub fn observe(kernel: &mut Kernel, desired: &Desired) -> Result<Observed, KernelError> {
+            let mut round = Round::new(kernel);
+            Ok(Observed {
+                $($field: <crate::kinds::$module::$kind as Observe>::list(&mut round, desired)?,)*
+            })
+        }
+    };
+}
+for_each_kind!(observe_all);
