@@ -332,7 +332,9 @@ enum Kind {
 impl Kind {
     fn of(schema: &Value) -> Self {
         match schema.get("type").and_then(Value::as_str) {
-            _ if !choices(schema).is_empty() => Self::Choice,
+            _ if ["enum", "oneOf", "const"].iter().any(|key| schema.get(key).is_some()) => {
+                Self::Choice
+            }
             Some("object") => Self::Table,
             Some("array") if schema["items"]["type"] == "object" => Self::Tables,
             Some("array") => Self::List,

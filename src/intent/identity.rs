@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// A security identity. The datapath carries it in 24 bits: VNI, packet mark, map keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Identity(u32);
 
 /// Name and number of the identities that exist without labels.
@@ -85,6 +85,25 @@ impl Identity {
     }
 }
 
+/// A number that doesn't fit into 24 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not an identity: the largest is {max}", max = Identity::MAX)]
+pub struct IdentityError(u32);
+
+impl TryFrom<u32> for Identity {
+    type Error = IdentityError;
+
+    fn try_from(number: u32) -> Result<Self, IdentityError> {
+        Self::new(number).ok_or(IdentityError(number))
+    }
+}
+
+impl From<Identity> for u32 {
+    fn from(identity: Identity) -> Self {
+        identity.number()
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -152,5 +171,7 @@ mod tests {
         assert_eq!(Identity::new(256).unwrap().name(), None);
         assert_eq!(Identity::new(1 << 24), None);
         assert_eq!(format!("{:>4}", Identity::HOST), "   1");
+        assert_eq!(serde_json::to_string(&Identity::HOST).unwrap(), "1");
+        assert!(serde_json::from_str::<Identity>("16777216").is_err());
     }
 }

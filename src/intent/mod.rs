@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
 
-pub use identity::{Identity, identity_of_labels};
+pub use identity::{Identity, IdentityError, identity_of_labels};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,9 +1,12 @@
 //! The published JSON Schema says what the program does.
 //!
 //! A small validator stands in for an editor's: it knows the keywords the schema uses, and fails on any
-//! other. It has no regular expressions; patterns are compared with the values in `intent`'s own tests.
+//! other. Of patterns it knows nothing: whatever fits the ones of names is tried on the program instead.
 
 use ciliate::config::{Document, schema};
+use ciliate::intent;
+use proptest::prelude::*;
+use proptest::string::string_regex;
 use serde_json::{Value, json};
 
 use crate::good_inputs::{CONTRACT, MINIMAL};
@@ -157,5 +160,22 @@ fn undescribed(schema: &Value, path: &str) {
         );
         undescribed(inner, &path);
         undescribed(&inner["items"], &path);
+    }
+}
+
+/// Texts that fit the pattern of a key of `[[endpoint]]`.
+fn fitting(key: &str) -> impl Strategy<Value = String> + use<> {
+    let pattern = schema()["properties"]["endpoint"]["items"]["properties"][key]["pattern"].clone();
+    string_regex(pattern.as_str().unwrap().trim_start_matches('^').trim_end_matches('$')).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn what_fits_the_patterns_of_names_is_accepted(name in fitting("name"), ifname in fitting("ifname")) {
+        prop_assume!(!["lo", ".", ".."].contains(&ifname.as_str()));
+        let endpoint = format!("[[endpoint]]\nname = {name:?}\nifname = {ifname:?}\npid = 7\n");
+        let document = Document::of_texts([("a.toml", MINIMAL.to_owned()), ("b.toml", endpoint)]);
+        let intent = intent::read(&document).map_err(|problems| TestCaseError::fail(format!("{problems:?}")))?;
+        prop_assert_eq!(intent.endpoints[name.as_str()].ifname.as_str(), ifname);
     }
 }

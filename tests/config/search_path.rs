@@ -210,7 +210,7 @@ fn all_files_together_have_a_largest_size() {
 fn an_unreadable_file_is_refused() {
     let scratch = Scratch::new();
     let path = scratch.write("secret.toml", "[node]");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if File::open(&path).is_ok() {
         return; // Root may read everything.
     }
