@@ -27,7 +27,7 @@ pub mod limits {
 }
 
 /// The merged configuration: every value with its place, and everything that is wrong so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Document {
     sources: Sources,
     root: Root,
@@ -120,7 +120,13 @@ impl Document {
         for path in &listing.files {
             match read(path, &mut left_bytes) {
                 Ok(bytes) => problems.extend(add(&mut sources, path, bytes)),
-                Err(error) => problems.push(error.diagnostic(&mut sources)),
+                Err(error) => {
+                    problems.push(error.diagnostic(&mut sources));
+                    if matches!(error.trouble, Trouble::AllTooLarge) {
+                        // This is no configuration: to parse what has been read would only take time.
+                        return Self { sources, problems, ..Self::default() };
+                    }
+                }
             }
         }
         Self::of_sources(sources, problems)

@@ -88,3 +88,17 @@ pub(super) fn cleaned(path: &str) -> String {
         None => clean,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::cleaned;
+
+    #[test]
+    fn equal_paths_are_seen_to_be_equal() {
+        for path in ["/run/netns/a", "//run///netns/./a/", "/var/run/netns/a"] {
+            assert_eq!(cleaned(path), "/run/netns/a");
+        }
+        assert_eq!(cleaned("/"), "");
+        assert_eq!(cleaned("/var/running"), "/var/running");
+    }
+}

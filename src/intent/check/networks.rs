@@ -113,3 +113,50 @@ fn overlap(one: &Network<'_>, other: &Network<'_>) -> Diagnostic {
         (false, _) => "every node has CIDRs of its own: change one of the two".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(cidrs: &[&str]) -> Vec<Network<'static>> {
+        let network = |(at, cidr): (usize, &&str)| Network {
+            cidr: cidr.parse().unwrap(),
+            span: Span { start: at, end: at + 1 },
+            owner: Owner::Peer("p"),
+        };
+        sorted(cidrs.iter().enumerate().map(network).collect())
+    }
+
+    /// Pairs of places, the later first.
+    fn overlapping(cidrs: &[&str]) -> Vec<(usize, usize)> {
+        let mut problems = Vec::new();
+        overlaps(&networks(cidrs), &mut problems);
+        problems.iter().map(|problem| (problem.span.start, problem.related[0].0.start)).collect()
+    }
+
+    #[test]
+    fn every_overlap_is_found_once_and_neighbours_are_none() {
+        assert_eq!(overlapping(&["10.0.0.0/9", "10.128.0.0/9", "::/1", "8000::/1"]), []);
+        assert_eq!(overlapping(&["10.1.0.0/16", "10.0.0.0/8"]), [(1, 0)]);
+        // What lies between the wide one and a later narrow one doesn't hide it.
+        let between = ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", "10.2.3.0/24"];
+        assert_eq!(overlapping(&between), [(1, 0), (2, 0), (3, 0)]);
+        assert_eq!(overlapping(&["0.0.0.0/0", "::/0"]), []);
+        assert_eq!(overlapping(&["10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8"]), [(1, 0), (2, 0)]);
+    }
+
+    #[test]
+    fn an_address_finds_its_network() {
+        let networks = networks(&["10.1.0.0/16", "10.0.0.0/16", "fd00::/64"]);
+        let found = |address: &str| {
+            holding(&networks, address.parse().unwrap()).map(|network| network.span.start)
+        };
+        assert_eq!(found("10.0.255.255"), Some(1));
+        assert_eq!(found("10.1.0.0"), Some(0));
+        assert_eq!(found("fd00::1"), Some(2));
+        assert_eq!(
+            (found("10.2.0.0"), found("9.9.9.9"), found("fd00:0:0:1::")),
+            (None, None, None)
+        );
+    }
+}
