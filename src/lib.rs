@@ -11,3 +11,6 @@ pub mod plan;
 pub mod apply;
 pub mod report;
 pub mod kernel;
+pub mod cli;
+pub mod daemon;
+pub mod engine;

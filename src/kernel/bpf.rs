@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -50,8 +50,8 @@ impl Attr {
         self
     }
 
-    fn fd(self, offset: usize, fd: impl AsFd) -> Self {
-        self.u32(offset, fd.as_fd().as_raw_fd() as u32)
+    fn fd(self, offset: usize, fd: BorrowedFd<'_>) -> Self {
+        self.u32(offset, fd.as_raw_fd() as u32)
     }
 
     fn u64(mut self, offset: usize, value: u64) -> Self {
@@ -112,7 +112,7 @@ pub fn obj_get(path: &Path) -> io::Result<OwnedFd> {
 /// The path exists, its folder doesn't, or it isn't on a BPF file system.
 pub fn obj_pin(fd: impl AsFd, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    let mut attr = Attr::new().u64(0, path.as_ptr() as u64).fd(8, fd);
+    let mut attr = Attr::new().u64(0, path.as_ptr() as u64).fd(8, fd.as_fd());
     // SAFETY: the path is a NUL-terminated string that lives through the call.
     unsafe { call(command::OBJ_PIN, &mut attr).map(drop) }
 }
@@ -164,7 +164,7 @@ pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
 /// The first bytes of the object's `bpf_*_info`, as many as the kernel fills.
 fn info<const SIZE: usize>(fd: impl AsFd, mut info: [u8; SIZE]) -> io::Result<[u8; SIZE]> {
     let mut attr =
-        Attr::new().fd(0, fd).u32(4, SIZE as u32).u64(8, info.as_mut_ptr() as u64);
+        Attr::new().fd(0, fd.as_fd()).u32(4, SIZE as u32).u64(8, info.as_mut_ptr() as u64);
     // SAFETY: the kernel writes at most `SIZE` bytes to `info`, which lives through the call. Callers
     // that put addresses into `info` answer for what those point to.
     unsafe { call(command::OBJ_GET_INFO_BY_FD, &mut attr)? };
@@ -259,7 +259,7 @@ pub fn tcx_link_create(
     ifindex: u32,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
-    let mut attr = Attr::new().fd(0, program).u32(4, ifindex).u32(8, attach_type);
+    let mut attr = Attr::new().fd(0, program.as_fd()).u32(4, ifindex).u32(8, attach_type);
     // SAFETY: LINK_CREATE reads no addresses for TCX and returns a new descriptor.
     unsafe { call_fd(command::LINK_CREATE, &mut attr) }
 }
@@ -269,7 +269,7 @@ pub fn tcx_link_create(
 /// # Errors
 /// The program's type doesn't fit the link's.
 pub fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    let mut attr = Attr::new().fd(0, link).fd(4, program);
+    let mut attr = Attr::new().fd(0, link.as_fd()).fd(4, program.as_fd());
     // SAFETY: the command reads no addresses.
     unsafe { call(command::LINK_UPDATE, &mut attr).map(drop) }
 }
@@ -285,12 +285,17 @@ pub fn map_lookup(
     value_size: usize,
 ) -> io::Result<Option<Vec<u8>>> {
     check_size(key, shape.key_size)?;
-    let mut value = vec![0; value_size.max(shape.value_size as usize)];
+    // At least what the kernel writes for a map with values per CPU.
+    let all_cpus = possible_cpus()? * (shape.value_size as usize).next_multiple_of(8);
+    let mut value = vec![0; value_size.max(all_cpus)];
     let mut attr =
-        Attr::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_mut_ptr() as u64);
+        Attr::new().fd(0, map.as_fd()).u64(8, key.as_ptr() as u64).u64(16, value.as_mut_ptr() as u64);
     // SAFETY: `key` has the map's key size (checked above) and `value` at least its value size.
     match unsafe { call(command::MAP_LOOKUP_ELEM, &mut attr) } {
-        Ok(_) => Ok(Some(value)),
+        Ok(_) => {
+            value.truncate(value_size);
+            Ok(Some(value))
+        }
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -298,6 +303,17 @@ pub fn map_lookup(
 
 fn check_size(bytes: &[u8], size: u32) -> io::Result<()> {
     if bytes.len() == size as usize { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// How many values a per-CPU map has under each key.
+///
+/// # Errors
+/// /sys can't be read.
+pub fn possible_cpus() -> io::Result<usize> {
+    // "0-3" or "0": the kernel numbers possible CPUs without gaps.
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map(|last| last + 1).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// All keys of a map. An entry that is removed while it is read makes the walk start over.
@@ -310,7 +326,7 @@ pub fn map_keys(map: impl AsFd, shape: MapShape) -> io::Result<Vec<Vec<u8>>> {
     loop {
         let previous = keys.last().map_or(0, |key| key.as_ptr() as u64);
         let mut attr =
-            Attr::new().fd(0, &map).u64(8, previous).u64(16, next.as_mut_ptr() as u64);
+            Attr::new().fd(0, map.as_fd()).u64(8, previous).u64(16, next.as_mut_ptr() as u64);
         // SAFETY: `previous` is null or a key of the map's key size, `next` has that size too.
         match unsafe { call(command::MAP_GET_NEXT_KEY, &mut attr) } {
             Ok(_) => keys.push(next.clone()),
@@ -341,7 +357,7 @@ pub fn map_entries(map: impl AsFd, shape: MapShape) -> io::Result<Vec<(Vec<u8>, 
             .u64(16, keys.as_mut_ptr() as u64)
             .u64(24, values.as_mut_ptr() as u64)
             .u32(32, room as u32)
-            .fd(36, &map);
+            .fd(36, map.as_fd());
         // SAFETY: `keys` and `values` have room for the `room` entries that are asked for, and both
         // cursors have at least 8 bytes and at least the key's size.
         let result = unsafe { call(command::MAP_LOOKUP_BATCH, &mut attr) };
@@ -389,7 +405,7 @@ pub fn map_update(
             .u64(16, keys.as_ptr() as u64)
             .u64(24, values.as_ptr() as u64)
             .u32(32, chunk.len() as u32)
-            .fd(36, &map);
+            .fd(36, map.as_fd());
         calls += 1;
         // SAFETY: `keys` and `values` hold `chunk.len()` items of the map's sizes (checked above).
         if let Err(error) = unsafe { call(command::MAP_UPDATE_BATCH, &mut attr) } {
@@ -412,7 +428,7 @@ pub fn map_update_one(
     check_size(key, shape.key_size)?;
     check_size(value, shape.value_size)?;
     let mut attr =
-        Attr::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_ptr() as u64);
+        Attr::new().fd(0, map.as_fd()).u64(8, key.as_ptr() as u64).u64(16, value.as_ptr() as u64);
     // SAFETY: both have the map's sizes (checked above).
     unsafe { call(command::MAP_UPDATE_ELEM, &mut attr).map(drop) }
 }
@@ -432,7 +448,7 @@ pub fn map_delete(map: impl AsFd, shape: MapShape, keys: &[&[u8]]) -> io::Result
         let mut attr = Attr::new()
             .u64(16, bytes.as_ptr() as u64)
             .u32(32, chunk.len() as u32)
-            .fd(36, &map);
+            .fd(36, map.as_fd());
         calls += 1;
         // SAFETY: `bytes` holds `chunk.len()` keys of the map's size (checked above).
         if unsafe { call(command::MAP_DELETE_BATCH, &mut attr) }.is_err() {
@@ -446,7 +462,7 @@ pub fn map_delete(map: impl AsFd, shape: MapShape, keys: &[&[u8]]) -> io::Result
 fn map_delete_each(map: impl AsFd, shape: MapShape, keys: &[&[u8]]) -> io::Result<u64> {
     for key in keys {
         check_size(key, shape.key_size)?;
-        let mut attr = Attr::new().fd(0, &map).u64(8, key.as_ptr() as u64);
+        let mut attr = Attr::new().fd(0, map.as_fd()).u64(8, key.as_ptr() as u64);
         // SAFETY: `key` has the map's key size (checked above).
         match unsafe { call(command::MAP_DELETE_ELEM, &mut attr) } {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),

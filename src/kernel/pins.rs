@@ -98,3 +98,25 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
     fs::rename(from, to)
         .map_err(|source| KernelError::File { operation: "rename", path: from.into(), source })
 }
+
+/// Removes what a run that was killed may have left of ours: half-made pins, empty folders, and the
+/// root itself unless it is a mount point.
+///
+/// # Errors
+/// A pin is there and can't be removed.
+pub fn sweep(root: &Path) -> Result<(), KernelError> {
+    let mut folders = vec![root.join("maps")];
+    for parent in ["programs", "links"] {
+        let parent = root.join(parent);
+        folders.extend(list(&parent)?.into_iter().map(|name| parent.join(name)));
+        folders.push(parent);
+    }
+    for folder in &folders {
+        for name in list(folder)?.iter().filter(|name| name.ends_with("-new")) {
+            remove(root, &folder.join(name))?;
+        }
+        let _ = fs::remove_dir(folder);
+    }
+    let _ = fs::remove_dir(root);
+    Ok(())
+}

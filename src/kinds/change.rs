@@ -97,20 +97,31 @@ impl<K: Kind> Change<K> {
         }
     }
 
-    /// The op as one line: sign, kind, key, properties, and why.
+    /// `+` makes, `~` changes, `-/+` makes anew, `-` removes.
+    pub fn verb(&self) -> &'static str {
+        match &self.action {
+            Action::Create { .. } => "+",
+            Action::Update { .. } => "~",
+            Action::Replace { .. } => "-/+",
+            Action::Delete { .. } => "-",
+        }
+    }
+
+    /// The op as one line: verb, kind, key, properties, and who asks for it and why.
     pub fn line(&self) -> String {
-        let (sign, text, why) = match &self.action {
-            Action::Create { to } => ("+", K::describe_spec(&self.key, to), "missing".into()),
-            Action::Update { to, fields, .. } => ("~", K::describe_spec(&self.key, to), join(fields)),
-            Action::Replace { to, fields, .. } => {
-                ("-/+", K::describe_spec(&self.key, to), join(fields))
-            }
-            Action::Delete { from } => {
-                ("-", K::describe_seen(&self.key, from), "no longer wanted".into())
-            }
+        let text = match (self.spec(), self.expects()) {
+            (Some(spec), _) => K::describe_spec(&self.key, spec),
+            (None, Some(seen)) => K::describe_seen(&self.key, seen),
+            (None, None) => String::new(),
+        };
+        let why = match &self.action {
+            Action::Create { .. } => "missing".to_string(),
+            Action::Update { fields, .. } | Action::Replace { fields, .. } => join(fields),
+            Action::Delete { .. } => "no longer wanted".to_string(),
         };
         let gap = if text.is_empty() { "" } else { " " };
-        format!("{sign} {} {}{gap}{text}  ({}: {why})", K::NAME, self.key, self.origin)
+        let verb = self.verb();
+        format!("{verb} {} {}{gap}{text}  ({}: {why})", K::NAME, self.key, self.origin)
     }
 }
 

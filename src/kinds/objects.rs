@@ -177,6 +177,11 @@ macro_rules! closed_types {
                 match self { $(Op::$kind(change) => change.line(),)* }
             }
 
+            /// `+` makes, `~` changes, `-/+` makes anew, `-` removes.
+            pub fn verb(&self) -> &'static str {
+                match self { $(Op::$kind(change) => change.verb(),)* }
+            }
+
             /// The name of the op's kind.
             pub fn kind(&self) -> &'static str {
                 match self { $(Op::$kind(_) => $kind::NAME,)* }

@@ -14,6 +14,7 @@ mod masquerade;
 mod node;
 mod program;
 mod routing;
+mod summary;
 pub mod sysctl;
 
 use std::net::IpAddr;
@@ -27,6 +28,9 @@ use crate::net::IfName;
 use crate::observe::Facts;
 
 pub use allocate::Allocation;
+pub use endpoint::lxc_name;
+pub use program::digest;
+pub use summary::Summary;
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;
@@ -69,8 +73,8 @@ fn want<K: Kind>(map: &mut WantedMap<K>, key: K::Key, spec: K::Spec, origin: &Or
     map.entry(key).or_insert_with(|| Wanted { spec, origin: origin.clone() });
 }
 
-/// Lowers an intent.
-pub fn lower(intent: &Intent, facts: &Facts) -> Desired {
+/// Lowers an intent; with the result goes what the node is in a few words.
+pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     let mut blocked = Vec::new();
     let node = settle(intent, facts, &mut blocked);
     let allocation = Allocation::new(intent, facts, &node);
@@ -83,7 +87,9 @@ pub fn lower(intent: &Intent, facts: &Facts) -> Desired {
     routing::lower(&mut lowering);
     masquerade::lower(&mut lowering);
     sysctl::lower(&mut lowering);
-    lowering.desired
+    let Lowering { node, desired, .. } = lowering;
+    let summary = Summary::of(intent, Some((&facts.hostname, &node, &desired)));
+    (desired, summary)
 }
 
 /// What is desired where nothing is: the settings as they were, and no object of ours.

@@ -22,9 +22,9 @@ const DIGEST_BYTES: usize = 8;
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let names: &[&str] = match program {
         "cil_from_container" => {
-            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
+            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS]
         }
-        "cil_from_host" => &[CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS],
+        "cil_from_host" => &[CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS],
         _ => &[CILIUM_METRICS],
     };
     names.iter().map(|name| MapName::of_abi(name)).collect()

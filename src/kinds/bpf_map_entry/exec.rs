@@ -40,6 +40,27 @@ impl Observe for BpfMapEntry {
     }
 }
 
+/// Every entry of a map, for people to look at; of a per-CPU map the values of all CPUs in a row.
+///
+/// # Errors
+/// The map isn't there or can't be read.
+pub fn dump(kernel: &Kernel, map: MapName) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+    let missing = || failed("open", map, io::Error::from_raw_os_error(libc::ENOENT));
+    let (fd, _, layout) = open(kernel, map)?.ok_or_else(missing)?;
+    let read = |source| failed("read the entries of", map, source);
+    if is_managed(map) {
+        return bpf::map_entries(&fd, layout.into()).map_err(read);
+    }
+    let value_size = bpf::possible_cpus().map_err(read)?
+        * (layout.value_size as usize).next_multiple_of(8);
+    let mut entries = Vec::new();
+    for key in bpf::map_keys(&fd, layout.into()).map_err(read)? {
+        let value = bpf::map_lookup(&fd, layout.into(), &key, value_size).map_err(read)?;
+        entries.extend(value.map(|value| (key, value)));
+    }
+    Ok(entries)
+}
+
 /// The records in `ciliate_before`, as text.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ use super::{Field, Kind, ObjectKey};
 use crate::bpf_abi::MapKind;
 use crate::net::IfName;
 
+pub use exec::dump;
 pub use text::{c_text, hex, unhex};
 
 /// The kind.

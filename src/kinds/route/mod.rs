@@ -7,6 +7,7 @@
 pub mod exec;
 mod seen;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -26,7 +27,7 @@ pub const METRIC_IPV6_DEFAULT: u32 = 1024;
 pub struct Route;
 
 /// What the kernel tells routes apart by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub netns: Netns,
     pub table: u32,
@@ -45,6 +46,21 @@ impl Key {
     pub fn in_table(netns: Netns, table: u32, dst: IpNet) -> Self {
         let metric = if dst.addr().is_ipv6() { METRIC_IPV6_DEFAULT } else { 0 };
         Self { netns, table, dst, metric }
+    }
+}
+
+/// Most specific first: the kernel takes a gateway only if a route to it is there.
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let specific = other.dst.prefix_len().cmp(&self.dst.prefix_len());
+        let place = (&self.netns, self.table).cmp(&(&other.netns, other.table));
+        place.then(specific).then((self.dst, self.metric).cmp(&(other.dst, other.metric)))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -1,0 +1,108 @@
+//! `ciliate apply`: converge once, and verify by looking again.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{EXIT_ERROR, EXIT_OK, Failure, Format, Output, load, open, view_strictly};
+use crate::config::Search;
+use crate::engine::{self, Converged, tally};
+use crate::kernel::chain;
+use crate::plan::{FORMAT_VERSION, SavedPlan};
+use crate::report::Outcome;
+
+/// Converge the kernel once and verify it by looking again
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A plan saved by `ciliate plan --out`: applied exactly, or refused if the kernel moved on
+    plan: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
+    let loaded = load(search)?;
+    let mut kernel = open(&loaded)?;
+    // Everything that can be wrong with the configuration is said before anything is changed.
+    let (loaded, view) = view_strictly(&mut kernel, loaded)?;
+    let scope = engine::lock(&loaded.intent.paths.runtime, false)?;
+    let mut progress = output.progress();
+    let tick = |done, total| progress.tick(done, total);
+    let converged = match &arguments.plan {
+        None => {
+            let mut first = Some(view);
+            let look = |kernel: &mut _| match first.take() {
+                Some(view) => Ok(view),
+                None => engine::view(kernel, &loaded.intent),
+            };
+            engine::converge(&scope, &mut kernel, look, tick)?
+        }
+        Some(path) => {
+            let refused = |reason: String| {
+                Failure::Error(format!("plan {} is not applied: {reason}", path.display()))
+            };
+            let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+            let saved = SavedPlan::parse(&text).map_err(|error| refused(chain(&error)))?;
+            let plan = saved.into_plan(&view.observed).map_err(|error| refused(chain(&error)))?;
+            let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
+            engine::apply_saved(&scope, &mut kernel, plan, look, tick)?
+        }
+    };
+    drop(progress);
+    finish(arguments.output, &converged, output)
+}
+
+/// Says what became of it.
+pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Result<u8, Failure> {
+    match format {
+        Format::Json => {
+            let ops = converged.rounds.iter().flat_map(|(plan, report)| {
+                plan.ops.iter().zip(&report.outcomes).map(|(op, outcome)| {
+                    json!({"op": op, "result": outcome})
+                })
+            });
+            output.json(&json!({
+                "format_version": FORMAT_VERSION,
+                "converged": converged.succeeded(),
+                "writes": converged.writes(),
+                "ops": ops.collect::<Vec<_>>(),
+                "left": SavedPlan::new(&converged.last.plan),
+            }))?;
+        }
+        Format::Text => text(converged, output)?,
+    }
+    Ok(if converged.succeeded() { EXIT_OK } else { EXIT_ERROR })
+}
+
+fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
+    let (mut add, mut change, mut remove) = (0, 0, 0);
+    for (plan, report) in &converged.rounds {
+        for (op, outcome) in plan.ops.iter().zip(&report.outcomes) {
+            match outcome {
+                Outcome::Done => output.plan_line(&op.line())?,
+                bad => output.plan_line(&format!("! {}: {bad}", op.line()))?,
+            }
+        }
+        let (a, c, r) = tally(&plan.ops);
+        (add, change, remove) = (add + a, change + c, remove + r);
+    }
+    for blocked in &converged.last.plan.blocked {
+        output.plan_line(&blocked.to_string())?;
+    }
+    let left = &converged.last.plan;
+    let text = match (add + change + remove, left.ops.len(), left.blocked.len()) {
+        (0, 0, 0) => "Converged, nothing to do.".to_string(),
+        (_, 0, 0) => format!("Converged: {add} added, {change} changed, {remove} removed."),
+        (_, 0, blocked) => format!(
+            "Not converged: {add} added, {change} changed, {remove} removed, {blocked} blocked."
+        ),
+        (_, n, blocked) => format!("Not converged: {n} changes left, {blocked} blocked."),
+    };
+    output.heading(&text)?;
+    for op in &left.ops {
+        output.plan_line(&format!("left: {}", op.line()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! `ciliate check`: the configuration alone, no kernel.
+
+use serde_json::json;
+
+use super::{EXIT_ERROR, EXIT_OK, Failure, Format, Output, diagnostics_json};
+use crate::config::Search;
+use crate::engine;
+use crate::plan::FORMAT_VERSION;
+
+/// Parse and validate the configuration; needs no privileges and no kernel
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
+    match (engine::load(search), arguments.output) {
+        (Err(invalid), Format::Text) => Err(Failure::Invalid(invalid)),
+        (Err(invalid), Format::Json) => {
+            output.json(&diagnostics_json(&invalid))?;
+            Ok(EXIT_ERROR)
+        }
+        (Ok(_), Format::Json) => {
+            let valid = json!({"format_version": FORMAT_VERSION, "valid": true, "diagnostics": []});
+            output.json(&valid)?;
+            Ok(EXIT_OK)
+        }
+        (Ok(loaded), Format::Text) => {
+            let (files, intent) = (loaded.document.sources().iter().len(), &loaded.intent);
+            output.line(&format!(
+                "valid: {files} files, {} peers, {} endpoints",
+                intent.peers.len(),
+                intent.endpoints.len()
+            ))?;
+            Ok(EXIT_OK)
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The command line: one file for each command.
+//!
+//! Imports `engine`, `config`, `kinds` (to show them), `daemon`. The library never prints, exits or
+//! asks for arguments; this module does, and nothing else.
+
+mod apply;
+mod bpf;
+mod cat_config;
+mod check;
+mod completion;
+mod destroy;
+mod get;
+mod output;
+mod plan;
+mod run;
+mod schema;
+mod status;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{Search, locate, render};
+use crate::engine::{self, EngineError, Invalid, Loaded};
+use crate::kernel::{Kernel, KernelError, chain};
+use output::Output;
+
+/// Exit code: something to report, or done.
+pub const EXIT_OK: u8 = 0;
+/// Exit code: an error.
+pub const EXIT_ERROR: u8 = 1;
+/// Exit code of `plan`: there are changes to make.
+pub const EXIT_CHANGES: u8 = 2;
+/// Exit code of `status`: not converged, as systemctl(1) has it for a unit that isn't running.
+pub const EXIT_NOT_CONVERGED: u8 = 3;
+
+/// Cilium's node datapath for hosts without Kubernetes: converges the kernel to a TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "ciliate", version, max_term_width = 100)]
+pub struct Arguments {
+    /// Configuration file, or folder of *.toml files, instead of /etc/ciliate and its kin
+    #[arg(short, long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// When to colour the output
+    #[arg(long, global = true, value_enum, default_value_t = ColourChoice::Auto)]
+    color: ColourChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// When output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ColourChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+/// How output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: versioned, see `format_version`
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Arguments),
+    Plan(plan::Arguments),
+    Apply(apply::Arguments),
+    Run(run::Arguments),
+    Status(status::Arguments),
+    Get(get::Arguments),
+    Bpf(bpf::Arguments),
+    Destroy(destroy::Arguments),
+    Schema(schema::Arguments),
+    Completion(completion::Arguments),
+    CatConfig(cat_config::Arguments),
+    Version(version::Arguments),
+}
+
+/// What ends a command early.
+#[derive(Debug)]
+enum Failure {
+    /// The configuration has errors.
+    Invalid(Box<Invalid>),
+    /// Anything else, with what to do about it if that can be said.
+    Error(String),
+    /// Nobody reads the output any more.
+    BrokenPipe,
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Failure::Error(explain(chain(&error)))
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        Failure::Error(explain(chain(&error)))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
+            _ => Failure::Error(error.to_string()),
+        }
+    }
+}
+
+/// Adds what to do to errors that one cause has in most cases.
+fn explain(text: String) -> String {
+    let denied = text.contains("Operation not permitted") || text.contains("Permission denied");
+    if denied && !rustix::process::geteuid().is_root() {
+        format!("{text}\n  ciliate reads and changes the network: run it as root")
+    } else {
+        text
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { EXIT_OK });
+        }
+    };
+    let mut output = Output::new(arguments.color);
+    let search = arguments.config.map_or_else(Search::system, Search::path);
+    let result = match arguments.command {
+        Command::Check(a) => check::run(&a, &search, &mut output),
+        Command::Plan(a) => plan::run(&a, &search, &mut output),
+        Command::Apply(a) => apply::run(&a, &search, &mut output),
+        Command::Run(a) => run::run(&a, &search, &mut output),
+        Command::Status(a) => status::run(&a, &search, &mut output),
+        Command::Get(a) => get::run(&a, &search, &mut output),
+        Command::Bpf(a) => bpf::run(&a, &search, &mut output),
+        Command::Destroy(a) => destroy::run(&a, &search, &mut output),
+        Command::Schema(a) => schema::run(&a, &mut output),
+        Command::Completion(a) => completion::run(&a, &mut output),
+        Command::CatConfig(a) => cat_config::run(&a, &search, &mut output),
+        Command::Version(a) => version::run(&a, &mut output),
+    };
+    match result.and_then(|code| output.flush().map(|()| code).map_err(Failure::from)) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure::BrokenPipe) => ExitCode::from(EXIT_OK),
+        Err(Failure::Error(text)) => {
+            output.complain(&text);
+            ExitCode::from(EXIT_ERROR)
+        }
+        Err(Failure::Invalid(invalid)) => {
+            output.diagnostics(&invalid);
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+/// Reads the configuration.
+fn load(search: &Search) -> Result<Loaded, Failure> {
+    engine::load(search).map_err(Failure::Invalid)
+}
+
+/// Opens the kernel of the node that the configuration is for.
+fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
+    Ok(Kernel::open(&loaded.intent.paths.bpf)?)
+}
+
+/// Looks at the kernel; a namespace that isn't there is an error of the configuration.
+fn view_strictly(
+    kernel: &mut Kernel,
+    loaded: Loaded,
+) -> Result<(Loaded, engine::View), Failure> {
+    let view = engine::view(kernel, &loaded.intent)?;
+    let diagnostics = engine::missing_namespaces(&loaded.intent, &view.facts);
+    if diagnostics.is_empty() {
+        return Ok((loaded, view));
+    }
+    Err(Failure::Invalid(Box::new(Invalid { document: loaded.document, diagnostics })))
+}
+
+/// Diagnostics as JSON.
+fn diagnostics_json(invalid: &Invalid) -> serde_json::Value {
+    serde_json::json!({
+        "format_version": crate::plan::FORMAT_VERSION,
+        "valid": false,
+        "diagnostics": locate(invalid.document.sources(), &invalid.diagnostics),
+    })
+}
+
+/// Diagnostics as text.
+fn diagnostics_text(invalid: &Invalid, colour: bool) -> String {
+    render(invalid.document.sources(), &invalid.diagnostics, colour)
+}

@@ -1,0 +1,47 @@
+//! `ciliate run`: the daemon.
+
+use std::time::Duration;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Failure, Output};
+use crate::config::Search;
+use crate::daemon::{self, Options};
+
+/// Keep the kernel as configured: converge, then watch files and kernel and repair
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Seconds between two full looks at the kernel when nothing reports a change
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    resync: u64,
+    /// Least important messages that are logged: error, warn, info, debug, trace or off
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
+    let loaded = super::load(search)?;
+    output.flush()?;
+    log_to_journal_or_stderr(arguments.log_level);
+    let options = Options { resync: Duration::from_secs(arguments.resync) };
+    daemon::run(search, loaded, options)?;
+    Ok(super::EXIT_OK)
+}
+
+/// systemd sets `JOURNAL_STREAM` for services whose output goes to the journal (systemd.exec(5)). Then
+/// messages go there with their fields (`CILIATE_OBJECT=…`); else they are lines on standard error.
+fn log_to_journal_or_stderr(level: LevelFilter) {
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let layer = match journal {
+        Some(journal) => journal.with_field_prefix(Some("CILIATE".into())).boxed(),
+        None => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .with_target(false)
+            .boxed(),
+    };
+    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
+}

@@ -1,0 +1,223 @@
+//! The control socket, `<paths.runtime>/ciliate.sock`: one JSON object a line in, one a line out.
+//!
+//! ```text
+//! → {"command":"status"}
+//! ← {"format_version":1,"converged":true,…}
+//! → {"command":"reload"}
+//! ← {"reloaded":true}   or   {"reloaded":false,"error":"…"}
+//! ```
+//!
+//! Access is the socket file's: root, and its group. Imports nothing of the daemon but [`Wake`].
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Wake;
+use crate::engine::{Loaded, View};
+use crate::kernel::KernelError;
+use crate::kinds::bpf_link::Mode;
+use crate::lower::Summary;
+use crate::plan::FORMAT_VERSION;
+
+/// Where the answer to a reload goes.
+pub type Reply = Sender<Result<(), String>>;
+
+/// A line is at most this long.
+const LINE_BYTES_MAX: u64 = 4096;
+/// A client that says nothing for this long is let go.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients that are served at the same time.
+const CLIENTS_MAX: usize = 16;
+
+/// Something that is not as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub object: String,
+    pub error: String,
+}
+
+/// How the daemon stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub format_version: u32,
+    pub version: String,
+    pub pid: u32,
+    pub converged: bool,
+    /// Raised with each configuration that differs from the one before.
+    pub generation: u64,
+    /// Why the configuration on disk is not in force.
+    pub config_error: Option<String>,
+    pub rounds: u64,
+    pub last_round_ms: u64,
+    /// Ops done since the start.
+    pub repaired: u64,
+    /// Objects of ours in the kernel, by kind.
+    pub objects: Vec<(String, usize)>,
+    pub summary: Summary,
+    pub problems: Vec<Problem>,
+}
+
+impl Status {
+    /// Before the first round.
+    pub fn new(loaded: &Loaded) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            converged: false,
+            generation: 1,
+            config_error: None,
+            rounds: 0,
+            last_round_ms: 0,
+            repaired: 0,
+            objects: Vec::new(),
+            summary: Summary { attach: Mode::Tcx, ..Summary::of(&loaded.intent, None) },
+            problems: Vec::new(),
+        }
+    }
+
+    /// Takes over what a look at the kernel shows.
+    pub fn describe(&mut self, view: &View) {
+        let counts = view.observed.owned_counts().into_iter();
+        self.objects = counts.map(|(kind, count)| (kind.to_string(), count)).collect();
+        self.summary = view.summary.clone();
+    }
+
+    /// One line.
+    pub fn summary(&self) -> String {
+        let objects: usize = self.objects.iter().map(|(_, count)| count).sum();
+        let generation = self.generation;
+        let config = if self.config_error.is_some() { "; configuration on disk refused" } else { "" };
+        match (self.converged, self.problems.first()) {
+            (true, _) => format!("converged: generation {generation}, {objects} objects{config}"),
+            (false, None) => format!("not converged: generation {generation}{config}"),
+            (false, Some(problem)) => format!(
+                "not converged: generation {generation}, {} problems, first: {}: {}{config}",
+                self.problems.len(),
+                problem.object,
+                problem.error
+            ),
+        }
+    }
+}
+
+/// Where the socket is.
+pub fn path(runtime: &Path) -> PathBuf {
+    runtime.join("ciliate.sock")
+}
+
+/// The socket; removed when dropped.
+pub struct Control {
+    path: PathBuf,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+enum Request {
+    Status,
+    Reload,
+}
+
+/// Opens the socket and answers in threads of its own.
+///
+/// # Errors
+/// The socket can't be made, or another daemon answers on it.
+pub fn serve(
+    runtime: &Path,
+    status: Arc<Mutex<Status>>,
+    wakes: Sender<Wake>,
+) -> Result<Control, KernelError> {
+    let path = path(runtime);
+    let failed =
+        |source: io::Error| KernelError::File { operation: "open", path: path.clone(), source };
+    fs::create_dir_all(runtime).map_err(failed)?;
+    if UnixStream::connect(&path).is_ok() {
+        return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
+    }
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    let accept = move || {
+        let clients = Arc::new(());
+        for stream in listener.incoming().flatten() {
+            if Arc::strong_count(&clients) > CLIENTS_MAX {
+                continue;
+            }
+            let (status, wakes, client) = (status.clone(), wakes.clone(), clients.clone());
+            let _ = thread::Builder::new().name("control".into()).spawn(move || {
+                let _client = client;
+                let _ = answer_all(&stream, &status, &wakes);
+            });
+        }
+    };
+    thread::Builder::new().name("accept".into()).spawn(accept).map_err(failed)?;
+    Ok(Control { path })
+}
+
+fn answer_all(
+    stream: &UnixStream,
+    status: &Mutex<Status>,
+    wakes: &Sender<Wake>,
+) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let answer = match serde_json::from_str(&line) {
+            Ok(request) => answer(&request, status, wakes),
+            Err(error) => json!({"error": format!("not a request: {error}")}),
+        };
+        let mut writer = stream;
+        writer.write_all(format!("{answer}\n").as_bytes())?;
+    }
+}
+
+fn answer(request: &Request, status: &Mutex<Status>, wakes: &Sender<Wake>) -> Value {
+    match request {
+        Request::Status => {
+            let status = status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            serde_json::to_value(status).unwrap_or_default()
+        }
+        Request::Reload => {
+            let (reply, result) = mpsc::channel();
+            if wakes.send(Wake::Reload(Some(reply))).is_err() {
+                return json!({"reloaded": false, "error": "stopping"});
+            }
+            match result.recv() {
+                Ok(Ok(())) => json!({"reloaded": true}),
+                Ok(Err(error)) => json!({"reloaded": false, "error": error}),
+                Err(_) => json!({"reloaded": false, "error": "stopping"}),
+            }
+        }
+    }
+}
+
+/// Asks a daemon for its status; `None` where none runs.
+pub fn status(runtime: &Path) -> Option<Status> {
+    let mut stream = UnixStream::connect(path(runtime)).ok()?;
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT)).ok()?;
+    stream.write_all(b"{\"command\":\"status\"}\n").ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}

@@ -1,0 +1,171 @@
+//! Threads that notice changes and wake the loop up: files, netlink, nftables, signals. What they see is
+//! not passed on; the loop looks for itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::warn;
+
+use super::control::Reply;
+use crate::config::Search;
+use crate::intent::Intent;
+use crate::kernel::KernelError;
+use crate::kinds::owner;
+
+/// Why the loop wakes up.
+#[derive(Debug)]
+pub enum Wake {
+    /// Files of the configuration may have changed.
+    Config,
+    /// Something in the kernel may have changed.
+    Kernel,
+    /// Somebody asked for the configuration to be read, and may wait for an answer.
+    Reload(Option<Reply>),
+    /// SIGTERM or SIGINT.
+    Terminate,
+}
+
+/// Multicast groups of rtnetlink (linux/rtnetlink.h, `RTNLGRP_*`): links, addresses, routes, rules and
+/// per-device settings. Neighbours are left out: they change all the time.
+const ROUTE_GROUPS: &[u32] = &[
+    1,  // LINK
+    5,  // IPV4_IFADDR
+    7,  // IPV4_ROUTE
+    8,  // IPV4_RULE
+    9,  // IPV6_IFADDR
+    11, // IPV6_ROUTE
+    19, // IPV6_RULE
+    24, // IPV4_NETCONF
+    25, // IPV6_NETCONF
+];
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const NFTABLES_GROUP: u32 = 7;
+const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// `RTM_NEWROUTE` and `RTM_DELROUTE`; `rtm_protocol` is the sixth byte after the 16-byte header.
+const ROUTE_MESSAGES: [u16; 2] = [24, 25];
+const ROUTE_PROTOCOL_OFFSET: usize = 16 + 5;
+
+/// What is watched.
+pub struct Watchers {
+    files: RecommendedWatcher,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Watchers {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// A socket, the signal handlers or inotify can't be had.
+    pub fn start(wakes: Sender<Wake>) -> Result<Self, KernelError> {
+        let failed = |operation: &'static str, error: &dyn std::fmt::Display| KernelError::File {
+            operation,
+            path: PathBuf::from("of the daemon"),
+            source: std::io::Error::other(error.to_string()),
+        };
+        signals(wakes.clone()).map_err(|e| failed("handle the signals", &e))?;
+        listen(NETLINK_ROUTE, ROUTE_GROUPS, wakes.clone())
+            .map_err(|e| failed("watch the routes", &e))?;
+        // Without nf_tables in the kernel there is nothing to watch.
+        if let Err(error) = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone()) {
+            warn!("nftables can't be watched, drift is found by the timer: {error}");
+        }
+        let files = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| changes(&event.kind)) {
+                let _ = wakes.send(Wake::Config);
+            }
+        });
+        let files = files.map_err(|e| failed("watch the files", &e))?;
+        Ok(Self { files, watched: BTreeSet::new() })
+    }
+
+    /// Watches the folders that matter for a configuration: those of its files, those of the endpoints'
+    /// namespaces, and the pins. A folder that appears later is noticed through its parent.
+    pub fn follow(&mut self, search: &Search, intent: &Intent) {
+        let mut wanted = search.watch_directories();
+        for endpoint in intent.endpoints.values() {
+            let parent = endpoint.netns.path().and_then(|path| Path::new(path).parent());
+            wanted.extend(parent.filter(|p| !p.starts_with("/proc")).map(Path::to_path_buf));
+        }
+        let pins = &intent.paths.bpf;
+        wanted.extend(["maps", "programs", "links"].map(|folder| pins.join(folder)));
+        wanted.insert(pins.clone());
+        for gone in self.watched.difference(&wanted) {
+            let _ = self.files.unwatch(gone);
+        }
+        // Watched again even if it was before: the folder may be another one of the same name.
+        self.watched = wanted
+            .into_iter()
+            .filter(|path| path.is_dir())
+            .filter(|path| self.files.watch(path, RecursiveMode::NonRecursive).is_ok())
+            .collect();
+    }
+}
+
+/// Whether an event can mean a change. Our own reading must not wake us up.
+fn changes(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+}
+
+fn signals(wakes: Sender<Wake>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let forward = move || {
+        for signal in signals.forever() {
+            let wake = if signal == SIGHUP { Wake::Reload(None) } else { Wake::Terminate };
+            if wakes.send(wake).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(forward).map(drop)
+}
+
+/// Wakes the loop for each message of some multicast groups. What happens in the endpoints' namespaces
+/// is heard too, as far as they have an id in this one, and those with a veth to it have.
+fn listen(protocol: isize, groups: &'static [u32], wakes: Sender<Wake>) -> std::io::Result<()> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    socket.set_listen_all_namespaces(true)?;
+    let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
+    let forward = move || {
+        let mut buffer = Vec::with_capacity(64 * 1024);
+        loop {
+            buffer.clear();
+            // ENOBUFS says that messages were lost: a reason to look, like any message.
+            let heard = socket.recv(&mut buffer, 0);
+            if heard.is_ok() && protocol == NETLINK_ROUTE && is_foreign_route(&buffer) {
+                continue;
+            }
+            let fatal = heard.is_err_and(|e| e.raw_os_error() == Some(libc::EBADF));
+            if fatal || wakes.send(Wake::Kernel).is_err() {
+                return;
+            }
+        }
+    };
+    let name = format!("watch-{}", socket_name(protocol));
+    thread::Builder::new().name(name).spawn(forward).map(drop)
+}
+
+fn socket_name(protocol: isize) -> &'static str {
+    if protocol == NETLINK_ROUTE { "route" } else { "nft" }
+}
+
+/// A message about a route that isn't ours: there may be a million of them.
+fn is_foreign_route(message: &[u8]) -> bool {
+    let kind = message.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+    kind.is_some_and(|kind| ROUTE_MESSAGES.contains(&kind))
+        && message.get(ROUTE_PROTOCOL_OFFSET).is_some_and(|p| *p != owner::PROTOCOL)
+        // A route of the kernel or of a manager may be how we reach a peer.
+        && message.get(17).is_some_and(|prefix_len| *prefix_len != 0)
+}

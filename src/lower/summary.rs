@@ -1,0 +1,68 @@
+//! What a node is, in the few words that `status` shows. Pure.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+use crate::bpf_abi::CILIUM_LXC;
+use crate::intent::{Intent, Masquerade};
+use crate::kinds::Desired;
+use crate::kinds::bpf_link::Mode;
+use crate::kinds::bpf_map::MapName;
+use crate::bpf_abi::EndpointKey;
+
+/// The node in a few words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub node: String,
+    pub addresses: Vec<String>,
+    pub devices: Vec<String>,
+    pub peers: usize,
+    pub endpoints: usize,
+    /// For each CIDR: how many addresses are in use, how many there are.
+    pub ipam: Vec<(IpNet, u128, u128)>,
+    pub attach: Mode,
+    pub masquerade: bool,
+    pub mtu_bytes: u32,
+}
+
+impl Summary {
+    /// From the intent alone, or with the machine's part.
+    pub fn of(intent: &Intent, machine: Option<(&str, &Node, &Desired)>) -> Self {
+        let mut summary = Self {
+            node: intent.node.name.as_deref().unwrap_or_default().to_string(),
+            addresses: Vec::new(),
+            devices: Vec::new(),
+            peers: intent.peers.len(),
+            endpoints: intent.endpoints.len(),
+            ipam: intent.node.cidrs.iter().map(|cidr| (*cidr, 0, size(*cidr))).collect(),
+            attach: Mode::Tcx,
+            masquerade: intent.masquerade == Masquerade::Nftables,
+            mtu_bytes: 0,
+        };
+        let Some((hostname, node, desired)) = machine else { return summary };
+        if summary.node.is_empty() {
+            summary.node = hostname.to_string();
+        }
+        summary.addresses = node.addresses.iter().map(ToString::to_string).collect();
+        summary.devices = node.devices.iter().map(|(ifname, _)| ifname.to_string()).collect();
+        summary.attach = node.attach;
+        summary.mtu_bytes = node.mtu_bytes;
+        let map = MapName::of_abi(CILIUM_LXC);
+        for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
+            let Ok(bytes) = key.key.as_slice().try_into() else { continue };
+            let Some(address) = EndpointKey::from_bytes(bytes).address() else { continue };
+            for (cidr, used, _) in &mut summary.ipam {
+                *used += u128::from(cidr.contains(&address));
+            }
+        }
+        summary
+    }
+}
+
+/// How many addresses of a CIDR can be used: all but the first and, for IPv4, the last.
+fn size(cidr: IpNet) -> u128 {
+    let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
+    let all = 1u128.checked_shl(bits).unwrap_or(u128::MAX);
+    all.saturating_sub(if cidr.addr().is_ipv4() { 2 } else { 1 })
+}
