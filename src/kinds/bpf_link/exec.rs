@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::thread;
 
 use super::{BpfLink, Hook, Key, Mode, Seen, Spec, filter};
 use crate::apply::{Apply, ExecError};
@@ -12,9 +11,6 @@ use crate::kernel::{Kernel, KernelError, bpf, pins, program};
 use crate::kinds::{Action, Change, Desired, bpf_program};
 use crate::net::Netns;
 use crate::observe::{Observe, Round};
-
-/// TCX links that are made at the same time. The kernel waits for a grace period for each, 8–12 ms.
-const ATTACH_THREADS_MAX: usize = 64;
 
 impl Observe for BpfLink {
     fn list(
@@ -70,45 +66,12 @@ fn failed(operation: &'static str, object: &str, source: io::Error) -> KernelErr
 }
 
 impl Apply for BpfLink {
+    // One after the other: the kernel makes a TCX link under the lock of all link changes and waits
+    // for a grace period before it lets go of it (`tcx_entry_sync`, 8–15 ms), so threads gain nothing.
+    // A clsact filter waits for nothing (0.1 ms); so does a swap of programs.
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
         let root = kernel.bpf_root().to_path_buf();
-        kernel.writes += 2 * changes.len() as u64;
-        let mut results: Vec<Option<Result<(), ExecError>>> = vec![None; changes.len()];
-        // What takes no grace period, and what goes through netlink, one after the other.
-        for (slot, change) in results.iter_mut().zip(changes) {
-            let waits = change.spec().is_some_and(|spec| spec.mode == Mode::Tcx)
-                && !matches!(change.action, Action::Update { .. });
-            if !waits {
-                *slot = Some(change_one(kernel, &root, change).map_err(ExecError::from));
-            }
-        }
-        let waiting: Vec<usize> = (0..changes.len()).filter(|i| results[*i].is_none()).collect();
-        for chunk in waiting.chunks(ATTACH_THREADS_MAX) {
-            let outcomes = thread::scope(|scope| {
-                let attach = |index: &usize| {
-                    let (root, change) = (&root, changes[*index]);
-                    scope.spawn(move || attach_tcx(root, change))
-                };
-                let threads: Vec<_> = chunk.iter().map(attach).collect();
-                threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
-            });
-            for (index, outcome) in chunk.iter().zip(outcomes) {
-                let outcome = outcome.unwrap_or_else(|_| {
-                    Err(failed("attach", &changes[*index].key.to_string(), io::ErrorKind::Other.into()))
-                });
-                results[*index] = Some(outcome.map_err(ExecError::from));
-            }
-        }
-        // A replaced attachment of the other mode goes when the new one is there.
-        for (result, change) in results.iter_mut().zip(changes) {
-            if let (Some(Ok(())), Action::Replace { from, to, .. }) = (&result, &change.action)
-                && (from.mode != to.mode || from.twice)
-            {
-                let other = if to.mode == Mode::Tcx { Mode::Clsact } else { Mode::Tcx };
-                *result = Some(remove(kernel, &root, &change.key, other, from.qdisc_ours).map_err(ExecError::from));
-            }
-        }
-        results.into_iter().flatten().collect()
+        changes.iter().map(|change| Ok(change_one(kernel, &root, change)?)).collect()
     }
 }
 
@@ -148,18 +111,17 @@ fn open_program(
         .map_err(|source| failed("find the program of", name, source))
 }
 
-/// Every change that doesn't make a TCX link.
 fn change_one(
     kernel: &mut Kernel,
     root: &Path,
     change: &Change<BpfLink>,
 ) -> Result<(), KernelError> {
     let key = &change.key;
+    kernel.writes += 2;
     match &change.action {
         Action::Delete { from } => {
             if from.twice {
-                let other = if from.mode == Mode::Tcx { Mode::Clsact } else { Mode::Tcx };
-                remove(kernel, root, key, other, from.qdisc_ours)?;
+                remove(kernel, root, key, other(from.mode), from.qdisc_ours)?;
             }
             remove(kernel, root, key, from.mode, from.qdisc_ours)
         }
@@ -172,11 +134,36 @@ fn change_one(
                 .map_err(|source| failed("update", &name, source))
         }
         Action::Update { to, .. } => attach_filter(kernel, root, key, to, true),
-        Action::Create { to } | Action::Replace { to, .. } => {
-            let swap = change.expects().is_some_and(|seen| seen.mode == Mode::Clsact && seen.ifindex != 0);
-            attach_filter(kernel, root, key, to, swap)
+        Action::Create { to } => attach(kernel, root, change, to),
+        Action::Replace { from, to, .. } => {
+            attach(kernel, root, change, to)?;
+            // What is attached the other way goes when the new one is there.
+            if from.mode != to.mode || from.twice {
+                remove(kernel, root, key, other(to.mode), from.qdisc_ours)?;
+            }
+            Ok(())
         }
     }
+}
+
+fn other(mode: Mode) -> Mode {
+    match mode {
+        Mode::Tcx => Mode::Clsact,
+        Mode::Clsact => Mode::Tcx,
+    }
+}
+
+fn attach(
+    kernel: &mut Kernel,
+    root: &Path,
+    change: &Change<BpfLink>,
+    to: &Spec,
+) -> Result<(), KernelError> {
+    if to.mode == Mode::Tcx {
+        return attach_tcx(root, change);
+    }
+    let there = |seen: &Seen| seen.mode == Mode::Clsact && seen.ifindex != 0;
+    attach_filter(kernel, root, &change.key, to, change.expects().is_some_and(there))
 }
 
 fn attach_filter(
