@@ -6,14 +6,14 @@
 //!
 //! # Which files
 //!
-//! As systemd reads a main file and its drop-ins (systemd.syntax, "configuration directories and
-//! precedence"):
+//! A main file and drop-ins, as with systemd (systemd.syntax, "configuration directories and
+//! precedence"), with one difference: what the administrator writes always wins over what a package
+//! or a program writes.
 //!
-//! 1. The main file `/etc/ciliate/ciliate.toml` is read first, if it is there.
-//! 2. Then all drop-ins, `*.toml` in `/usr/lib/ciliate/conf.d`, `/run/ciliate/conf.d` and
-//!    `/etc/ciliate/conf.d`, **in the order of their file names, whatever directory they are in**. So
-//!    a drop-in wins over the main file, and `90-x.toml` over `10-y.toml`, even if the former belongs
-//!    to a package and the latter to the administrator.
+//! 1. First come the drop-ins, `*.toml`, of `/usr/lib/ciliate/conf.d` and `/run/ciliate/conf.d`, in the
+//!    order of their file names, whichever of the two directories they are in.
+//! 2. Then the main file `/etc/ciliate/ciliate.toml`, if it is there, and after it the drop-ins of
+//!    `/etc/ciliate/conf.d` in the order of their names.
 //! 3. Of two drop-ins with the same name only the one of the higher directory is read: `/etc` over
 //!    `/run` over `/usr/lib`.
 //! 4. An empty drop-in, or a link to `/dev/null`, is read as "none": it hides its namesakes in lower

@@ -18,7 +18,8 @@ pub enum Search {
     /// A main file and directories of drop-ins.
     System {
         main: PathBuf,
-        /// The lowest first: of two files with the same name the later directory's is read.
+        /// The lowest first: of two files with the same name the later directory's is read. The last
+        /// is the administrator's, and the only one that is read after the main file.
         drop_ins: Vec<PathBuf>,
     },
     /// `--config PATH`: one file, or a directory whose `*.toml` are read in the order of their names.
@@ -80,14 +81,18 @@ impl Search {
         let mut listing = Listing::default();
         match self {
             Self::System { main, drop_ins } => {
-                if main.symlink_metadata().is_ok() {
-                    listing.files.push(main.clone());
-                }
                 let mut by_name = BTreeMap::new();
                 for dir in drop_ins {
                     by_name.extend(names(dir, true, &mut listing.errors));
                 }
-                listing.files.extend(by_name.into_values().filter(|path| !is_mask(path)));
+                let files = by_name.into_values().filter(|path| !is_mask(path));
+                let own = |path: &PathBuf| path.parent() == drop_ins.last().map(PathBuf::as_path);
+                let (administrator, others): (Vec<_>, Vec<_>) = files.partition(own);
+                listing.files = others;
+                if main.symlink_metadata().is_ok() {
+                    listing.files.push(main.clone());
+                }
+                listing.files.extend(administrator);
             }
             Self::Path(path) if path.is_dir() => {
                 listing.files.extend(names(path, false, &mut listing.errors).into_values());

@@ -24,7 +24,7 @@ type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'
 const CASES: &[Case] = &[
     ("the main file alone", &[(MAIN, "[node]")], &[MAIN]),
     (
-        "drop-ins come after the main file, by name, whatever their directory",
+        "drop-ins by name, those of packages and programs before the main file, /etc's after it",
         &[
             ("etc/ciliate/conf.d/10-a.toml", "[node]"),
             ("run/ciliate/conf.d/20-b.toml", "[node]"),
@@ -33,11 +33,11 @@ const CASES: &[Case] = &[
             (MAIN, "[node]"),
         ],
         &[
-            MAIN,
             "usr/lib/ciliate/conf.d/05-d.toml",
-            "etc/ciliate/conf.d/10-a.toml",
             "run/ciliate/conf.d/20-b.toml",
             "usr/lib/ciliate/conf.d/30-c.toml",
+            MAIN,
+            "etc/ciliate/conf.d/10-a.toml",
         ],
     ),
     (
@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
             ("usr/lib/ciliate/conf.d/b.toml", "[node]"),
             ("run/ciliate/conf.d/b.toml", "[node]"),
         ],
-        &["etc/ciliate/conf.d/a.toml", "run/ciliate/conf.d/b.toml"],
+        &["run/ciliate/conf.d/b.toml", "etc/ciliate/conf.d/a.toml"],
     ),
     (
         "an empty file and a link to /dev/null hide it and are not read",
