@@ -1,0 +1,139 @@
+//! How fast the control plane is, as ratios against baselines measured in the same run: the same objects
+//! made by `ip -batch`, by raw netlink in batches, and by raw netlink one by one.
+//!
+//! `make bench` runs it; it needs root, `ip`, `nsenter` and `nft`, and works in network namespaces of its
+//! own. Absolute times on a shared machine mean little, ratios hold. Each figure is the median of
+//! [`ROUNDS`] rounds in which the contestants take turns.
+//!
+//! It runs itself again inside the node's namespace (`--inside`), since a process has one namespace.
+
+mod bench {
+    pub mod floor;
+    pub mod lab;
+    pub mod table;
+}
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bench::{floor, lab, table};
+use ciliate::config::Search;
+use ciliate::engine::{self, Converged, Loaded, View};
+use ciliate::kernel::Kernel;
+
+/// Rounds of which the median is taken.
+const ROUNDS: usize = 5;
+const ROUTES: [usize; 3] = [1_000, 10_000, 100_000];
+const ENDPOINTS: [usize; 2] = [50, 200];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|a| a == "--inside") {
+        return inside(Path::new(&arguments[at + 1]));
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP bench: needs root");
+        return;
+    }
+    let lab = lab::Lab::new(ENDPOINTS[1]);
+    let program = std::env::current_exe().expect("own path");
+    let status = Command::new("nsenter")
+        .arg(format!("--net={}", lab.node()))
+        .arg(program)
+        .arg("--inside")
+        .arg(lab.folder())
+        .status()
+        .expect("run nsenter");
+    assert!(status.success(), "the bench failed");
+}
+
+fn inside(folder: &Path) {
+    println!("{}", table::heading());
+    for count in ROUTES {
+        routes(folder, count);
+    }
+    for count in ENDPOINTS {
+        for attach in ["clsact", "tcx"] {
+            endpoints(folder, count, attach);
+        }
+    }
+    println!("resident memory of this process at its peak: {} MB", table::peak_rss_mb());
+    println!("\n{}", table::legend());
+}
+
+fn load(path: PathBuf) -> Loaded {
+    engine::load(&Search::path(path)).unwrap_or_else(|invalid| panic!("{:?}", invalid.diagnostics))
+}
+
+/// Reads the configuration and converges; the time is that of a whole `ciliate apply` without the
+/// start of a process.
+fn converge(path: &Path) -> (Duration, Loaded, Converged) {
+    let begin = Instant::now();
+    let loaded = load(path.to_path_buf());
+    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let scope = engine::lock(&loaded.intent.paths.runtime, false).expect("lock");
+    let look = |kernel: &mut Kernel| engine::view(kernel, &loaded.intent);
+    let converged = engine::converge(&scope, &mut kernel, look, |_, _| {}).expect("converge");
+    let time = begin.elapsed();
+    assert!(converged.succeeded(), "left: {:?}", converged.last.plan.ops.first());
+    (time, loaded, converged)
+}
+
+/// A round that finds nothing to do.
+fn no_op(loaded: &Loaded) -> Duration {
+    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let begin = Instant::now();
+    let View { plan, .. } = engine::view(&mut kernel, &loaded.intent).expect("look");
+    assert!(plan.is_converged(), "{:?}", plan.ops.first());
+    begin.elapsed()
+}
+
+fn destroy(loaded: &Loaded) -> Duration {
+    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let scope = engine::lock(&loaded.intent.paths.runtime, false).expect("lock");
+    let begin = Instant::now();
+    let gone = engine::converge(&scope, &mut kernel, engine::view_destroy, |_, _| {});
+    assert!(gone.expect("destroy").succeeded());
+    let time = begin.elapsed();
+    engine::remove_folders(&kernel, &loaded.intent.paths.runtime).expect("remove folders");
+    time
+}
+
+fn routes(folder: &Path, count: usize) {
+    let base = lab::write_config(folder, "base", 0, &[], "tcx");
+    let config = lab::write_config(folder, "routes", count, &[], "tcx");
+    let batch = lab::write_ip_batch(folder, count);
+    // What is measured is the routes: the node itself is there before.
+    let (_, base, _) = converge(&base);
+    let mut times = table::Times::default();
+    for _ in 0..ROUNDS {
+        let (time, loaded, _) = converge(&config);
+        times.add("ciliate, cold", time);
+        times.add("ciliate, no-op", no_op(&loaded));
+        converge(&lab::write_config(folder, "base", 0, &[], "tcx"));
+        times.add("ip -batch", lab::run_ip_batch(&batch));
+        lab::flush_routes();
+        times.add("netlink, batched", floor::batched(count));
+        lab::flush_routes();
+        times.add("netlink, one by one", floor::one_by_one(count));
+        lab::flush_routes();
+    }
+    destroy(&base);
+    times.print(&format!("{count} routes"), "netlink, batched");
+}
+
+fn endpoints(folder: &Path, count: usize, attach: &str) {
+    let names = lab::endpoint_names(count);
+    let config = lab::write_config(folder, "endpoints", 0, &names, attach);
+    let mut times = table::Times::default();
+    for _ in 0..ROUNDS {
+        let (time, loaded, _) = converge(&config);
+        times.add("ciliate, cold", time);
+        times.add("ciliate, no-op", no_op(&loaded));
+        times.add("ciliate, destroy", destroy(&loaded));
+        times.add("ip -batch", lab::ip_batch_endpoints(folder, &names));
+        lab::remove_ip_endpoints(&names);
+    }
+    times.print(&format!("{count} endpoints, {attach}"), "ip -batch");
+}
