@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::EbpfLoader;
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle,
 };
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType};
 
@@ -82,19 +82,6 @@ fn io_error(error: ProgramError) -> io::Error {
     match error {
         ProgramError::TcError(TcError::NetlinkError(error)) => io::Error::other(error.to_string()),
         other => io::Error::other(crate::kernel::chain(&other)),
-    }
-}
-
-/// Adds a clsact qdisc unless there is one.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn add_clsact(ifname: &str) -> Result<(), KernelError> {
-    match qdisc_add_clsact(ifname) {
-        Ok(()) | Err(TcError::AlreadyAttached) => Ok(()),
-        Err(error) => {
-            Err(failed("add", ifname, io::Error::other(crate::kernel::chain(&error))))
-        }
     }
 }
 

@@ -147,11 +147,9 @@ pub fn additions<K: Kind>(
                 conflicts.push((key.clone(), want.origin.clone()));
                 continue;
             }
+            Some((_, seen)) if K::is_as_asked(key, &want.spec, seen) => continue,
             Some((_, seen)) => {
                 let fields = K::fields(key, &want.spec, seen);
-                if fields.is_empty() {
-                    continue;
-                }
                 let (from, to) = (seen.clone(), want.spec.clone());
                 if fields.iter().any(|f| f.immutable) {
                     Action::Replace { from, to, fields }

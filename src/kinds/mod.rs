@@ -58,6 +58,11 @@ pub trait Kind: Sized + 'static {
     /// The properties in which the object is not as asked. Empty: nothing to do.
     fn fields(key: &Self::Key, spec: &Self::Spec, seen: &Self::Seen) -> Vec<Field>;
 
+    /// Whether the object is as asked; the quick answer to whether `fields` is empty.
+    fn is_as_asked(key: &Self::Key, spec: &Self::Spec, seen: &Self::Seen) -> bool {
+        Self::fields(key, spec, seen).is_empty()
+    }
+
     /// Whether the object carries our mark.
     fn owned(_seen: &Self::Seen) -> bool {
         true

@@ -174,8 +174,12 @@ fn attach_filter(
     swap: bool,
 ) -> Result<(), KernelError> {
     let pin = pins::program(root, &spec.program.digest, &spec.program.name);
-    kernel.writes += 1;
-    program::add_clsact(key.ifname.as_str())?;
+    let request = vec![filter::new_clsact(spec.ifindex)];
+    let added = crate::apply::send(kernel, &Netns::HOST, "add a clsact qdisc", request).pop();
+    match added {
+        Some(Err(error)) if error.errno() != Some(libc::EEXIST) => return Err(refusal(key, error)),
+        _ => {}
+    }
     program::clsact_attach(&pin, key.ifname.as_str(), key.hook == Hook::Egress, swap)
 }
 
@@ -192,14 +196,19 @@ fn remove(
             let requests = filter::removal(&mut Round::new(kernel), key, qdisc_ours)?;
             let outcome = crate::apply::send(kernel, &Netns::HOST, "delete a filter", requests);
             let first_error = outcome.into_iter().find(Result::is_err);
-            first_error.unwrap_or(Ok(())).map_err(|error| match error {
-                ExecError::Refused { expected, found } => KernelError::Refused { expected, found },
-                ExecError::Failed { error, errno } => failed(
-                    "detach",
-                    &format!("{key}: {error}"),
-                    errno.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error),
-                ),
-            })
+            first_error.unwrap_or(Ok(())).map_err(|error| refusal(key, error))
         }
+    }
+}
+
+/// An error of a netlink request as one of this kind.
+fn refusal(key: &Key, error: ExecError) -> KernelError {
+    match error {
+        ExecError::Refused { expected, found } => KernelError::Refused { expected, found },
+        ExecError::Failed { error, errno } => failed(
+            "change",
+            &format!("{key}: {error}"),
+            errno.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error),
+        ),
     }
 }

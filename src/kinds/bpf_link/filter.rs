@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
@@ -147,12 +148,23 @@ pub fn removal(
     }
     // A bpf filter is listed twice: its preference, and itself.
     if qdisc_ours && filters <= 2 {
-        let mut message = TcMessage::default();
-        message.header.index = link.ifindex as i32;
-        message.header.handle = TcHandle { major: 0xffff, minor: 0 };
-        message.header.parent = TcHandle { major: 0xffff, minor: 0xfff1 };
-        message.attributes = vec![TcAttribute::Kind("clsact".into())];
-        requests.push((RouteNetlinkMessage::DelQueueDiscipline(message), 0));
+        requests.push((RouteNetlinkMessage::DelQueueDiscipline(clsact(link.ifindex)), 0));
     }
     Ok(requests)
+}
+
+/// The message that adds a clsact qdisc; it fails with `EEXIST` where there is one.
+pub fn new_clsact(ifindex: u32) -> Request {
+    let message = RouteNetlinkMessage::NewQueueDiscipline(clsact(ifindex));
+    (message, NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `TC_H_CLSACT` as its own parent, handle `ffff:` (linux/pkt_sched.h).
+fn clsact(ifindex: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = ifindex as i32;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    message.header.parent = TcHandle { major: 0xffff, minor: 0xfff1 };
+    message.attributes = vec![TcAttribute::Kind("clsact".into())];
+    message
 }

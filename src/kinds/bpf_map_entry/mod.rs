@@ -75,6 +75,10 @@ impl Kind for BpfMapEntry {
         }]
     }
 
+    fn is_as_asked(_key: &Key, spec: &Spec, seen: &Seen) -> bool {
+        spec.value == seen.value
+    }
+
     fn describe_spec(key: &Key, spec: &Spec) -> String {
         text::value(key.map, &spec.value)
     }

@@ -160,6 +160,10 @@ impl Kind for Route {
         .collect()
     }
 
+    fn is_as_asked(_key: &Key, spec: &Spec, seen: &Seen) -> bool {
+        spec.route == *seen
+    }
+
     fn describe_spec(_key: &Key, spec: &Spec) -> String {
         spec.route.to_string()
     }

@@ -103,6 +103,10 @@ impl Kind for Sysctl {
         Field::differs("value", &seen.value, &spec.value).into_iter().collect()
     }
 
+    fn is_as_asked(_key: &Key, spec: &Spec, seen: &Seen) -> bool {
+        spec.value == seen.value
+    }
+
     fn describe_spec(_key: &Key, spec: &Spec) -> String {
         format!("= {}", spec.value)
     }
