@@ -1,0 +1,20 @@
+# The two commands a clone needs: `make demo` and `make test`. Both need root and Rust, and install
+# what else is missing with apt-get.
+
+.PHONY: build demo test bench
+
+build:
+	scripts/install-tools.sh build
+	cargo build --release --locked
+
+demo: build
+	scripts/install-tools.sh demo
+	scripts/demo.sh
+
+test:
+	scripts/install-tools.sh test
+	scripts/test.sh
+
+bench:
+	scripts/install-tools.sh test
+	cargo bench --locked --bench control_plane

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Every check that has to pass: formatting, lints, documentation, and all tiers of tests.
+# The last line is the test runner's.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ "$(id -u)" = 0 ] || {
+    echo 'error: the tests load BPF programs and make network namespaces: run them as root' >&2
+    exit 1
+}
+
+step() {
+    echo "+ $*"
+    "$@"
+}
+
+step cargo fmt --check
+step cargo clippy --locked --all-targets -- -D warnings
+RUSTDOCFLAGS='-D warnings' step cargo doc --locked --no-deps --document-private-items
+step cargo test --locked --doc --quiet
+if cargo nextest --version >/dev/null 2>&1; then
+    step cargo nextest run --locked --lib --bins --tests --no-fail-fast
+else
+    step cargo test --locked --lib --bins --tests --no-fail-fast
+fi
