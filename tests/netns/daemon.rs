@@ -1,0 +1,126 @@
+//! `ciliate run` as a child process.
+
+use std::fs::OpenOptions;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ciliate::daemon::control::{self, Status};
+use ciliate::kinds::Observed;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::node::{Node, differences};
+
+/// How long anything may take. Repairs take a second; a machine that also runs other tests is slow.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon. Dropped, it is killed.
+pub struct Daemon<'n> {
+    pub node: &'n Node,
+    child: Child,
+}
+
+impl<'n> Daemon<'n> {
+    /// Starts it and waits until it answers.
+    #[track_caller]
+    pub fn start(node: &'n Node) -> Self {
+        let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("open a log");
+        let child = node
+            .command(&["run", "--resync", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("run ciliate");
+        let daemon = Self { node, child };
+        // The control socket answers before the first round is done.
+        daemon.wait("to finish its first round", |status| status.rounds > 0);
+        daemon
+    }
+
+    /// How it says it stands.
+    pub fn status(&self) -> Option<Status> {
+        control::status(&self.node.runtime).filter(|status| status.pid == self.child.id())
+    }
+
+    /// Waits until it says something.
+    #[track_caller]
+    pub fn wait(&self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        let done = wait_until(PATIENCE, || {
+            last = self.status();
+            last.as_ref().is_some_and(&good)
+        });
+        assert!(done, "waited for the daemon {what}: {last:#?}");
+        last.expect("it answered")
+    }
+
+    /// Waits until it is converged and the kernel is as it was.
+    #[track_caller]
+    pub fn wait_repaired(&self, golden: &Observed, what: &str) {
+        let mut last = Err("no look yet".to_string());
+        let done = wait_until(PATIENCE, || {
+            last = self.node.try_view();
+            let same = |view: &ciliate::engine::View| {
+                differences(golden, &view.observed, ("", "")).is_empty()
+            };
+            last.as_ref().is_ok_and(same) && self.status().is_some_and(|status| status.converged)
+        });
+        if done {
+            return;
+        }
+        let status = self.status();
+        match last {
+            Ok(view) => panic!(
+                "not repaired: {what}\n{}\n{status:#?}",
+                differences(golden, &view.observed, ("before", "now")).join("\n")
+            ),
+            Err(error) => panic!("not repaired: {what}\n{error}\n{status:#?}"),
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid");
+        kill_process(pid, signal).expect("signal the daemon");
+    }
+
+    /// SIGTERM; it has to end well.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let mut status = None;
+        wait_until(PATIENCE, || {
+            status = self.child.try_wait().expect("wait for the daemon");
+            status.is_some()
+        });
+        assert!(status.is_some_and(|status| status.success()), "SIGTERM: {status:?}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill the daemon");
+        self.child.wait().expect("wait for the daemon");
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until the answer is yes.
+pub fn wait_until(patience: Duration, mut good: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    loop {
+        if good() {
+            return true;
+        }
+        if begin.elapsed() > patience {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(30));
+    }
+}

@@ -1,0 +1,16 @@
+//! Whole nodes on this machine's kernel: the program `ciliate` in throw-away network namespaces, with a
+//! wire between them, endpoints, an outside, and real packets.
+//!
+//! Needs root. Each test makes a [`lab::Lab`] of its own; when that goes, it runs `ciliate destroy` on
+//! every node, and anything that is then left or missing fails the test. May use all of the library: the
+//! tests compare what the engine predicted with what the kernel has.
+
+mod capture;
+mod daemon;
+mod facts;
+mod lab;
+mod main_job;
+mod node;
+mod snapshot;
+mod space;
+mod traffic;
