@@ -1,6 +1,6 @@
 //! The tables of a configuration file, as types.
 //!
-//! The only description of the file format: `serde` reads with it, [`super::schema`] publishes it (the
+//! The only description of the file format: `serde` reads with it, [`super::schema()`] publishes it (the
 //! comments here are what an editor shows) and `shape` checks against what is published. Values are
 //! still text and numbers as written; `crate::intent` gives them meaning. Pure; imports nothing of
 //! this crate.

@@ -6,7 +6,7 @@
 //! `diff` and `predict` follow from it and are the same for every kind. The other half, `exec.rs` in
 //! each folder, is the only file of a kind that touches the kernel.
 //!
-//! [`for_each_kind!`] is the registry: the closed types [`Desired`], [`Observed`], [`Op`] and
+//! [`for_each_kind!`](crate::for_each_kind) is the registry: the closed types [`Desired`], [`Observed`], [`Op`] and
 //! [`ObjectKey`] are made from it, so matches over kinds stay exhaustive.
 //!
 //! Everything here but the `exec.rs` files is pure: may import `net` and `bpf_abi` only.

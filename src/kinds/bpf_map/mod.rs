@@ -33,7 +33,7 @@ const BEFORE: MapDef = MapDef {
 #[derive(Debug, Clone, PartialEq)]
 pub struct BpfMap;
 
-/// A map, by its place in [`MAPS`]; the place behind the last is [`BEFORE`]'s.
+/// A map, by its place in [`MAPS`]; the place behind the last is `BEFORE`'s.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MapName(u8);
 
