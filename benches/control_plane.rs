@@ -58,7 +58,6 @@ fn inside(folder: &Path) {
             endpoints(folder, count, attach);
         }
     }
-    println!("resident memory of this process at its peak: {} MB", table::peak_rss_mb());
     println!("\n{}", table::legend());
 }
 
@@ -121,6 +120,7 @@ fn routes(folder: &Path, count: usize) {
     }
     destroy(&base);
     times.print(&format!("{count} routes"), "netlink, batched");
+    println!("{count} routes: at most {} MB resident so far", table::peak_rss_mb());
 }
 
 fn endpoints(folder: &Path, count: usize, attach: &str) {

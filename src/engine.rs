@@ -171,7 +171,14 @@ pub fn converge(
     while !last.plan.ops.is_empty() && rounds.len() < ROUNDS_MAX {
         let total = last.plan.ops.len();
         let report = apply(scope, kernel, &last.plan, |done| progress(done, total));
-        let done = report.done();
+        let (succeeded, done) = (report.succeeded(), report.done());
+        // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
+        if succeeded && as_predicted(kernel, &mut last)? {
+            let blocked = last.plan.blocked.clone();
+            let plan = std::mem::replace(&mut last.plan, Plan { ops: Vec::new(), blocked });
+            rounds.push((plan, report));
+            break;
+        }
         rounds.push((last.plan, report));
         last = look(kernel)?;
         if done == 0 {
@@ -179,6 +186,17 @@ pub fn converge(
         }
     }
     Ok(Converged { rounds, last })
+}
+
+/// Observes again and compares with the prediction; if they are equal, the view becomes that of now.
+fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineError> {
+    let observed = observe(kernel, &view.desired)?;
+    kernel.end_round();
+    let equal = observed == view.predicted;
+    if equal {
+        view.observed = observed;
+    }
+    Ok(equal)
 }
 
 /// Applies a plan that was made earlier, as it is, and looks again.

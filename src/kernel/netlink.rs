@@ -10,8 +10,8 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, Parseable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -29,6 +29,9 @@ const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// The kernel answers at once; a request without answer for this long is lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `sizeof(struct nlmsghdr)`.
+const HEADER_BYTES: usize = 16;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +104,22 @@ impl Netlink {
         &mut self,
         request: &RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.dump_with(request, |whole, _| match deserialize(whole)?.payload {
+            NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+            _ => Ok(None),
+        })
+    }
+
+    /// The same with a decoder of one's own, for tables so long that building the messages would cost
+    /// more than the dump: it is given each message, whole and without its header.
+    ///
+    /// # Errors
+    /// As [`Netlink::dump`], and those of the decoder.
+    pub fn dump_with<T>(
+        &mut self,
+        request: &RouteNetlinkMessage,
+        decode: impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
+    ) -> Result<Vec<T>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS_MAX {
             let sequence = self.next_sequence();
             let mut message = frame(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
@@ -108,7 +127,7 @@ impl Netlink {
             let mut bytes = vec![0; message.buffer_len()];
             message.serialize(&mut bytes);
             self.socket.send(&bytes, 0)?;
-            if let Some(answers) = self.collect_dump(sequence)? {
+            if let Some(answers) = self.collect_dump(sequence, &decode)? {
                 return Ok(answers);
             }
         }
@@ -116,33 +135,34 @@ impl Netlink {
     }
 
     /// Reads up to the end of a dump. `None`: it was not consistent.
-    fn collect_dump(
+    fn collect_dump<T>(
         &mut self,
         sequence: u32,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
-        let (mut answers, mut consistent) = (Vec::new(), true);
-        loop {
-            let mut end = None;
-            self.receive(|message| {
-                if message.header.sequence_number != sequence || end.is_some() {
-                    return;
+        decode: &impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
+        let (mut answers, mut consistent, mut end) = (Vec::new(), true, None);
+        while end.is_none() {
+            self.receive_raw(|header, whole| {
+                if header.sequence_number != sequence || end.is_some() {
+                    return Ok(());
                 }
-                consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Done(done) if done.code == 0 => end = Some(Ok(())),
-                    NetlinkPayload::Done(done) => end = Some(Err(refusal(done.code, &[]))),
-                    NetlinkPayload::Error(error) => {
-                        let code = error.code.map_or(0, |code| code.get());
-                        end = Some(Err(refusal(code, &error.header)));
+                consistent &= header.flags & NLM_F_DUMP_INTR == 0;
+                let payload = &whole[HEADER_BYTES..];
+                match header.message_type {
+                    // Both begin with an error number, which is 0 at the end of a good dump.
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        let code = payload.get(..4).and_then(|code| code.try_into().ok());
+                        end = Some(match code.map_or(0, i32::from_ne_bytes) {
+                            0 => Ok(()),
+                            code => Err(refusal(code, payload.get(4..).unwrap_or_default())),
+                        });
                     }
-                    _ => {}
+                    _ => answers.extend(decode(whole, payload)?),
                 }
+                Ok(())
             })?;
-            if let Some(end) = end {
-                return end.map(|()| consistent.then_some(answers));
-            }
         }
+        end.unwrap_or(Ok(())).map(|()| consistent.then_some(answers))
     }
 
     /// One answer to one request, or `None` where the kernel says that there is no such object.
@@ -259,17 +279,28 @@ impl Netlink {
         &mut self,
         mut each: impl FnMut(NetlinkMessage<RouteNetlinkMessage>),
     ) -> Result<(), NetlinkError> {
+        self.receive_raw(|_, whole| {
+            each(deserialize(whole)?);
+            Ok(())
+        })
+    }
+
+    /// The same with bytes.
+    fn receive_raw(
+        &mut self,
+        mut each: impl FnMut(&NetlinkHeader, &[u8]) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
         self.buffer.clear();
         self.socket.recv(&mut self.buffer, 0)?;
         let mut rest = self.buffer.as_slice();
-        while rest.len() >= 16 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            if length < 16 || length > rest.len() {
+        while rest.len() >= HEADER_BYTES {
+            let header = NetlinkHeader::parse(&NetlinkBuffer::new(rest))
+                .map_err(|error| NetlinkError::Decode(error.to_string()))?;
+            let length = header.length as usize;
+            if length < HEADER_BYTES || length > rest.len() {
                 return Err(NetlinkError::Decode(format!("a message of {length} bytes")));
             }
-            let message = NetlinkMessage::deserialize(&rest[..length])
-                .map_err(|error| NetlinkError::Decode(error.to_string()))?;
-            each(message);
+            each(&header, &rest[..length])?;
             rest = &rest[length.next_multiple_of(4).min(rest.len())..];
         }
         Ok(())
@@ -279,6 +310,10 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+fn deserialize(whole: &[u8]) -> Result<NetlinkMessage<RouteNetlinkMessage>, NetlinkError> {
+    NetlinkMessage::deserialize(whole).map_err(|error| NetlinkError::Decode(error.to_string()))
 }
 
 fn frame(

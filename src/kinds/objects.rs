@@ -108,6 +108,9 @@ const PASSES_MAX: usize = 3;
 
 macro_rules! closed_types {
     ($($kind:ident $field:ident $module:ident,)*) => {
+        /// How many kinds there are.
+        const KINDS: usize = [$(stringify!($kind)),*].len();
+
         /// What the intent calls for.
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Desired {
@@ -201,7 +204,8 @@ macro_rules! closed_types {
             }
         }
 
-        /// Plans every kind in order of creation, then removals in the opposite order. Each step
+        /// Plans every kind in order of creation, then removals in the opposite order, those of
+        /// late kinds last. Each step
         /// sees what the steps before it lead to, so what a replaced link takes with it is made
         /// again in the same plan. `observed` ends as the prediction of the whole plan.
         pub(crate) fn plan_all(desired: &Desired, observed: &mut Observed) -> (Vec<Op>, Vec<Blocked>) {
@@ -220,18 +224,18 @@ macro_rules! closed_types {
                     ops.push(Op::$kind(change));
                 }
             })*
-            let mut steps: Vec<Vec<Op>> = Vec::new();
-            $({
-                steps.push(removals::<$kind>(&desired.$field, &observed.$field)
-                    .into_iter().map(Op::$kind).collect());
-            })*
-            for step in steps.into_iter().rev() {
-                for op in step {
-                    // Gone with something that was removed before it.
-                    if op.expected_in(observed) {
-                        op.predict(observed);
-                        ops.push(op);
-                    }
+            let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
+                $kind::REMOVED_LATE,
+                |desired, observed| {
+                    let changes = removals::<$kind>(&desired.$field, &observed.$field);
+                    changes.into_iter().map(Op::$kind).collect()
+                },
+            ),)*];
+            for late in [false, true] {
+                for (_, step) in steps.iter().rev().filter(|(l, _)| *l == late) {
+                    let removals = step(desired, observed);
+                    removals.iter().for_each(|op| op.predict(observed));
+                    ops.extend(removals);
                 }
             }
             (ops, blocked)

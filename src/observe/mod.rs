@@ -15,6 +15,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 
 use crate::for_each_kind;
+use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::netns::NetnsError;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::link::{self, LinkInfo};
@@ -84,10 +85,35 @@ impl<'k> Round<'k> {
         operation: &'static str,
         request: &RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+        self.within(netns, operation, |netlink| netlink.dump(request))
+    }
+
+    /// The same with a decoder of the messages' payloads.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn dump_with<T>(
+        &mut self,
+        netns: &Netns,
+        operation: &'static str,
+        request: &RouteNetlinkMessage,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        self.within(netns, operation, |netlink| {
+            netlink.dump_with(request, |_, payload| Ok(decode(payload)))
+        })
+    }
+
+    fn within<T>(
+        &mut self,
+        netns: &Netns,
+        operation: &'static str,
+        dump: impl FnOnce(&mut Netlink) -> Result<Vec<T>, NetlinkError>,
+    ) -> Result<Vec<T>, KernelError> {
         match self.kernel.netlink(netns) {
-            Ok(netlink) => netlink
-                .dump(request)
-                .map_err(|source| KernelError::Netlink { operation, source }),
+            Ok(netlink) => {
+                dump(netlink).map_err(|source| KernelError::Netlink { operation, source })
+            }
             Err(KernelError::Netns {
                 source: NetnsError::Missing | NetnsError::NotANamespace, ..
             }) => Ok(Vec::new()),

@@ -103,6 +103,8 @@ impl Kind for BpfLink {
     type Spec = Spec;
     type Seen = Seen;
     const NAME: &'static str = "bpf-link";
+    // The kernel waits for a grace period for each TCX link that it detaches from a living device.
+    const REMOVED_LATE: bool = true;
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
         Seen {

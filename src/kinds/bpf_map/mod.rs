@@ -142,6 +142,7 @@ impl Kind for BpfMap {
     type Spec = Layout;
     type Seen = Layout;
     const NAME: &'static str = "bpf-map";
+    const REMOVED_LATE: bool = true;
 
     fn realise(_key: &MapName, spec: &Layout) -> Layout {
         *spec

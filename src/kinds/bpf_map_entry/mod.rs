@@ -57,6 +57,7 @@ impl Kind for BpfMapEntry {
     type Spec = Spec;
     type Seen = Seen;
     const NAME: &'static str = "bpf-map-entry";
+    const REMOVED_LATE: bool = true;
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
         Seen { value: spec.value.clone() }

@@ -61,6 +61,7 @@ impl Kind for BpfProgram {
     type Spec = Spec;
     type Seen = Seen;
     const NAME: &'static str = "bpf-program";
+    const REMOVED_LATE: bool = true;
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
         Seen { maps: spec.maps.clone() }

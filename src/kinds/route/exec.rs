@@ -8,7 +8,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Key, Route, Scope, Seen, decode};
+use super::{Decoded, Key, Route, Scope, Seen, decode};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Request;
 use crate::kernel::{Kernel, KernelError};
@@ -43,14 +43,21 @@ fn list_family(
     let mut request = RouteMessage::default();
     request.header.address_family = family;
     request.header.protocol = RouteProtocol::from(owner::PROTOCOL);
-    let request = RouteNetlinkMessage::GetRoute(request);
-    for message in round.dump(netns, "list routes", &request)? {
-        let RouteNetlinkMessage::NewRoute(message) = message else { continue };
-        if u8::from(message.header.protocol) == owner::PROTOCOL {
-            seen.extend(decode(netns, &message, names));
-        }
-    }
+    let routes = dump(round, netns, request, names)?;
+    let ours = routes.into_iter().filter(|route| route.protocol == owner::PROTOCOL);
+    seen.extend(ours.map(|route| (route.key, route.seen)));
     Ok(())
+}
+
+/// The routes that answer a request.
+fn dump(
+    round: &mut Round<'_>,
+    netns: &Netns,
+    request: RouteMessage,
+    names: &BTreeMap<u32, IfName>,
+) -> Result<Vec<Decoded>, KernelError> {
+    let request = RouteNetlinkMessage::GetRoute(request);
+    round.dump_with(netns, "list routes", &request, |payload| decode(netns, payload, names))
 }
 
 impl Apply for Route {
@@ -145,17 +152,14 @@ fn guard_replace(kernel: &mut Kernel, netns: &Netns, key: &Key) -> Result<(), Ex
     request.attributes = vec![RouteAttribute::Table(key.table)];
     let mut round = Round::new(kernel);
     let names = round.names(netns).map_err(ExecError::from)?;
-    let request = RouteNetlinkMessage::GetRoute(request);
-    let messages = round.dump(netns, "list routes", &request).map_err(ExecError::from)?;
-    for message in messages {
-        let RouteNetlinkMessage::NewRoute(message) = message else { continue };
-        let protocol = u8::from(message.header.protocol);
-        let same = decode(netns, &message, &names).is_some_and(|(found, _)| found == *key);
-        if same && protocol != owner::PROTOCOL {
-            return Err(ExecError::refused("only routes of ours", format!("one of protocol {protocol}")));
-        }
+    let routes = dump(&mut round, netns, request, &names).map_err(ExecError::from)?;
+    match routes.iter().find(|r| r.key == *key && r.protocol != owner::PROTOCOL) {
+        None => Ok(()),
+        Some(route) => Err(ExecError::refused(
+            "only routes of ours",
+            format!("one of protocol {}", route.protocol),
+        )),
     }
-    Ok(())
 }
 
 fn family(key: &Key) -> AddressFamily {

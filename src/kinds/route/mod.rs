@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Field, Kind, ObjectKey};
 use crate::net::{IfName, Netns};
 
-pub use seen::{TABLE_MAIN, decode};
+pub use seen::{Decoded, TABLE_MAIN, decode};
 
 /// Metric the kernel gives an IPv6 route that asks for none (`IP6_RT_PRIO_USER`).
 pub const METRIC_IPV6_DEFAULT: u32 = 1024;

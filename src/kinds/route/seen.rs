@@ -1,13 +1,14 @@
-//! Route messages → what was seen. Pure: decodes values that `kernel` received.
+//! Route messages → what was seen. Pure: decodes bytes that `kernel` received.
+//!
+//! There may be a hundred thousand of them, so the bytes are read as they are (`struct rtmsg` and
+//! attributes, rtnetlink(7)); building a message of `netlink-packet-route` first takes three times as
+//! long as the kernel takes for the dump.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope,
-};
+use netlink_packet_core::{NlaBuffer, NlasIterator};
 
 use super::{Key, Scope, Seen};
 use crate::net::{IfName, Netns};
@@ -15,53 +16,82 @@ use crate::net::{IfName, Netns};
 /// `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
 
-/// Decodes a route message; `None` for one that can't be one of ours (no device, several next hops,
-/// other families).
-pub fn decode(
-    netns: &Netns,
-    message: &RouteMessage,
-    names: &BTreeMap<u32, IfName>,
-) -> Option<(Key, Seen)> {
-    let unspecified: IpAddr = match message.header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+/// `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags.
+const RTMSG_BYTES: usize = 12;
+/// `RT_SCOPE_LINK`.
+const SCOPE_LINK: u8 = 253;
+
+/// `enum rtattr_type_t` and `RTAX_MTU` (linux/rtnetlink.h).
+mod attribute {
+    pub const DST: u16 = 1;
+    pub const OIF: u16 = 4;
+    pub const GATEWAY: u16 = 5;
+    pub const PRIORITY: u16 = 6;
+    pub const PREFSRC: u16 = 7;
+    pub const METRICS: u16 = 8;
+    pub const MULTIPATH: u16 = 9;
+    pub const TABLE: u16 = 15;
+    pub const METRIC_MTU: u16 = 2;
+}
+
+/// A route, and the `rtm_protocol` that says whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    pub protocol: u8,
+    pub key: Key,
+    pub seen: Seen,
+}
+
+/// Decodes the payload of a route message; `None` for one that can't be one of ours (no device, several
+/// next hops, other families).
+pub fn decode(netns: &Netns, payload: &[u8], names: &BTreeMap<u32, IfName>) -> Option<Decoded> {
+    let [family, dst_len, _, _, table, protocol, scope, _, ..] = *payload else { return None };
+    let unspecified: IpAddr = match i32::from(family) {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let (mut address, mut table, mut metric) = (unspecified, message.header.table.into(), 0);
+    let (mut address, mut table, mut metric) = (unspecified, u32::from(table), 0);
     let (mut via, mut src, mut mtu_bytes, mut dev) = (None, None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(a) => address = ip(a)?,
-            RouteAttribute::Table(t) => table = *t,
-            RouteAttribute::Priority(p) => metric = *p,
-            RouteAttribute::Gateway(a) => via = ip(a),
-            RouteAttribute::PrefSource(a) => src = ip(a),
-            RouteAttribute::Oif(index) => dev = names.get(index).copied(),
-            RouteAttribute::MultiPath(_) => return None,
-            RouteAttribute::Metrics(metrics) => {
-                mtu_bytes = metrics.iter().find_map(|m| match m {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
+    for attribute in NlasIterator::new(payload.get(RTMSG_BYTES..)?) {
+        let attribute = attribute.ok()?;
+        let value = attribute.value();
+        match attribute.kind() {
+            attribute::DST => address = ip(value)?,
+            attribute::TABLE => table = number(value)?,
+            attribute::PRIORITY => metric = number(value)?,
+            attribute::GATEWAY => via = ip(value),
+            attribute::PREFSRC => src = ip(value),
+            attribute::OIF => dev = names.get(&number(value)?).copied(),
+            attribute::MULTIPATH => return None,
+            attribute::METRICS => mtu_bytes = metric_mtu(value),
             _ => {}
         }
     }
-    let scope = match message.header.scope {
-        RouteScope::Universe => Scope::Universe,
-        RouteScope::Link => Scope::Link,
-        other => Scope::Other(other.into()),
+    let scope = match scope {
+        0 => Scope::Universe,
+        SCOPE_LINK => Scope::Link,
+        other => Scope::Other(other),
     };
-    let dst = IpNet::new(address, message.header.destination_prefix_length).ok()?;
+    let dst = IpNet::new(address, dst_len).ok()?;
     let key = Key { netns: netns.clone(), table, dst, metric };
-    Some((key, Seen { via, dev: dev?, src, scope, mtu_bytes }))
+    Some(Decoded { protocol, key, seen: Seen { via, dev: dev?, src, scope, mtu_bytes } })
 }
 
-/// The address in a route attribute.
-pub fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some((*v4).into()),
-        RouteAddress::Inet6(v6) => Some((*v6).into()),
+fn metric_mtu(metrics: &[u8]) -> Option<u32> {
+    let is_mtu = |metric: &NlaBuffer<&[u8]>| metric.kind() == attribute::METRIC_MTU;
+    let mtu = NlasIterator::new(metrics).flatten().find(is_mtu)?;
+    number(mtu.value())
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
         _ => None,
     }
 }
