@@ -149,6 +149,14 @@ impl Lab {
         }
     }
 
+    /// The same for node a in the middle of a test, which then applies again.
+    pub fn baseline_of_a(&self) {
+        self.note_bpf();
+        self.a.destroy();
+        let space = &self.a.space;
+        self.spaces.borrow_mut().insert(space.clone(), Some(Snapshot::of(space)));
+    }
+
     /// Remembers which BPF objects there are behind pins now; they have to be gone in the end.
     pub fn note_bpf(&self) {
         self.bpf.borrow_mut().note(&self.dir.join("bpf"));
@@ -226,7 +234,7 @@ impl Drop for Lab {
         if thread::panicking() {
             for node in [&self.a, &self.b] {
                 if let Ok(log) = fs::read_to_string(&node.log) {
-                    eprintln!("--- log of node {}\n{}", node.name, last_lines(&log, 60));
+                    eprintln!("--- log of node {}\n{}", node.name, last_lines(&log, 20));
                 }
             }
             self.tear_down();
@@ -252,7 +260,8 @@ pub fn addresses<'a>(families: Families, v4: &'a str, v6: &'a str) -> Vec<&'a st
 
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
+    let last = &lines[lines.len().saturating_sub(count)..];
+    last.iter().map(|line| format!("{line:.200}\n")).collect()
 }
 
 /// Running processes that were started with a path in the lab's folder.

@@ -5,12 +5,18 @@
 //! every node, and anything that is then left or missing fails the test. May use all of the library: the
 //! tests compare what the engine predicted with what the kernel has.
 
+mod allocation;
+mod blocked;
 mod capture;
 mod daemon;
 mod facts;
 mod lab;
 mod main_job;
 mod node;
+mod quiet;
+mod reload;
+mod residue;
+mod saved_plan;
 mod snapshot;
 mod space;
 mod traffic;

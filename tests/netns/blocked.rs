@@ -1,0 +1,148 @@
+//! What can't be done is said with its reason, and everything else is done.
+
+use crate::daemon::Daemon;
+use crate::lab::{Lab, V4};
+use crate::node::{Ran, Text, peer};
+use crate::snapshot::Snapshot;
+use crate::space::Space;
+use crate::traffic::{exchange, ping};
+
+/// `apply` where something is in the way: it fails, names the reason, and does the rest.
+#[track_caller]
+fn apply_blocked(lab: &Lab, reasons: &[&str]) -> Ran {
+    let ran = lab.a.ciliate(&["apply"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for reason in reasons {
+        assert!(ran.all().contains(reason), "no `{reason}` in {ran:?}");
+    }
+    ran
+}
+
+#[test]
+fn peers_that_are_not_on_link() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, server) = lab.walk_through();
+    let mut text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    text.peers += &peer("far", &["192.0.2.77"], &["10.244.7.0/24"], "");
+    lab.a.write(&text.clone().endpoint("client2", &client2, &["10.244.0.50"]));
+    lab.b.apply();
+    let reason = "192.0.2.77 is not on-link: the kernel reaches it through 172.18.0.1";
+    apply_blocked(&lab, &["peer far", reason, "1 blocked"]);
+    assert_eq!(lab.a.space.sh("ip route show 10.244.7.0/24"), "");
+    exchange(&client, &server, "10.244.1.124");
+    let status = lab.a.ciliate(&["status"]);
+    assert!(status.code == 3 && status.stdout.contains(reason), "{status:?}");
+    let plan = lab.a.ciliate(&["plan"]);
+    assert!(plan.stdout.contains("No changes, 1 blocked.") && plan.code == 0, "{plan:?}");
+
+    // It gets there: the route is made.
+    lab.a.space.sh("ip route add 192.0.2.77 dev eth0");
+    lab.baseline_of_a();
+    lab.a.apply();
+    let route = lab.a.space.sh("ip route show 10.244.7.0/24");
+    assert_eq!(route.trim(), "10.244.7.0/24 via 192.0.2.77 dev eth0 proto 203");
+}
+
+#[test]
+fn peers_that_are_out_of_reach() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    lab.a.space.sh("ip route del default; ip route add unreachable 203.0.113.0/24");
+    lab.baseline();
+    let mut text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    text.peers += &peer("nowhere", &["198.51.100.9"], &["10.244.8.0/24"], "");
+    text.peers += &peer("refused", &["203.0.113.9"], &["10.244.9.0/24"], "");
+    lab.a.write(&text.endpoint("client2", &client2, &["10.244.0.50"]));
+    apply_blocked(
+        &lab,
+        &["no route to 198.51.100.9", "no route to 203.0.113.9", "peer nowhere", "2 blocked"],
+    );
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+}
+
+#[test]
+fn missing_namespaces_are_refused_by_commands() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let ghost = Space { name: format!("{}-ghost", client.name) };
+    let text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    lab.a.write(&text.endpoint("ghost", &ghost, &["10.244.0.66"]));
+    let before = Snapshot::of(&lab.a.space);
+    let lines = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let line = 1 + lines.lines().position(|line| line.contains("ghost\"")).expect("a line");
+    let netns_line =
+        1 + lines.lines().position(|line| line.contains(&ghost.path())).expect("a line");
+    assert!(line <= netns_line);
+    for command in ["plan", "apply"] {
+        let ran = lab.a.ciliate(&[command]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let place = format!("{}:{netns_line}:", lab.a.config.display());
+        for part in ["network namespace of endpoint `ghost`", &place, "^^^", "ip netns add"] {
+            assert!(ran.stderr.contains(part), "{command}: no `{part}` in {ran:?}");
+        }
+    }
+    before.assert_same(&Snapshot::of(&lab.a.space), "after a refused apply");
+    assert!(!lab.a.bpf.exists());
+}
+
+#[test]
+fn the_daemon_wires_endpoints_as_their_namespaces_come_and_go() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let late = lab.space("late");
+    lab.remove(&late);
+    let text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    lab.a.write(&text.endpoint("late", &late, &["10.244.0.66"]));
+    let daemon = Daemon::start(&lab.a);
+    let status = daemon.wait("to miss the namespace", |status| !status.problems.is_empty());
+    assert!(!status.converged, "{status:#?}");
+    assert_eq!(status.problems[0].object, "endpoint late");
+    assert!(status.problems[0].error.contains(&late.path()), "{status:#?}");
+    ping(&client, "10.244.0.26");
+
+    for _ in 0..2 {
+        let late = lab.space("late");
+        daemon.wait("to wire the endpoint", |status| status.converged);
+        assert_eq!(ping(&client, "10.244.0.66"), 63);
+        exchange(&late, &client, "10.244.0.49");
+        lab.remove(&late);
+        daemon.wait("to miss the namespace", |status| !status.converged);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_foreign_link_in_the_way() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    lab.a.space.sh(
+        "ip link add cilium_host type veth peer name elsewhere; ip link set cilium_host mtu 1234",
+    );
+    lab.baseline();
+    let before = lab.a.space.sh("ip -d -o link show cilium_host; ip -o addr show cilium_host");
+    apply_blocked(&lab, &["link cilium_host exists and does not belong to ciliate"]);
+    let after = lab.a.space.sh("ip -d -o link show cilium_host; ip -o addr show cilium_host");
+    assert_eq!(before, after);
+    // A second time nothing more happens.
+    let ran = apply_blocked(&lab, &["cilium_host"]);
+    let again = lab.a.space.sh("ip -d -o link show cilium_host; ip -o addr show cilium_host");
+    assert_eq!(before, again, "{ran:?}");
+}
+
+#[test]
+fn a_foreign_route_in_the_way() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, server) = lab.walk_through();
+    lab.a.space.sh("ip route add 10.244.1.0/24 via 172.18.0.1 proto static");
+    lab.baseline();
+    let ran = apply_blocked(&lab, &["10.244.1.0/24"]);
+    let route = lab.a.space.sh("ip route show 10.244.1.0/24");
+    assert_eq!(route.trim(), "10.244.1.0/24 via 172.18.0.1 dev eth0 proto static", "{ran:?}");
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    ping(&client2, "172.18.0.3");
+    lab.a.space.sh("ip route del 10.244.1.0/24 proto static");
+    lab.baseline_of_a();
+    lab.a.apply();
+    lab.b.apply();
+    exchange(&client, &server, "10.244.1.124");
+}

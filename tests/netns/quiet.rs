@@ -1,0 +1,126 @@
+//! A second apply writes nothing: counted by the program itself, and seen by strace.
+
+use std::fs;
+
+use crate::lab::{DUAL, Lab};
+use crate::node::{CILIATE, Node};
+
+/// System calls that may write to the kernel, or to files.
+const TRACED: &str = "sendto,sendmsg,sendmmsg,bpf,open,openat,openat2,creat,unlink,unlinkat,rename,\
+                      renameat,renameat2,mkdir,mkdirat,rmdir,mount,umount2,ioctl,execve,chmod,\
+                      fchmod,fchmodat,chown,fchown,fchownat,truncate,ftruncate,symlink,symlinkat,\
+                      link,linkat,setsockopt";
+
+/// bpf(2) commands that change nothing.
+const BPF_READS: &[&str] = &[
+    "BPF_OBJ_GET,",
+    "BPF_OBJ_GET_INFO_BY_FD,",
+    "BPF_MAP_LOOKUP_ELEM,",
+    "BPF_MAP_LOOKUP_BATCH,",
+    "BPF_MAP_GET_NEXT_KEY,",
+    "BPF_MAP_GET_FD_BY_ID,",
+    "BPF_PROG_GET_FD_BY_ID,",
+    "BPF_PROG_QUERY,",
+];
+
+/// Runs `apply` under strace. Returns what it printed as JSON, and the calls that wrote.
+fn traced_apply(node: &Node) -> (serde_json::Value, Vec<String>) {
+    let trace = node.config.with_extension("strace");
+    let mut command = node.space.command("strace");
+    command.args(["-f", "-qq", "-s", "64", "-o"]).arg(&trace);
+    command.args(["-e", &format!("trace={TRACED}"), CILIATE, "-c"]).arg(&node.config);
+    let output = command.args(["apply", "-o", "json"]).output().expect("run strace");
+    let ran = crate::node::Ran::from(output);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let text = fs::read_to_string(&trace).expect("read the trace");
+    let runtime = node.runtime.display().to_string();
+    assert!(text.contains("RTM_GETLINK"), "strace decodes netlink:\n{text}");
+    let writes = text.lines().filter(|line| writes(line, &runtime)).map(str::to_string).collect();
+    (ran.json(), writes)
+}
+
+/// Whether a line of strace is a call that wrote. The lock file in the runtime folder is no kernel
+/// object, and starting `nft` to list is no writing.
+fn writes(line: &str, runtime: &str) -> bool {
+    let Some((_, call)) = line.split_once(' ') else { return false };
+    let call = call.trim_start();
+    // A signal, or the end of a thread.
+    if call.starts_with("---") || call.starts_with("+++") {
+        return false;
+    }
+    let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
+    match name {
+        "sendto" | "sendmsg" | "sendmmsg" => {
+            ["RTM_NEW", "RTM_DEL", "RTM_SET"].iter().any(|what| arguments.contains(what))
+                || (arguments.contains("NFNL_SUBSYS_NFTABLES")
+                    && ["NFT_MSG_NEW", "NFT_MSG_DEL"].iter().any(|what| arguments.contains(what)))
+        }
+        "bpf" => !BPF_READS.iter().any(|read| arguments.starts_with(read)),
+        "open" | "openat" | "openat2" | "creat" => {
+            ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"].iter().any(|f| arguments.contains(f))
+                && !arguments.contains(runtime)
+                && !arguments.contains("/dev/null")
+        }
+        "execve" => arguments.contains("\"-f\""),
+        "ioctl" => arguments.contains("SIOCS"),
+        "mkdir" | "mkdirat" => !arguments.contains(runtime),
+        "setsockopt" => false,
+        _ => true,
+    }
+}
+
+#[test]
+fn second_apply_writes_nothing() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    lab.walk_through();
+    let first = lab.a.apply();
+    assert!(first["writes"].as_u64().is_some_and(|writes| writes > 10), "{}", first["writes"]);
+    let (second, writes) = traced_apply(&lab.a);
+    assert_eq!(writes, Vec::<String>::new());
+    assert_eq!((&second["writes"], &second["converged"]), (&0.into(), &true.into()));
+    assert_eq!(second["ops"], serde_json::json!([]));
+}
+
+/// What counts the calls sees them: an apply with work to do shows some of each kind.
+#[test]
+fn strace_sees_what_a_first_apply_writes() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    lab.walk_through();
+    let (first, writes) = traced_apply(&lab.a);
+    assert_eq!(first["converged"], true);
+    for call in [
+        "RTM_NEWLINK",
+        "RTM_NEWADDR",
+        "RTM_NEWROUTE",
+        "BPF_MAP_CREATE",
+        "BPF_PROG_LOAD",
+        "BPF_LINK_CREATE",
+        "BPF_OBJ_PIN",
+        "execve(",
+        "mkdir",
+        "/proc/sys/net/ipv4/conf/all/forwarding",
+    ] {
+        assert!(writes.iter().any(|line| line.contains(call)), "no {call} in {writes:#?}");
+    }
+}
+
+/// Reading commands leave nothing behind either, not even a lock.
+#[test]
+fn reading_commands_change_nothing() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    lab.walk_through();
+    let before = crate::snapshot::Snapshot::of(&lab.a.space);
+    let commands = [
+        (&["plan"][..], 2),
+        (&["check"], 0),
+        (&["status"], 3),
+        (&["get", "endpoints"], 0),
+        (&["destroy", "--dry-run"], 0),
+    ];
+    for (command, code) in commands {
+        let ran = lab.a.ciliate(command);
+        assert_eq!(ran.code, code, "{command:?}: {ran:?}");
+    }
+    before.assert_same(&crate::snapshot::Snapshot::of(&lab.a.space), "after reading commands");
+    assert!(!lab.a.runtime.exists() && !lab.a.bpf.exists());
+}

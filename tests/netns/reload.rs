@@ -1,0 +1,131 @@
+//! Files that change under the daemon: every way editors and tools write them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::daemon::Daemon;
+use crate::lab::{Lab, V4};
+use crate::node::{Node, Text};
+use crate::snapshot::Snapshot;
+use crate::space::Space;
+use crate::traffic::{answers, ping};
+
+/// Node a with `client` and, at choice, `client2`.
+fn text(lab: &Lab, client: &Space, client2: Option<&Space>) -> Text {
+    let text = Text::node_a(lab).endpoint("client", client, &["10.244.0.49"]);
+    match client2 {
+        Some(space) => text.endpoint("client2", space, &["10.244.0.50"]),
+        None => text,
+    }
+}
+
+/// Writes beside and renames over, as editors do.
+fn rename_over(path: &Path, text: &str) {
+    let beside = path.with_extension("toml~");
+    fs::write(&beside, text).expect("write");
+    fs::rename(&beside, path).expect("rename");
+}
+
+#[test]
+fn every_way_of_saving_is_noticed() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let (one, two) = (text(&lab, &client, None), text(&lab, &client, Some(&client2)));
+    let (one, two) = (one.render(&lab.a), two.render(&lab.a));
+    let config = &lab.a.config;
+    fs::write(config, &one).expect("write");
+    let daemon = Daemon::start(&lab.a);
+    let expect = |what: &str, generation: u64, reachable: bool| {
+        daemon.wait(what, |s| s.converged && s.generation == generation);
+        assert_eq!(answers(&client, "10.244.0.50"), reachable, "{what}");
+    };
+    expect("to start", 1, false);
+    fs::write(config, &two).expect("write");
+    expect("to see a write in place", 2, true);
+    rename_over(config, &one);
+    expect("to see a rename", 3, false);
+    // As ConfigMaps and others swap symlinks.
+    let (first, second) = (lab.dir.join("first.toml"), lab.dir.join("second.toml"));
+    fs::write(&first, &two).expect("write");
+    fs::write(&second, &one).expect("write");
+    for (target, generation, reachable) in [(&first, 4, true), (&second, 5, false)] {
+        let link = lab.dir.join("swap.toml");
+        symlink(target, &link).expect("make a symlink");
+        fs::rename(&link, config).expect("swap the symlink");
+        expect("to see a symlink swapped", generation, reachable);
+    }
+    daemon.signal(Signal::HUP);
+    expect("to stay on SIGHUP without a change", 5, false);
+    daemon.stop();
+}
+
+/// SIGHUP and the control socket's `reload` read files in places that are not watched.
+#[test]
+fn sighup_reads_again() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let elsewhere = lab.dir.join("elsewhere");
+    fs::create_dir(&elsewhere).expect("create a folder");
+    let target = elsewhere.join("target.toml");
+    fs::write(&target, text(&lab, &client, None).render(&lab.a)).expect("write");
+    let _ = fs::remove_file(&lab.a.config);
+    symlink(&target, &lab.a.config).expect("make a symlink");
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to start", |status| status.converged);
+    fs::write(&target, text(&lab, &client, Some(&client2)).render(&lab.a)).expect("write");
+    daemon.signal(Signal::HUP);
+    daemon.wait("to read on SIGHUP", |s| s.converged && s.generation == 2);
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    daemon.stop();
+}
+
+#[test]
+fn a_bad_file_leaves_the_last_good_state_in_force() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let good = fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to start", |status| status.converged);
+    let golden = lab.a.view().observed;
+    rename_over(&lab.a.config, &good.replace("10.244.0.49", "10.99.0.49"));
+    let status = daemon.wait("to refuse", |status| status.config_error.is_some());
+    let error = status.config_error.expect("an error");
+    assert!(error.contains("10.99.0.49") && error.contains("^"), "{error}");
+    assert_eq!(status.generation, 1);
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    // Repair goes on by the last good configuration.
+    lab.a.space.sh("ip route del 10.244.1.0/24");
+    let repaired = crate::daemon::wait_until(crate::daemon::PATIENCE, || {
+        !lab.a.space.sh("ip route show 10.244.1.0/24").is_empty()
+    });
+    assert!(repaired, "no repair with a bad file on disk");
+    rename_over(&lab.a.config, &good);
+    daemon.wait("to accept", |status| status.config_error.is_none() && status.converged);
+    daemon.wait_repaired(&golden, "the good file again");
+    daemon.stop();
+}
+
+#[test]
+fn sigterm_leaves_the_kernel_as_it_is() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to start", |status| status.converged);
+    let (kernel, observed) = (Snapshot::of(&lab.a.space), lab.a.view().observed);
+    let pins = crate::snapshot::tree(&lab.a.bpf);
+    daemon.stop();
+    kernel.assert_same(&Snapshot::of(&lab.a.space), "after SIGTERM");
+    crate::node::assert_equal(&observed, &lab.a.view().observed, "before", "after");
+    assert_eq!(pins, crate::snapshot::tree(&lab.a.bpf));
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    assert_status_without_daemon(&lab.a);
+}
+
+fn assert_status_without_daemon(node: &Node) {
+    let ran = node.ciliate(&["status", "-o", "json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!((&ran.json()["daemon"], &ran.json()["converged"]), (&false.into(), &true.into()));
+}

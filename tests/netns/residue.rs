@@ -1,0 +1,115 @@
+//! Nothing is left after `destroy`, whatever the machine was like before. What is compared, and that it
+//! is compared, is the lab's part.
+
+use crate::lab::{DUAL, Lab, V4};
+use crate::snapshot::Snapshot;
+use crate::traffic::{exchange, ping};
+
+#[test]
+fn destroy_is_complete_and_repeatable() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let before = Snapshot::of(&lab.a.space);
+    lab.walk_through();
+    for round in 0..3 {
+        lab.a.apply();
+        lab.destroy_and_compare();
+        before.assert_same(&Snapshot::of(&lab.a.space), &format!("round {round}"));
+    }
+    lab.a.destroy();
+}
+
+/// Each of these is changed by ciliate, directly or by the kernel's own doing, and put back.
+const SETTINGS: &[&str] = &[
+    "net/ipv4/conf/all/forwarding=1",
+    "net/ipv4/conf/all/rp_filter=1",
+    "net/ipv4/conf/all/rp_filter=2",
+    "net/ipv4/conf/all/accept_redirects=0",
+    "net/ipv4/conf/all/accept_redirects=1",
+    "net/ipv4/conf/default/forwarding=1",
+    "net/ipv4/conf/eth0/forwarding=1",
+    "net/ipv6/conf/all/forwarding=1",
+    "net/ipv6/conf/eth0/forwarding=1",
+    "net/ipv6/conf/default/forwarding=1",
+    "net/ipv6/conf/eth0/accept_ra=0",
+    "net/ipv6/conf/eth0/accept_ra=2",
+];
+
+#[test]
+fn settings_are_put_back() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, client2, _) = lab.walk_through();
+    for setting in SETTINGS {
+        let (path, value) = setting.split_once('=').expect("a value");
+        let path = format!("/proc/sys/{path}");
+        let old = lab.a.space.sh(&format!("cat {path}; echo {value} >{path}"));
+        lab.baseline();
+        lab.a.apply();
+        assert_eq!(ping(&client, "10.244.0.50"), 63, "with {setting}");
+        lab.a.assert_no_changes();
+        lab.destroy_and_compare();
+        lab.a.space.sh(&format!("echo {} >{path}", old.trim()));
+    }
+    // All at once.
+    for setting in SETTINGS {
+        let (path, value) = setting.split_once('=').expect("a value");
+        lab.a.space.sh(&format!("echo {value} >/proc/sys/{path}"));
+    }
+    lab.baseline();
+    lab.a.apply();
+    exchange(&client, &client2, "10.244.0.50");
+}
+
+/// A device that comes while ciliate is there is not in its records.
+#[test]
+fn a_device_that_comes_later_and_stays() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    lab.a.apply();
+    lab.a.space.sh("ip link add late type bridge; ip addr add 198.51.100.1/24 dev late");
+    lab.a.apply();
+    lab.a.space.sh("ip link del late");
+    lab.a.apply();
+}
+
+fn clsact(lab: &Lab, on: bool) {
+    let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let text = text.replace("\n[datapath]\nattach-mode = \"clsact\"\n", "");
+    let section = if on { "\n[datapath]\nattach-mode = \"clsact\"\n" } else { "" };
+    std::fs::write(&lab.a.config, text + section).expect("write the configuration");
+}
+
+#[test]
+fn by_clsact() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, _, server) = lab.walk_through();
+    clsact(&lab, true);
+    lab.a.apply();
+    lab.b.apply();
+    exchange(&client, &server, "10.244.1.124");
+    exchange(&client, &server, "fd00:10:244:1::124");
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    let filters = lab.a.space.sh("tc filter show dev eth0 ingress");
+    assert!(filters.contains("cil_from_netdev"), "{filters}");
+    let links = crate::snapshot::tree(&lab.a.bpf.join("links"));
+    assert!(links.is_empty(), "{links:?}");
+}
+
+#[test]
+fn attach_mode_switched_both_ways() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    for on in [false, true, false, true] {
+        clsact(&lab, on);
+        lab.a.apply();
+        assert_eq!(ping(&client, "10.244.0.50"), 63);
+        assert_eq!(crate::snapshot::tree(&lab.a.bpf.join("links")).is_empty(), on);
+    }
+    lab.destroy_and_compare();
+    // A qdisc that was there before is not ours to remove.
+    lab.a.space.sh("tc qdisc add dev eth0 clsact");
+    lab.baseline();
+    for on in [true, false, true] {
+        clsact(&lab, on);
+        lab.a.apply();
+    }
+}
