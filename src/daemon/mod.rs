@@ -152,6 +152,8 @@ impl Daemon<'_> {
                 status.config_error = None;
                 if changed {
                     status.generation += 1;
+                    // What was converged was the generation before.
+                    status.converged = false;
                     info!(generation = status.generation, "configuration read");
                 }
                 drop(status);
