@@ -13,6 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Address, Key, Seen};
 use crate::apply::{Apply, ExecError};
+use crate::kernel::netlink::Request;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Action, Change, Desired, owner};
 use crate::net::{IfName, Netns};
@@ -86,8 +87,8 @@ impl Apply for Address {
                     request(changes[index], names, there)
                 }) {
                     Ok(None) => {}
-                    Ok(Some(message)) => {
-                        requests.push((message, NLM_F_CREATE | NLM_F_EXCL));
+                    Ok(Some(request)) => {
+                        requests.push(request);
                         order.push(index);
                     }
                     Err(error) => results[index] = Err(error),
@@ -121,7 +122,7 @@ fn request(
     change: &Change<Address>,
     names: &BTreeMap<IfName, u32>,
     there: &BTreeMap<(IfName, IpNet), bool>,
-) -> Result<Option<RouteNetlinkMessage>, ExecError> {
+) -> Result<Option<Request>, ExecError> {
     let Key { ifname, address, .. } = &change.key;
     let found = there.get(&(*ifname, *address));
     let removal = matches!(change.action, Action::Delete { .. });
@@ -132,8 +133,11 @@ fn request(
     match (removal, found) {
         (true, None) | (false, Some(_)) => Ok(None),
         (true, Some(false)) => Err(ExecError::refused("an address of ours", "a foreign one")),
-        (true, Some(true)) => Ok(Some(RouteNetlinkMessage::DelAddress(message))),
-        (false, None) => Ok(Some(RouteNetlinkMessage::NewAddress(message))),
+        // On a removal the bit of EXCL would mean NLM_F_BULK.
+        (true, Some(true)) => Ok(Some((RouteNetlinkMessage::DelAddress(message), 0))),
+        (false, None) => {
+            Ok(Some((RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)))
+        }
     }
 }
 
