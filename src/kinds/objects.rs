@@ -1,5 +1,6 @@
 //! The closed types over all kinds, made from the registry. Pure; imports the kinds only.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,9 +61,9 @@ pub enum BlockedReason {
     /// The peer's address belongs to this host.
     #[error("{address} is an address of this host; the peer's file may have been copied from this node's")]
     PeerIsLocal { address: String },
-    /// The endpoint's namespace is not there (any more).
-    #[error("network namespace {netns}: {problem}; the endpoint is wired when it (re)appears")]
-    NetnsMissing { netns: String, problem: String },
+    /// The endpoint's namespace is not there (any more), or can't be used.
+    #[error("network namespace {netns}: {problem}; the endpoint is wired once that is mended")]
+    NetnsUnusable { netns: String, problem: String },
     /// No free address is left.
     #[error("{cidr} has no free address left")]
     NoFreeAddress { cidr: String },
@@ -210,11 +211,28 @@ macro_rules! closed_types {
         /// again in the same plan. `observed` ends as the prediction of the whole plan.
         pub(crate) fn plan_all(desired: &Desired, observed: &mut Observed) -> (Vec<Op>, Vec<Blocked>) {
             let (mut ops, mut blocked) = (Vec::new(), desired.blocked.clone());
+            // Keys that something foreign holds, and what can't be had without them: an address is
+            // not put on a device of ours that somebody else's has the name of.
+            let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
             $(for pass in 0..PASSES_MAX {
-                let (changes, conflicts) = additions::<$kind>(&desired.$field, &observed.$field);
+                let (mut changes, conflicts) =
+                    additions::<$kind>(&desired.$field, &observed.$field);
                 for (key, origin) in conflicts.into_iter().filter(|_| pass == 0) {
-                    let object = ObjectKey::$kind(key).to_string();
+                    let key = ObjectKey::$kind(key);
+                    let object = key.to_string();
                     blocked.push(Blocked { origin, reason: BlockedReason::Foreign { object } });
+                    unavailable.insert(key);
+                }
+                if !unavailable.is_empty() {
+                    changes.retain(|change| {
+                        let needs = change.spec().map(|spec| $kind::needs(&change.key, spec));
+                        let lacks = |need: &ObjectKey| unavailable.contains(need);
+                        let possible = !needs.unwrap_or_default().iter().any(lacks);
+                        if !possible {
+                            unavailable.insert(ObjectKey::$kind(change.key.clone()));
+                        }
+                        possible
+                    });
                 }
                 if changes.is_empty() {
                     break;
