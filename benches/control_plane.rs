@@ -71,7 +71,7 @@ fn converge(path: &Path) -> (Duration, Loaded, Converged) {
     let begin = Instant::now();
     let loaded = load(path.to_path_buf());
     let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
-    let scope = engine::lock(&loaded.intent.paths.runtime, false).expect("lock");
+    let scope = engine::lock(&loaded.intent.paths.runtime, Duration::ZERO).expect("lock");
     let look = |kernel: &mut Kernel| engine::view(kernel, &loaded.intent);
     let converged = engine::converge(&scope, &mut kernel, look, |_, _| {}).expect("converge");
     let time = begin.elapsed();
@@ -90,7 +90,7 @@ fn no_op(loaded: &Loaded) -> Duration {
 
 fn destroy(loaded: &Loaded) -> Duration {
     let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
-    let scope = engine::lock(&loaded.intent.paths.runtime, false).expect("lock");
+    let scope = engine::lock(&loaded.intent.paths.runtime, Duration::ZERO).expect("lock");
     let begin = Instant::now();
     let gone = engine::converge(&scope, &mut kernel, engine::view_destroy, |_, _| {});
     assert!(gone.expect("destroy").succeeded());

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search};
@@ -219,9 +220,9 @@ pub fn apply_saved(
 /// Takes the lock of the node that an intent is for.
 ///
 /// # Errors
-/// Another process has it.
-pub fn lock(runtime: &Path, wait: bool) -> Result<WriterScope, EngineError> {
-    Ok(WriterScope::take(runtime, wait)?)
+/// Another process still has it after `patience`.
+pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineError> {
+    Ok(WriterScope::take(runtime, patience)?)
 }
 
 /// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone.
@@ -240,16 +241,17 @@ pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError
 pub fn missing_namespaces(intent: &Intent, facts: &Facts) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for endpoint in intent.endpoints.values() {
-        let Some(Err(problem)) = facts.namespaces.get(&endpoint.netns) else { continue };
+        let Some(Err(problem)) = facts.namespaces.get(&endpoint.name) else { continue };
         let message = format!("network namespace of endpoint `{}`: {problem}", endpoint.name);
         let path = endpoint.netns.path().unwrap_or_default();
-        let help = match path.strip_prefix("/run/netns/") {
-            Some(name) => format!("make it with `ip netns add {name}`, or correct the path"),
-            None => "start the process that owns it, or correct the path or pid".to_string(),
+        let help = match (problem.starts_with("no such"), path.strip_prefix("/run/netns/")) {
+            (true, Some(name)) => {
+                format!("make it with `ip netns add {name}`, or correct the path")
+            }
+            (true, None) => "start the process that owns it, or correct the path or pid".into(),
+            (false, _) => "give the endpoint a network namespace of its own".into(),
         };
-        diagnostics.push(
-            Diagnostic::new(endpoint.netns_span, message).label("not there").help(help),
-        );
+        diagnostics.push(Diagnostic::new(endpoint.netns_span, message).help(help));
     }
     diagnostics.sort_by_key(|d| d.span.start);
     diagnostics

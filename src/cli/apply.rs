@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{EXIT_ERROR, EXIT_OK, Failure, Format, Output, load, open, view_strictly};
+use super::{
+    EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, load, open, view_strictly,
+};
 use crate::config::Search;
 use crate::engine::{self, Converged, tally};
 use crate::kernel::chain;
@@ -27,7 +29,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let mut kernel = open(&loaded)?;
     // Everything that can be wrong with the configuration is said before anything is changed.
     let (loaded, view) = view_strictly(&mut kernel, loaded)?;
-    let scope = engine::lock(&loaded.intent.paths.runtime, false)?;
+    let scope = engine::lock(&loaded.intent.paths.runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();
     let tick = |done, total| progress.tick(done, total);
     let converged = match &arguments.plan {

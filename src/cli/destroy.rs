@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{EXIT_OK, Failure, Format, Output, apply, load, plan};
-use crate::config::Search;
-use crate::engine;
+use super::{EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, apply, plan};
+use crate::config::{Document, Search};
+use crate::engine::{self, Invalid};
+use crate::intent;
 use crate::kernel::Kernel;
 
 /// Remove everything that ciliate made and put back every setting it changed; nothing else
@@ -29,7 +30,13 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let (bpf, runtime) = match (&arguments.bpf, &arguments.runtime) {
         (Some(bpf), Some(runtime)) => (bpf.clone(), runtime.clone()),
         _ => {
-            let paths = load(search)?.intent.paths;
+            // What has to go doesn't depend on the rest of the configuration, so that may be wrong.
+            let document = Document::load(search);
+            let paths = intent::paths_of(&document);
+            if !document.is_whole() {
+                let diagnostics = document.problems().to_vec();
+                return Err(Failure::Invalid(Box::new(Invalid { document, diagnostics })));
+            }
             (paths.bpf, paths.runtime)
         }
     };
@@ -39,7 +46,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         plan::print(&view.plan, output)?;
         return Ok(EXIT_OK);
     }
-    let scope = engine::lock(&runtime, false)?;
+    let scope = engine::lock(&runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();
     let tick = |done, total| progress.tick(done, total);
     let converged = engine::converge(&scope, &mut kernel, engine::view_destroy, tick)?;

@@ -19,6 +19,7 @@ mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -35,6 +36,9 @@ pub const EXIT_ERROR: u8 = 1;
 pub const EXIT_CHANGES: u8 = 2;
 /// Exit code of `status`: not converged, as systemctl(1) has it for a unit that isn't running.
 pub const EXIT_NOT_CONVERGED: u8 = 3;
+
+/// How long a command waits for a daemon or another command to finish a round.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Cilium's node datapath for hosts without Kubernetes: converges the kernel to a TOML file.
 #[derive(Debug, Parser)]

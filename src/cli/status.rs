@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, load, open};
+use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, open};
 use crate::config::Search;
 use crate::daemon::control::{self, Problem, Status};
 use crate::engine;
+use crate::intent;
 use crate::kinds::bpf_link::Mode;
 
 /// Show whether the kernel is as configured, and what is not
@@ -17,12 +18,18 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
-    let loaded = load(search)?;
-    let running = control::status(&loaded.intent.paths.runtime);
+    let loaded = engine::load(search);
+    let runtime = match &loaded {
+        Ok(loaded) => loaded.intent.paths.runtime.clone(),
+        // A daemon that has a good configuration runs on, whatever is on disk now.
+        Err(invalid) => intent::paths_of(&invalid.document).runtime,
+    };
+    let running = control::status(&runtime);
     let daemon = running.is_some();
     let status = match running {
         Some(status) => status,
         None => {
+            let loaded = loaded.map_err(Failure::Invalid)?;
             let mut kernel = open(&loaded)?;
             let view = engine::view(&mut kernel, &loaded.intent)?;
             let mut status = Status::new(&loaded);

@@ -219,7 +219,7 @@ impl Daemon<'_> {
         if view.plan.ops.is_empty() {
             return Ok(Converged { rounds: Vec::new(), last: view });
         }
-        let scope = engine::lock(&intent.paths.runtime, false)?;
+        let scope = engine::lock(&intent.paths.runtime, Duration::ZERO)?;
         let look = |kernel: &mut Kernel| engine::view(kernel, intent);
         engine::converge(&scope, &mut self.kernel, look, |_, _| {})
     }

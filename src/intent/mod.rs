@@ -145,6 +145,12 @@ pub struct Endpoint {
     pub span: Span,
 }
 
+/// The paths alone, from a document that may have errors: enough to find a running daemon, or what it
+/// left. A path that is wrong or missing has its default.
+pub fn paths_of(document: &Document) -> Paths {
+    paths::read(document.root().paths.as_ref(), &mut Vec::new())
+}
+
 /// Reads a document.
 ///
 /// # Errors

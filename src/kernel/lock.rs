@@ -2,10 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::KernelError;
+
+/// How often a lock that is taken is tried again.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Proof that this process alone changes the node. Dropped, the next may.
 #[derive(Debug)]
@@ -22,8 +27,8 @@ impl WriterScope {
     /// Takes the lock in the node's runtime folder, which is made if it is missing.
     ///
     /// # Errors
-    /// [`KernelError::Locked`] when another process has it and `wait` is false.
-    pub fn take(runtime: &Path, wait: bool) -> Result<Self, KernelError> {
+    /// [`KernelError::Locked`] when another process still has it after `patience`.
+    pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
         fs::create_dir_all(runtime).map_err(|source| KernelError::File {
             operation: "create",
             path: runtime.into(),
@@ -36,12 +41,13 @@ impl WriterScope {
             path: path.clone(),
             source,
         })?;
-        let operation = if wait {
-            FlockOperation::LockExclusive
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        flock(&file, operation).map_err(|_| KernelError::Locked { path })?;
+        let begin = Instant::now();
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begin.elapsed() >= patience {
+                return Err(KernelError::Locked { path });
+            }
+            thread::sleep(ATTEMPT_INTERVAL.min(patience));
+        }
         Ok(Self { _file: file })
     }
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::thread;
 
@@ -42,6 +43,23 @@ pub fn open(path: &str) -> Result<File, NetnsError> {
     })?;
     let fs = fstatfs(&file).map_err(io::Error::from)?;
     if fs.f_type as u64 == NSFS_MAGIC { Ok(file) } else { Err(NetnsError::NotANamespace) }
+}
+
+/// What tells namespaces apart: device and inode of their files.
+///
+/// # Errors
+/// The file can't be looked at.
+pub fn identity(file: &File) -> Result<(u64, u64), NetnsError> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The identity of the calling thread's namespace.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn own_identity() -> Result<(u64, u64), NetnsError> {
+    identity(&File::open("/proc/thread-self/ns/net")?)
 }
 
 type Job = Box<dyn FnOnce() + Send>;

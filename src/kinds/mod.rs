@@ -92,6 +92,13 @@ pub trait Kind: Sized + 'static {
         Vec::new()
     }
 
+    /// The objects without which this one makes no sense. If one of them can't be had because its
+    /// place is taken by something foreign, this one is left alone too. More than `needs` for what is
+    /// made before the thing that it is about.
+    fn stands_on(key: &Self::Key, spec: &Self::Spec) -> Vec<ObjectKey> {
+        Self::needs(key, spec)
+    }
+
     /// What else changes in `observed` when the object is made or changed, as the kernel does it by
     /// itself.
     fn effects(_key: &Self::Key, _spec: &Self::Spec, _observed: &mut Observed) {}

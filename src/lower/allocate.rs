@@ -78,7 +78,7 @@ impl Allocation {
 
     /// Finds out which addresses an endpoint has, as far as it may keep them.
     fn keep(&mut self, endpoint: &Endpoint, facts: &Facts) {
-        let held = match facts.namespaces.get(&endpoint.netns) {
+        let held = match facts.namespaces.get(&endpoint.name) {
             Some(Ok(held)) => held.as_slice(),
             _ => &[],
         };

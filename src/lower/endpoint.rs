@@ -33,10 +33,10 @@ pub fn lxc_name(name: &str, device: &IfName) -> IfName {
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for endpoint in lowering.intent.endpoints.values() {
         let origin = Origin::Endpoint(endpoint.name.clone());
-        match lowering.facts.namespaces.get(&endpoint.netns) {
+        match lowering.facts.namespaces.get(&endpoint.name) {
             Some(Err(problem)) => {
                 let netns = endpoint.netns.to_string();
-                let reason = BlockedReason::NetnsMissing { netns, problem: problem.clone() };
+                let reason = BlockedReason::NetnsUnusable { netns, problem: problem.clone() };
                 lowering.block(origin.clone(), reason);
                 keep(lowering, endpoint, &origin);
             }

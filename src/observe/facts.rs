@@ -15,7 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use crate::intent::{AttachMode, Intent};
+use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf};
 use crate::kinds::bpf_map::{MapName, exec::open};
@@ -42,8 +42,8 @@ pub struct Facts {
     pub before: BTreeMap<String, String>,
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
-    /// The endpoints' namespaces: our addresses on the endpoint's device, or what is wrong.
-    pub namespaces: BTreeMap<Netns, Result<Vec<IpAddr>, String>>,
+    /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
+    pub namespaces: BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>,
     /// Whether the kernel has TCX.
     pub tcx: bool,
     /// Devices with a clsact qdisc.
@@ -117,27 +117,48 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
 fn namespaces(
     round: &mut Round<'_>,
     intent: &Intent,
-) -> Result<BTreeMap<Netns, Result<Vec<IpAddr>, String>>, KernelError> {
+) -> Result<BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>, KernelError> {
+    let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
+    let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
+    let mut users: BTreeMap<(u64, u64), Arc<str>> = BTreeMap::new();
     let mut found = BTreeMap::new();
     for endpoint in intent.endpoints.values() {
-        let path = endpoint.netns.path().unwrap_or_default();
-        let state = match netns::open(path) {
-            Ok(_) if !endpoint.addresses.is_empty() => Ok(Vec::new()),
-            Ok(_) => Ok(address::exec::addresses(round, &endpoint.netns)?
-                .into_iter()
-                .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)
-                .map(|(_, net, _)| net.addr())
-                .collect()),
+        let netns = &endpoint.netns;
+        let identity =
+            netns::open(netns.path().unwrap_or_default()).and_then(|file| netns::identity(&file));
+        let state = match identity {
+            // Its default route would become the node's.
+            Ok(identity) if identity == own => {
+                Err("this is the node's own network namespace".to_string())
+            }
+            Ok(identity) => match users.insert(identity, endpoint.name.clone()) {
+                Some(other) => {
+                    users.insert(identity, other.clone());
+                    Err(format!("it is the namespace of endpoint `{other}` as well"))
+                }
+                None if !endpoint.addresses.is_empty() => Ok(Vec::new()),
+                None => Ok(held_addresses(round, endpoint)?),
+            },
             Err(error @ (NetnsError::Missing | NetnsError::NotANamespace)) => {
                 Err(error.to_string())
             }
-            Err(source) => {
-                return Err(KernelError::Netns { netns: endpoint.netns.clone(), source });
-            }
+            Err(source) => return Err(failed(netns, source)),
         };
-        found.insert(endpoint.netns.clone(), state);
+        found.insert(endpoint.name.clone(), state);
     }
     Ok(found)
+}
+
+/// The addresses that earlier rounds gave to an endpoint, as its device has them.
+fn held_addresses(
+    round: &mut Round<'_>,
+    endpoint: &Endpoint,
+) -> Result<Vec<IpAddr>, KernelError> {
+    Ok(address::exec::addresses(round, &endpoint.netns)?
+        .into_iter()
+        .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)
+        .map(|(_, net, _)| net.addr())
+        .collect())
 }
 
 /// Asks the kernel how it would reach each peer, all in one system call.

@@ -3,15 +3,18 @@
 //! It shares no code with the planner beyond the types. A plan that fails here is a bug in ciliate;
 //! it is not applied.
 
-use crate::kinds::{Observed, Op, Phase};
+use crate::kinds::{ObjectKey, Observed, Op, Phase};
+use crate::net::IfName;
 
 /// A promise that a plan breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    #[error("the plan changes {0}, which is not ours")]
+    #[error("the plan changes {0}, or something on it, and it is not ours")]
     Foreign(String),
     #[error("the plan removes {0} before it is done adding")]
     RemovalBeforeAddition(String),
+    #[error("{0} is nothing that ciliate makes")]
+    Strange(String),
     #[error("the plan expects {0} to be as it isn't")]
     Expectation(String),
 }
@@ -22,9 +25,20 @@ pub enum Broken {
 /// The first promise that is broken.
 pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
     let mut removing = false;
+    // Walked through, because what is on a link goes with it, foreign addresses included. Kinds that
+    // are listed by mark are left out: what isn't ours is never seen there.
+    let mut state = Observed {
+        links: observed.links.clone(),
+        addresses: observed.addresses.clone(),
+        neighbours: observed.neighbours.clone(),
+        ..Observed::default()
+    };
     for op in ops {
-        if names_foreign(op, observed) {
-            return Err(Broken::Foreign(op.object().to_string()));
+        if let Some(object) = std::iter::once(op.object())
+            .chain(op.stands_on().into_iter().filter(|on| matches!(on, ObjectKey::Link(_))))
+            .find(|object| is_foreign(object, &state))
+        {
+            return Err(Broken::Foreign(object.to_string()));
         }
         match op.phase() {
             Phase::Remove => removing = true,
@@ -33,19 +47,17 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
             }
             Phase::Add => {}
         }
+        op.predict(&mut state);
     }
     Ok(())
 }
 
-/// Whether the op is about an object that was seen without our mark.
-fn names_foreign(op: &Op, observed: &Observed) -> bool {
-    match op {
-        Op::Link(change) => observed.links.get(&change.key).is_some_and(|seen| !seen.owned),
-        Op::Address(change) => observed.addresses.get(&change.key).is_some_and(|seen| !seen.owned),
-        Op::Neighbour(change) => {
-            observed.neighbours.get(&change.key).is_some_and(|seen| !seen.owned)
-        }
-        // The others are listed by mark: what isn't ours is never seen.
+/// Whether the object is there without our mark.
+fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
+    match object {
+        ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
+        ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
+        ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
         _ => false,
     }
 }

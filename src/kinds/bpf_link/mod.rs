@@ -92,6 +92,15 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// The device is gone. A filter goes with it; the pin of a TCX link stays, and what it pins is
+    /// attached nowhere.
+    pub fn lose_device(&mut self) {
+        self.ifindex = 0;
+        if self.twice {
+            (self.mode, self.twice, self.qdisc_ours) = (Mode::Tcx, false, false);
+        }
+    }
+
     /// Whether a file holds the attachment, so that something stays when the device goes.
     pub fn pinned(&self) -> bool {
         self.mode == Mode::Tcx

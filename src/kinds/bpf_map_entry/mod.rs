@@ -91,6 +91,13 @@ impl Kind for BpfMapEntry {
     fn needs(key: &Key, _spec: &Spec) -> Vec<ObjectKey> {
         vec![ObjectKey::BpfMap(key.map)]
     }
+
+    /// Entries are made before the link they are about, so that no packet meets a link without them.
+    fn stands_on(key: &Key, spec: &Spec) -> Vec<ObjectKey> {
+        let mut objects = Self::needs(key, spec);
+        objects.extend(spec.link.map(ObjectKey::Link));
+        objects
+    }
 }
 
 /// Whether the configuration decides what is in the map.

@@ -210,14 +210,42 @@ fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
         files.extend(file);
         if files.len() == FILES_MAX {
             let batch = std::mem::take(&mut requests);
-            send(kernel, &Netns::HOST, "create a veth", batch, &order, results);
+            send_new(kernel, changes, batch, &order, results);
             finish(kernel, changes, &order, results);
             order.clear();
             files.clear();
         }
     }
-    send(kernel, &Netns::HOST, "create a veth", requests, &order, results);
+    send_new(kernel, changes, requests, &order, results);
     finish(kernel, changes, &order, results);
+}
+
+/// Sends the messages that make pairs, and says of a refusal what it may mean.
+fn send_new(
+    kernel: &mut Kernel,
+    changes: &[&Change<Link>],
+    requests: Vec<Request>,
+    order: &[usize],
+    results: &mut [Result<(), ExecError>],
+) {
+    send(kernel, &Netns::HOST, "create a veth", requests, order, results);
+    for index in order {
+        let (Err(error), Some(spec)) = (&results[*index], changes[*index].spec()) else { continue };
+        if !matches!(error.errno(), Some(libc::EEXIST | libc::EBUSY)) {
+            continue;
+        }
+        let peer = spec.peer.as_ref().map_or(String::new(), |peer| {
+            format!(", or of {} in {}", peer.ifname, peer.netns)
+        });
+        results[*index] = Err(ExecError::Failed {
+            error: format!(
+                "{error}: a device that isn't ciliate's has the name of {}{peer}, or ifindex {}; \
+                 remove or rename it",
+                changes[*index].key, spec.ifindex
+            ),
+            errno: error.errno(),
+        });
+    }
 }
 
 /// Namespace files that are open at once while links are made.

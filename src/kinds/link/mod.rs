@@ -129,8 +129,7 @@ impl Kind for Link {
             if *netns == Netns::HOST {
                 observed.neighbours.retain(|k, _| k.ifname != *ifname);
                 for (_, link) in observed.bpf_links.iter_mut().filter(|(k, _)| k.ifname == *ifname) {
-                    // The pin of a TCX link outlives its device; what it pins is attached nowhere.
-                    link.ifindex = 0;
+                    link.lose_device();
                 }
             }
         }
