@@ -1,0 +1,117 @@
+//! `docs/json.md`: its samples have the shape of what the program prints, and are read by its types.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use ciliate::daemon::control::Status;
+use ciliate::kinds::Op;
+use ciliate::plan::SavedPlan;
+use ciliate::report::Outcome;
+use serde_json::{Value, json};
+
+use crate::examples;
+use crate::text::{blocks, read};
+
+/// Command → sample.
+fn samples() -> BTreeMap<String, Value> {
+    let text = read("docs/json.md");
+    let mut samples = BTreeMap::new();
+    for section in text.split("\n## ").skip(1) {
+        let heading = section.lines().next().unwrap_or_default().trim_matches('`');
+        let Some(command) = heading.strip_prefix("ciliate ") else { continue };
+        let sample = blocks(section, "json").remove(0);
+        let value = serde_json::from_str(&sample).unwrap_or_else(|e| panic!("{heading}: {e}"));
+        samples.insert(command.trim_end_matches(" -o json").to_owned(), value);
+    }
+    samples
+}
+
+/// A value without its content: kinds of scalars, the first entry of lists.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            object.iter().map(|(key, value)| (key.clone(), shape(value))).collect()
+        }
+        Value::Array(items) => items.iter().take(1).map(shape).collect(),
+        Value::String(_) => json!("text"),
+        Value::Number(_) => json!("number"),
+        Value::Bool(_) => json!("truth"),
+        Value::Null => Value::Null,
+    }
+}
+
+fn same<T: serde::Serialize + serde::de::DeserializeOwned>(sample: &Value) {
+    let read: T = serde_json::from_value(sample.clone()).expect("the type reads the sample");
+    assert_eq!(&serde_json::to_value(&read).expect("JSON"), sample);
+}
+
+#[test]
+fn samples_are_read_by_the_types() {
+    let samples = samples();
+    same::<SavedPlan>(&samples["plan"]);
+    same::<SavedPlan>(&samples["apply"]["left"]);
+    same::<Op>(&samples["apply"]["ops"][0]["op"]);
+    same::<Outcome>(&samples["apply"]["ops"][0]["result"]);
+    let mut status = samples["status"].clone();
+    status.as_object_mut().expect("an object").remove("daemon");
+    same::<Status>(&status);
+}
+
+#[test]
+fn outcomes_have_the_described_keys() {
+    let text = || "x".to_string();
+    let failed = Outcome::Failed { error: text() };
+    let refused = Outcome::Refused { expected: text(), found: text() };
+    let skipped = Outcome::Skipped { needs: text() };
+    let values = [failed, refused, skipped].map(|o| serde_json::to_value(o).expect("JSON"));
+    let wanted = [
+        json!({"outcome": "failed", "error": "x"}),
+        json!({"outcome": "refused", "expected": "x", "found": "x"}),
+        json!({"outcome": "skipped", "needs": "x"}),
+    ];
+    assert_eq!(values, wanted);
+}
+
+fn printed(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_ciliate")).args(arguments).output();
+    serde_json::from_slice(&output.expect("run ciliate").stdout).expect("JSON")
+}
+
+#[test]
+fn diagnostics_and_version_have_the_shape_of_the_samples() {
+    let samples = samples();
+    let file = std::env::temp_dir().join(format!("ciliate-json-{}.toml", std::process::id()));
+    let text = "[node]\ncidr = [\"10.244.0.0/24\"]\n[routing]\nmode = \"native\"\n";
+    std::fs::write(&file, text).expect("write");
+    let path = file.display().to_string();
+    let mut found = printed(&["-c", &path, "check", "-o", "json"]);
+    found["diagnostics"][0]["file"] = json!("/etc/ciliate/ciliate.toml");
+    let _ = std::fs::remove_file(&file);
+    assert_eq!(found, samples["check"]);
+    assert_eq!(shape(&printed(&["version", "-o", "json"])), shape(&samples["version"]));
+}
+
+#[test]
+fn samples_have_the_shape_of_real_output() {
+    let two_nodes = crate::text::path("config/examples/two-nodes/node-a.toml");
+    let Some(said) = examples::converge_on_a_machine(&two_nodes) else { return };
+    let samples = samples();
+    let mut outputs = BTreeMap::new();
+    for part in said.split("=== ").skip(1) {
+        let (command, text) = part.split_once('\n').expect("an output");
+        outputs.insert(command, serde_json::from_str::<Value>(text).expect(command));
+    }
+    for command in samples.keys().filter(|c| !["check", "version", "plan"].contains(&c.as_str())) {
+        let mut output = outputs.remove(command.as_str()).expect(command);
+        let mut sample = samples[command].clone();
+        if command == "apply" {
+            // What is in an op depends on its kind.
+            for value in [&mut output, &mut sample] {
+                value["ops"][0]["op"] = json!("op");
+                value["left"]["blocked"] = json!([]);
+            }
+        }
+        assert_eq!(shape(&output), shape(&sample), "{command}");
+    }
+    assert!(outputs.is_empty(), "not documented: {:?}", outputs.keys());
+}
