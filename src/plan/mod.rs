@@ -6,6 +6,7 @@
 //! all.
 
 pub mod check;
+mod names;
 mod saved;
 
 use crate::kinds::{Blocked, Desired, Observed, Op};

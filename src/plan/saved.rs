@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, check};
+use super::{Plan, check, names};
 use crate::kinds::{Blocked, Observed, Op};
 
 /// Version of the JSON that ciliate prints and reads. Raised when something is renamed or removed;
@@ -24,6 +24,8 @@ pub enum SavedPlanError {
     Syntax(#[from] serde_json::Error),
     #[error("the plan has format {found}, this ciliate reads {FORMAT_VERSION}; make the plan again")]
     Version { found: u32 },
+    #[error("the plan was not made by ciliate, or was edited")]
+    Strange(#[source] check::Broken),
     #[error("the kernel changed after the plan was made; make the plan again")]
     Moved(#[source] check::Broken),
 }
@@ -59,6 +61,7 @@ impl SavedPlan {
     /// # Errors
     /// [`SavedPlanError::Moved`], with the first object that differs.
     pub fn into_plan(self, observed: &Observed) -> Result<Plan, SavedPlanError> {
+        names::check(&self.ops).map_err(SavedPlanError::Strange)?;
         check::still_fits(&self.ops, observed).map_err(SavedPlanError::Moved)?;
         check::check(&self.ops, observed).map_err(SavedPlanError::Moved)?;
         Ok(Plan { ops: self.ops, blocked: self.blocked })
