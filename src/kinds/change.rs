@@ -129,24 +129,25 @@ fn join(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The ops that bring objects into being or into shape, and the keys that something foreign holds.
-pub fn additions<K: Kind>(
-    wanted: &WantedMap<K>,
-    seen: &SeenMap<K>,
-) -> (Vec<Change<K>>, Vec<(K::Key, Origin)>) {
-    let (mut changes, mut conflicts) = (Vec::new(), Vec::new());
+/// The wanted objects whose place is held by something foreign that doesn't serve.
+pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::Key, Origin)> {
+    seen.iter()
+        .filter(|(_, seen)| !K::owned(seen))
+        .filter_map(|(key, seen)| Some((key, wanted.get(key)?, seen)))
+        .filter(|(key, want, seen)| !K::foreign_serves(key, &want.spec, seen))
+        .map(|(key, want, _)| (key.clone(), want.origin.clone()))
+        .collect()
+}
+
+/// The ops that bring objects into being or into shape. Foreign objects are passed over.
+pub fn additions<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<Change<K>> {
+    let mut changes = Vec::new();
     let mut found = seen.iter().peekable();
     for (key, want) in wanted {
         while found.next_if(|(k, _)| *k < key).is_some() {}
         let action = match found.next_if(|(k, _)| *k == key) {
             None => Action::Create { to: want.spec.clone() },
-            Some((_, seen)) if !K::owned(seen) => {
-                if K::foreign_serves(key, &want.spec, seen) {
-                    continue;
-                }
-                conflicts.push((key.clone(), want.origin.clone()));
-                continue;
-            }
+            Some((_, seen)) if !K::owned(seen) => continue,
             Some((_, seen)) if K::is_as_asked(key, &want.spec, seen) => continue,
             Some((_, seen)) => {
                 let fields = K::fields(key, &want.spec, seen);
@@ -160,7 +161,7 @@ pub fn additions<K: Kind>(
         };
         changes.push(Change { key: key.clone(), action, origin: want.origin.clone() });
     }
-    (changes, conflicts)
+    changes
 }
 
 /// The ops that remove objects of ours that nobody asks for any more, last made first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::change::{additions, removals};
+use super::change::{additions, conflicts, removals};
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
@@ -164,6 +164,16 @@ macro_rules! closed_types {
                 }
             }
 
+            /// The objects without which the op makes no sense.
+            pub fn stands_on(&self) -> Vec<ObjectKey> {
+                match self {
+                    $(Op::$kind(change) => match change.spec() {
+                        Some(spec) => $kind::stands_on(&change.key, spec),
+                        None => Vec::new(),
+                    },)*
+                }
+            }
+
             /// Makes `observed` what the kernel will be after the op.
             pub fn predict(&self, observed: &mut Observed) {
                 match self { $(Op::$kind(change) => change.predict(|o| &mut o.$field, observed),)* }
@@ -214,32 +224,27 @@ macro_rules! closed_types {
             // Keys that something foreign holds, and what can't be had without them: an address is
             // not put on a device of ours that somebody else's has the name of.
             let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
-            $(for pass in 0..PASSES_MAX {
-                let (mut changes, conflicts) =
-                    additions::<$kind>(&desired.$field, &observed.$field);
-                for (key, origin) in conflicts.into_iter().filter(|_| pass == 0) {
-                    let key = ObjectKey::$kind(key);
-                    let object = key.to_string();
-                    blocked.push(Blocked { origin, reason: BlockedReason::Foreign { object } });
-                    unavailable.insert(key);
+            $(for (key, origin) in conflicts::<$kind>(&desired.$field, &observed.$field) {
+                let key = ObjectKey::$kind(key);
+                let reason = BlockedReason::Foreign { object: key.to_string() };
+                blocked.push(Blocked { origin, reason });
+                unavailable.insert(key);
+            })*
+            $(for _ in 0..PASSES_MAX {
+                let before = ops.len();
+                for change in additions::<$kind>(&desired.$field, &observed.$field) {
+                    let op = Op::$kind(change);
+                    let lacks = |object: &ObjectKey| unavailable.contains(object);
+                    if !unavailable.is_empty() && op.stands_on().iter().any(lacks) {
+                        unavailable.insert(op.object());
+                    } else if op.expected_in(observed) {
+                        op.predict(observed);
+                        ops.push(op);
+                    }
+                    // Else an op of this pass changed the object along; the next pass looks at it.
                 }
-                if !unavailable.is_empty() {
-                    changes.retain(|change| {
-                        let needs = change.spec().map(|spec| $kind::needs(&change.key, spec));
-                        let lacks = |need: &ObjectKey| unavailable.contains(need);
-                        let possible = !needs.unwrap_or_default().iter().any(lacks);
-                        if !possible {
-                            unavailable.insert(ObjectKey::$kind(change.key.clone()));
-                        }
-                        possible
-                    });
-                }
-                if changes.is_empty() {
+                if ops.len() == before {
                     break;
-                }
-                for change in changes {
-                    change.predict(|o| &mut o.$field, observed);
-                    ops.push(Op::$kind(change));
                 }
             })*
             let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
