@@ -4,7 +4,6 @@
 //! it is not applied.
 
 use crate::kinds::{ObjectKey, Observed, Op, Phase};
-use crate::net::IfName;
 
 
 /// A promise that a plan breaks.
@@ -35,9 +34,6 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
         ..Observed::default()
     };
     for op in ops {
-        if is_strange(op) {
-            return Err(Broken::Strange(op.object().to_string()));
-        }
         if let Some(object) = std::iter::once(op.object())
             .chain(op.stands_on().into_iter().filter(|on| matches!(on, ObjectKey::Link(_))))
             .find(|object| is_foreign(object, &state))
@@ -64,35 +60,6 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
-        _ => false,
-    }
-}
-
-/// Whether the op would make something under a name, or write to a place, that no configuration leads
-/// to. A plan from a file may have been edited.
-fn is_strange(op: &Op) -> bool {
-    let leads_astray = |text: &str| {
-        text.split('/').any(|part| part.is_empty() || part == "." || part == "..")
-    };
-    let is_file_name = |text: &str| !text.contains('/') && !leads_astray(text);
-    match op {
-        Op::Link(change) => {
-            let made = |ifname: &IfName| {
-                ifname.as_str() == "cilium_host" || ifname.as_str().starts_with("lxc")
-            };
-            change.spec().is_some() && !made(&change.key)
-        }
-        Op::Sysctl(change) => {
-            let path = &change.key.path;
-            leads_astray(path) || !path.starts_with("net/ipv4/") && !path.starts_with("net/ipv6/")
-        }
-        Op::BpfProgram(change) => {
-            !is_file_name(&change.key.name) || !is_file_name(&change.key.digest)
-        }
-        Op::BpfLink(change) => {
-            let digest = change.spec().is_none_or(|spec| is_file_name(&spec.program.digest));
-            !is_file_name(&change.key.program) || !digest
-        }
         _ => false,
     }
 }
