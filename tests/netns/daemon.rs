@@ -5,8 +5,12 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ciliate::bpf_abi::{
+    CILIATE_DEVICE, CILIATE_NODE, CILIUM_LXC, DeviceValue, EndpointValue, NodeValue,
+};
 use ciliate::daemon::control::{self, Status};
 use ciliate::kinds::Observed;
+use ciliate::net::IfName;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::node::{Node, differences};
@@ -55,22 +59,23 @@ impl<'n> Daemon<'n> {
         last.expect("it answered")
     }
 
-    /// Waits until it is converged and the kernel is as it was.
+    /// Waits until it is converged and the kernel is as it was. Returns what is there.
     #[track_caller]
-    pub fn wait_repaired(&self, golden: &Observed, what: &str) {
+    pub fn wait_repaired(&self, golden: &Observed, what: &str) -> Observed {
         let mut last = Err("no look yet".to_string());
         let done = wait_until(PATIENCE, || {
             last = self.node.try_view();
             let same = |view: &ciliate::engine::View| {
-                differences(golden, &view.observed, ("", "")).is_empty()
+                let anew = what.contains("name stray");
+                let golden = without_ifindexes(golden, anew);
+                let now = without_ifindexes(&view.observed, anew);
+                view.plan.is_converged() && differences(&golden, &now, ("", "")).is_empty()
             };
             last.as_ref().is_ok_and(same) && self.status().is_some_and(|status| status.converged)
         });
-        if done {
-            return;
-        }
         let status = self.status();
         match last {
+            Ok(view) if done => view.observed,
             Ok(view) => panic!(
                 "not repaired: {what}\n{}\n{status:#?}",
                 differences(golden, &view.observed, ("before", "now")).join("\n")
@@ -109,6 +114,44 @@ impl Drop for Daemon<'_> {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What refers to an ifindex, without it: devices that are made anew may get another one. That everything
+/// refers to the right one is what a plan without ops says. An endpoint's device keeps its own, unless
+/// `endpoints_too`: somebody holds it.
+fn without_ifindexes(observed: &Observed, endpoints_too: bool) -> Observed {
+    let mut observed = observed.clone();
+    let concerned = |name: &IfName| endpoints_too || name.as_str().starts_with("cilium_");
+    for (_, link) in observed.links.iter_mut().filter(|(name, _)| concerned(name)) {
+        link.ifindex = 0;
+        link.peer.iter_mut().for_each(|peer| peer.ifindex = None);
+    }
+    for (_, link) in observed.bpf_links.iter_mut().filter(|(key, _)| concerned(&key.ifname)) {
+        link.ifindex = link.ifindex.min(1);
+    }
+    let entries = std::mem::take(&mut observed.bpf_map_entries);
+    for (mut key, mut entry) in entries {
+        match key.map.def().name {
+            CILIATE_NODE => {
+                let node =
+                    NodeValue::from_bytes(entry.value.as_slice().try_into().expect("a node"));
+                let node = NodeValue { host_ifindex: 0, net_ifindex: 0, ..node };
+                entry.value = node.to_bytes().to_vec();
+            }
+            CILIUM_LXC if endpoints_too => {
+                let bytes = entry.value.as_slice().try_into().expect("an endpoint");
+                let endpoint = EndpointValue { ifindex: 0, ..EndpointValue::from_bytes(bytes) };
+                entry.value = endpoint.to_bytes().to_vec();
+            }
+            CILIATE_DEVICE if endpoints_too => {
+                let bytes = entry.value.as_slice().try_into().expect("a device");
+                key.key = DeviceValue::from_bytes(bytes).mac.to_vec();
+            }
+            _ => {}
+        }
+        observed.bpf_map_entries.insert(key, entry);
+    }
+    observed
 }
 
 /// Asks until the answer is yes.

@@ -149,6 +149,12 @@ impl Lab {
         }
     }
 
+    /// The same with the namespace of an endpoint.
+    pub fn baseline_with(&self, endpoint: &Space) {
+        self.baseline();
+        self.spaces.borrow_mut().insert(endpoint.clone(), Some(Snapshot::of(endpoint)));
+    }
+
     /// The same for node a in the middle of a test, which then applies again.
     pub fn baseline_of_a(&self) {
         self.note_bpf();

@@ -1,0 +1,98 @@
+//! Repair: every object that a node has is damaged, one after the other, while the daemon runs. Each
+//! comes back as it was, and objects of others that lie beside keep every byte.
+
+use ciliate::kinds::Observed;
+
+use crate::daemon::Daemon;
+use crate::foreign::Foreign;
+use crate::lab::{DUAL, Lab};
+use crate::node::{Node, Text, peer};
+use crate::sabotage::{self, Sabotage};
+use crate::space::Space;
+use crate::traffic::exchange;
+
+/// How a test lists what to damage.
+type List = fn(&Node, &Observed) -> Vec<Sabotage>;
+
+#[test]
+fn links_come_back() {
+    repair(sabotage::links, "", 54);
+}
+
+#[test]
+fn addresses_and_routes_come_back() {
+    repair(sabotage::addresses_and_routes, "", 40);
+}
+
+#[test]
+fn settings_come_back() {
+    repair(sabotage::settings, "", 15);
+}
+
+#[test]
+fn nftables_comes_back() {
+    repair(sabotage::nftables, "", 12);
+}
+
+#[test]
+fn map_entries_come_back() {
+    repair(sabotage::map_entries, "", 40);
+}
+
+#[test]
+fn bpf_objects_come_back() {
+    repair(sabotage::bpf_objects, "", 25);
+}
+
+#[test]
+fn filters_come_back() {
+    repair(sabotage::filters, "[datapath]\nattach-mode = \"clsact\"\n", 10);
+}
+
+/// Values that ciliate sets anyway: then even the records of them can be lost without a trace.
+const SETTLED: &str = "
+for f in ipv4 ipv6; do echo 1 >/proc/sys/net/$f/conf/all/forwarding; done
+echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
+echo 2 >/proc/sys/net/ipv6/conf/eth0/accept_ra
+";
+
+fn repair(list: List, section: &str, at_least: usize) {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, client2) = (lab.space("client"), lab.space("client2"));
+    lab.a.space.sh(SETTLED);
+    let foreign = Foreign::plant(&lab, &client2);
+    lab.baseline_with(&client2);
+    lab.a.write(&configuration(&lab, &client, &client2, section));
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to converge", |status| status.converged);
+    lab.note_bpf();
+    let mut golden = lab.a.view().observed;
+    let before = foreign.dump();
+    let all = list(&lab.a, &golden);
+    assert!(all.len() >= at_least, "only {} objects to damage", all.len());
+    for sabotage in &all {
+        sabotage.act();
+        golden = daemon.wait_repaired(&golden, &sabotage.what);
+        foreign.assert_same(&before, &sabotage.what);
+    }
+    lab.note_bpf();
+    exchange(&client, &client2, "10.244.0.50");
+    exchange(&client, &client2, "fd00:10:244::50");
+    daemon.stop();
+}
+
+/// One of each kind of object: rules by a table of our own, neighbours by a peer's Ethernet address.
+fn configuration(lab: &Lab, client: &Space, client2: &Space, section: &str) -> Text {
+    let mut text = Text::node_a(lab)
+        .endpoint("client", client, &["10.244.0.49", "fd00:10:244::49"])
+        .endpoint("client2", client2, &["10.244.0.50", "fd00:10:244::50"]);
+    text.routing += "table = 300\nrule-priority = 7000\n";
+    text.other += section;
+    text.peers += &peer(
+        "node-c",
+        &["172.18.0.9", "fc00:18::9"],
+        &["10.244.9.0/24", "fd00:10:244:9::/80"],
+        "mac = \"02:00:00:00:00:09\"",
+    );
+    text
+}

@@ -1,0 +1,266 @@
+//! Ways to damage every object that a node has, listed from what is observed.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ciliate::kernel::{bpf, pins};
+use ciliate::kinds::bpf_map::{Layout, MapName};
+use ciliate::kinds::{
+    Observed, address, bpf_link, bpf_map_entry, link, neighbour, route, rule, sysctl,
+};
+use ciliate::net::Netns;
+
+use crate::node::Node;
+use crate::space::{Space, sh};
+
+/// One way of damaging one object.
+pub struct Sabotage {
+    pub what: String,
+    act: Box<dyn Fn()>,
+}
+
+impl Sabotage {
+    /// Does it.
+    pub fn act(&self) {
+        (self.act)();
+    }
+
+    fn new(what: String, act: impl Fn() + 'static) -> Self {
+        Self { what, act: Box::new(act) }
+    }
+
+    /// A shell script in a namespace.
+    fn script(space: &Space, script: String) -> Self {
+        let space = space.clone();
+        Self::new(script.clone(), move || drop(space.sh(&script)))
+    }
+}
+
+/// The namespace an object is in.
+fn space(node: &Node, netns: &Netns) -> Space {
+    match netns.path().and_then(|path| path.strip_prefix("/run/netns/")) {
+        Some(name) => Space { name: name.to_string() },
+        None => node.space.clone(),
+    }
+}
+
+/// Both ends of every link.
+pub fn links(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for (ifname, seen) in &observed.links {
+        all.extend(link_end(&node.space, ifname.as_str(), &seen.end));
+        if let Some(link::Peer { netns, ifname, end, .. }) = &seen.peer {
+            all.extend(link_end(&space(node, netns), ifname.as_str(), end));
+        }
+    }
+    all
+}
+
+fn link_end(space: &Space, name: &str, end: &link::End) -> Vec<Sabotage> {
+    let arp = if end.arp { "off" } else { "on" };
+    let lines = [
+        format!("ip link del {name}"),
+        format!("ip link set {name} down"),
+        format!("ip link set {name} mtu 1400"),
+        format!("ip link set {name} address 02:00:00:00:00:99"),
+        format!("ip link set {name} arp {arp}"),
+        format!("ip link set {name} alias ciliate-not"),
+        format!("ip link set {name} alias ''"),
+        format!("ip link set {name} group 0"),
+        format!("ip link set {name} down; ip link set {name} name stray; ip link set stray up"),
+    ];
+    lines.into_iter().map(|line| Sabotage::script(space, line)).collect()
+}
+
+/// Addresses, routes, rules, neighbours.
+pub fn addresses_and_routes(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for address::Key { netns, ifname, address } in observed.addresses.keys() {
+        let line = format!("ip addr del {address} dev {ifname}");
+        all.push(Sabotage::script(&space(node, netns), line));
+    }
+    for (key, seen) in &observed.routes {
+        all.extend(route(&space(node, &key.netns), key, seen));
+    }
+    for rule::Key { ipv6, priority, table, .. } in observed.rules.keys() {
+        let family = if *ipv6 { "-6" } else { "-4" };
+        let line = format!("ip {family} rule del priority {priority} lookup {table}");
+        all.push(Sabotage::script(&node.space, line));
+    }
+    for neighbour::Key { ifname, address } in observed.neighbours.keys() {
+        let entry = format!("{address} dev {ifname}");
+        for line in [
+            format!("ip neigh del {entry}"),
+            format!("ip neigh replace {entry} lladdr 02:00:00:00:00:99 nud permanent"),
+            format!("ip neigh replace {entry} nud stale"),
+        ] {
+            all.push(Sabotage::script(&node.space, line));
+        }
+    }
+    all
+}
+
+fn route(space: &Space, key: &route::Key, seen: &route::Seen) -> Vec<Sabotage> {
+    let family = if key.dst.addr().is_ipv6() { "-6" } else { "-4" };
+    let (dst, table) = (key.dst, key.table);
+    let metric = if key.metric == 0 { String::new() } else { format!(" metric {}", key.metric) };
+    let via = seen.via.map_or(String::new(), |via| format!(" via {via}"));
+    let scope = if seen.scope == route::Scope::Link { " scope link" } else { "" };
+    let dev = seen.dev;
+    let place = format!("{dst} table {table}{metric} proto 203");
+    [
+        format!("ip {family} route del {place}"),
+        format!("ip {family} route replace {place}{via} dev {dev}{scope} mtu 1333"),
+    ]
+    .into_iter()
+    .map(|line| Sabotage::script(space, line))
+    .collect()
+}
+
+/// Every setting gets another value.
+pub fn settings(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for (sysctl::Key { netns, path }, seen) in &observed.sysctls {
+        let other = if &*seen.value == "1" { "0" } else { "1" };
+        let line = format!("echo {other} >/proc/sys/{path}");
+        all.push(Sabotage::script(&space(node, netns), line));
+    }
+    all
+}
+
+/// The nftables table and everything in it.
+pub fn nftables(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut lines = vec!["nft delete table inet ciliate".to_string()];
+    for table in observed.nftables.values() {
+        for chain in table.chains.keys() {
+            lines.push(format!("nft flush chain inet ciliate {chain}"));
+            lines.push(format!("nft add rule inet ciliate {chain} counter accept"));
+            lines.push(format!("nft insert rule inet ciliate {chain} ip daddr 10.1.1.1 drop"));
+            lines.push(format!(
+                "for h in $(nft -a list chain inet ciliate {chain} | \
+                 sed -n 's/.*masquerade.*handle //p'); \
+                 do nft delete rule inet ciliate {chain} handle $h; break; done"
+            ));
+        }
+        for (set, elements) in &table.sets {
+            let v6 = elements.iter().next().is_some_and(|element| element.addr().is_ipv6());
+            let more = if v6 { "2001:db8:77::/64" } else { "100.64.7.0/24" };
+            lines.push(format!("nft add element inet ciliate {set} {{ {more} }}"));
+            for element in elements {
+                lines.push(format!("nft delete element inet ciliate {set} {{ {element} }}"));
+            }
+        }
+    }
+    lines.push("nft add chain inet ciliate stranger".into());
+    lines.push("nft 'add set inet ciliate stranger { type ipv4_addr; }'".into());
+    lines.into_iter().map(|line| Sabotage::script(&node.space, line)).collect()
+}
+
+/// Every entry of the maps: taken away, and given another value. The records of what was before can't
+/// be given another value: nothing else knows what they held.
+pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for (key, seen) in &observed.bpf_map_entries {
+        let pin = pins::map(&node.bpf, key.map.def().name);
+        let shape = Layout::of(key.map).into();
+        if key.map.def().kind != ciliate::bpf_abi::MapKind::Array && !is_side_effect(key, observed)
+        {
+            let (pin, key) = (pin.clone(), key.clone());
+            all.push(Sabotage::new(format!("delete {key}"), move || {
+                let map = bpf::obj_get(&pin).expect("open the map");
+                bpf::map_delete(map, shape, &[&key.key]).expect("delete the entry");
+            }));
+        }
+        if key.map == MapName::BEFORE {
+            continue;
+        }
+        let bpf_map_entry::Seen { mut value } = seen.clone();
+        let place = altered_byte(key.map, value.len());
+        value[place] ^= 0xff;
+        let key = key.clone();
+        all.push(Sabotage::new(format!("alter byte {place} of {key}"), move || {
+            let map = bpf::obj_get(&pin).expect("open the map");
+            bpf::map_update(map, shape, &[(&key.key, &value)]).expect("alter the entry");
+        }));
+    }
+    all
+}
+
+/// Whether an entry is the record of a setting that only the kernel changes, along with another one. Once
+/// lost, what it held can't be told any more.
+fn is_side_effect(key: &bpf_map_entry::Key, observed: &Observed) -> bool {
+    let text = bpf_map_entry::c_text(&key.key);
+    let path = text.strip_prefix("sysctl:").map(str::to_string);
+    key.map == MapName::BEFORE
+        && path.is_none_or(|path| !observed.sysctls.contains_key(&sysctl::Key::host(path)))
+}
+
+/// A byte whose right value follows from the configuration. In `ciliate_device` ids and addresses are
+/// what the kernel remembers for us.
+fn altered_byte(map: MapName, length: usize) -> usize {
+    use ciliate::bpf_abi::{DeviceValue, Record};
+    let fields = DeviceValue::FIELDS;
+    let identity = fields.iter().find(|field| field.name == "identity").expect("a field").offset;
+    if map.def().name == "ciliate_device" { identity } else { 4.min(length - 1) }
+}
+
+/// Pins, and attachments behind them.
+pub fn bpf_objects(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    let remove = |pin: PathBuf| {
+        Sabotage::new(format!("rm {}", pin.display()), move || {
+            fs::remove_file(&pin).expect("remove the pin");
+        })
+    };
+    for map in observed.bpf_maps.keys() {
+        all.push(remove(pins::map(&node.bpf, map.def().name)));
+    }
+    for program in observed.bpf_programs.keys() {
+        all.push(remove(pins::program(&node.bpf, &program.digest, &program.name)));
+    }
+    for (bpf_link::Key { ifname, program, .. }, seen) in &observed.bpf_links {
+        if seen.mode != bpf_link::Mode::Tcx {
+            continue;
+        }
+        let pin = pins::link(&node.bpf, ifname.as_str(), program);
+        all.push(remove(pin.clone()));
+        let line = format!("bpftool link detach pinned {}", pin.display());
+        all.push(Sabotage::new(line.clone(), move || drop(sh(&line))));
+        // Another program of ours in its place.
+        let other = observed.bpf_programs.keys().find(|key| key.name != *program);
+        let other = other.map(|key| pins::program(&node.bpf, &key.digest, &key.name));
+        let other = other.expect("another program");
+        let what = format!("link {ifname} {program} runs {}", other.display());
+        all.push(Sabotage::new(what, move || {
+            let (link, program) = (bpf::obj_get(&pin), bpf::obj_get(&other));
+            bpf::link_update(link.expect("the link"), program.expect("the program"))
+                .expect("swap the program");
+        }));
+    }
+    all.push({
+        let folder = node.bpf.join("links");
+        Sabotage::new(format!("rm -r {}", folder.display()), move || {
+            fs::remove_dir_all(&folder).expect("remove the links");
+        })
+    });
+    all
+}
+
+/// Filters, where programs are attached by clsact.
+pub fn filters(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for (bpf_link::Key { ifname, hook, .. }, _) in &observed.bpf_links {
+        let hook = match hook {
+            bpf_link::Hook::Ingress => "ingress",
+            bpf_link::Hook::Egress => "egress",
+        };
+        let line = format!("tc filter del dev {ifname} {hook} pref 1");
+        all.push(Sabotage::script(&node.space, line));
+        // On the underlay device others have filters too.
+        if ifname.as_str() != "eth0" {
+            let line = format!("tc qdisc del dev {ifname} clsact");
+            all.push(Sabotage::script(&node.space, line));
+        }
+    }
+    all
+}
