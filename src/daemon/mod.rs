@@ -76,6 +76,8 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let runtime = daemon.loaded.intent.paths.runtime.clone();
     let control = control::serve(&runtime, status, sender)?;
     daemon.round();
+    // The first round may have made folders that are worth watching.
+    watchers.follow(search, &daemon.loaded.intent);
     daemon.systemd.ready();
     daemon.publish();
     let result = daemon.serve(&wakes, &mut watchers);
@@ -120,7 +122,9 @@ impl Daemon<'_> {
                 watchers.follow(self.search, &self.loaded.intent);
             }
             let begin = Instant::now();
-            self.round();
+            if self.round() {
+                watchers.follow(self.search, &self.loaded.intent);
+            }
             last_look = Instant::now();
             self.publish();
             if let Some(reply) = wanted.reload.flatten() {
@@ -182,8 +186,8 @@ impl Daemon<'_> {
         result
     }
 
-    /// Looks, plans, applies, looks again.
-    fn round(&mut self) {
+    /// Looks, plans, applies, looks again. Says whether anything was changed.
+    fn round(&mut self) -> bool {
         let begin = Instant::now();
         let result = self.try_round();
         let (settled, problems) = match &result {
@@ -210,6 +214,7 @@ impl Daemon<'_> {
             status.describe(&converged.last);
             status.repaired += converged.rounds.iter().map(|(_, r)| r.done() as u64).sum::<u64>();
         }
+        progressed
     }
 
     fn try_round(&mut self) -> Result<Converged, EngineError> {

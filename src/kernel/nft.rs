@@ -64,7 +64,10 @@ fn failure(error: &NftablesError) -> KernelError {
         NftablesError::NftExecution { inner, .. } if inner.kind() == io::ErrorKind::NotFound => {
             KernelError::NftMissing
         }
-        NftablesError::NftFailed { stderr, .. } => KernelError::Nft(stderr.trim().to_string()),
+        // Several lines, some of them empty or of carets.
+        NftablesError::NftFailed { stderr, .. } => {
+            KernelError::Nft(stderr.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
         other => KernelError::Nft(other.to_string()),
     }
 }
