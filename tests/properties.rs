@@ -1,0 +1,15 @@
+//! The laws of planning and lowering, tried on made-up worlds. No kernel, no root.
+//!
+//! `predict` stands for the kernel here. That it tells the truth about the kernel is what the netns
+//! tier shows; what is shown here is that the planner is right if it does.
+
+#[path = "properties/kind_laws.rs"]
+mod kind_laws;
+#[path = "properties/lowering.rs"]
+mod lowering;
+#[path = "properties/nodes.rs"]
+mod nodes;
+#[path = "properties/planning.rs"]
+mod planning;
+#[path = "properties/worlds.rs"]
+mod worlds;

@@ -1,0 +1,361 @@
+//! Strategies for desired and observed objects of every kind.
+//!
+//! Names, numbers and values come from small pools, so that objects collide. A *wild* world is any
+//! combination whatsoever. A *closed* world is one that `lower` and `observe` could have returned:
+//! what is desired stands on desired links, maps and programs or on devices that aren't ours, and a
+//! link that isn't desired shows no peer. Objects that are altered, lost, foreign, left over, attached
+//! to a device that is gone, or that run an unknown program are in both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ciliate::kinds::bpf_link::{Hook, Mode};
+use ciliate::kinds::bpf_map::{Layout, MapName};
+use ciliate::kinds::route::Scope;
+use ciliate::kinds::*;
+use ciliate::net::{IfName, Mac, Netns};
+use ipnet::IpNet;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+/// What is desired and what is there.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub desired: Desired,
+    pub observed: Observed,
+}
+
+/// Devices that are not ours.
+const FOREIGN: &[&str] = &["eth0", "eth1"];
+/// Links that may be ours: name, namespace and name of the other end.
+const LINKS: &[(&str, &str, &str)] = &[
+    ("cilium_host", "", "cilium_net"),
+    ("lxc1", "/run/netns/one", "eth0"),
+    ("lxc2", "/run/netns/two", "eth0"),
+    ("lxc3", "/run/netns/two", "eth1"),
+];
+const OBJECTS_MAX: usize = 5;
+
+pub fn name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn netns(path: &str) -> Netns {
+    if path.is_empty() { Netns::HOST } else { Netns::at(path) }
+}
+
+/// Every end of every link: namespace, device, and the link object it belongs to.
+fn ends() -> Vec<(Netns, IfName, Option<IfName>)> {
+    let mut ends: Vec<_> = FOREIGN.iter().map(|dev| (Netns::HOST, name(dev), None)).collect();
+    for (link, path, other) in LINKS {
+        ends.push((Netns::HOST, name(link), Some(name(link))));
+        ends.push((netns(path), name(other), Some(name(link))));
+    }
+    ends
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    let pool = ["10.0.0.1", "10.0.0.2", "10.0.1.9", "fd00::1", "fd00::2"];
+    select(pool.map(|ip| ip.parse().unwrap()).to_vec())
+}
+
+fn mac() -> impl Strategy<Value = Mac> {
+    (1..4u8).prop_map(|last| Mac([2, 0, 0, 0, 0, last]))
+}
+
+fn ifindex() -> impl Strategy<Value = u32> {
+    10..14u32
+}
+
+fn link_name() -> impl Strategy<Value = IfName> {
+    select(LINKS.iter().map(|(link, ..)| name(link)).collect::<Vec<_>>())
+}
+
+fn end() -> impl Strategy<Value = link::End> {
+    let text = select(vec!["", "ciliate router", "ciliate endpoint a", "some \"text\"\n"]);
+    (mac(), select(vec![1280, 1500u32]), any::<bool>(), any::<bool>(), text, any::<bool>())
+        .prop_map(|(mac, mtu_bytes, up, arp, alias, grouped)| link::End {
+            mac,
+            mtu_bytes,
+            up,
+            arp,
+            alias: alias.into(),
+            grouped,
+        })
+}
+
+fn peer(link: IfName) -> impl Strategy<Value = link::Peer> {
+    let (_, path, other) = LINKS.iter().find(|(known, ..)| name(known) == link).unwrap();
+    let ifname = prop_oneof![4 => Just(name(other)), 1 => Just(name("renamed"))];
+    (Just(netns(path)), ifname, option::of(ifindex()), end())
+        .prop_map(|(netns, ifname, ifindex, end)| link::Peer { netns, ifname, ifindex, end })
+}
+
+pub fn links() -> impl Strategy<Value = (IfName, link::Spec, link::Seen)> {
+    link_name().prop_flat_map(|key| {
+        let kind = prop_oneof![3 => Just("veth"), 1 => Just("dummy")];
+        let spec = (ifindex(), end(), option::of(peer(key)));
+        let seen = (any::<bool>(), kind, ifindex(), end(), option::of(peer(key)));
+        (spec, seen).prop_map(move |((ifindex, end, peer), seen)| {
+            let spec = link::Spec { ifindex, end, peer };
+            let (owned, kind, ifindex, end, peer) = seen;
+            (key, spec, link::Seen { owned, kind: kind.into(), ifindex, end, peer })
+        })
+    })
+}
+
+pub fn addresses() -> impl Strategy<Value = (address::Key, address::Spec, address::Seen)> {
+    (select(ends()), address(), link_name(), any::<bool>()).prop_map(|(end, ip, other, owned)| {
+        let (netns, ifname, link) = end;
+        let key = address::Key { netns, ifname, address: IpNet::from(ip) };
+        (key, address::Spec { link: link.unwrap_or(other) }, address::Seen { owned })
+    })
+}
+
+fn path_of_route(dev: IfName) -> impl Strategy<Value = route::Seen> {
+    let scope = select(vec![Scope::Universe, Scope::Link, Scope::Other(200)]);
+    (option::of(address()), option::of(address()), scope, option::of(Just(1400))).prop_map(
+        move |(via, src, scope, mtu_bytes)| route::Seen { via, dev, src, scope, mtu_bytes },
+    )
+}
+
+pub fn routes() -> impl Strategy<Value = (route::Key, route::Spec, route::Seen)> {
+    let dst = ["0.0.0.0/0", "10.0.0.0/24", "10.0.0.1/32", "::/0", "fd00::/80", "fd00::1/128"];
+    let dst = select(dst.map(|net| net.parse::<IpNet>().unwrap()).to_vec());
+    let place = (select(ends()), select(vec![254, 2005u32]), dst);
+    let place = place.prop_flat_map(|(end, table, dst)| {
+        let dev = end.1;
+        (Just((end, table, dst)), path_of_route(dev), path_of_route(dev))
+    });
+    place.prop_map(|(((netns, _, link), table, dst), route, seen)| {
+        (route::Key::in_table(netns, table, dst), route::Spec { route, link }, seen)
+    })
+}
+
+pub fn rules() -> impl Strategy<Value = (rule::Key, rule::Spec, rule::Seen)> {
+    let mark = select(vec![None, Some((0xf00, 0xfff))]);
+    (any::<bool>(), 110..112u32, mark, 2004..2006u32).prop_map(|(ipv6, priority, fwmark, table)| {
+        (rule::Key { ipv6, priority, fwmark, table }, rule::Spec, rule::Seen)
+    })
+}
+
+pub fn neighbours() -> impl Strategy<Value = (neighbour::Key, neighbour::Spec, neighbour::Seen)> {
+    let dev = prop_oneof![3 => select(FOREIGN).prop_map(name), 1 => link_name()];
+    (dev, address(), mac(), any::<bool>(), option::of(mac()), any::<bool>()).prop_map(
+        |(ifname, address, mac, owned, seen, permanent)| {
+            let key = neighbour::Key { ifname, address };
+            (key, neighbour::Spec { mac }, neighbour::Seen { owned, mac: seen, permanent })
+        },
+    )
+}
+
+pub fn sysctls() -> impl Strategy<Value = (sysctl::Key, sysctl::Spec, sysctl::Seen)> {
+    let dev = select(vec!["all", "default", "eth0", "cilium_host", "lxc1"]);
+    let what = select(vec!["forwarding", "rp_filter", "accept_redirects", "accept_ra"]);
+    let place = prop_oneof![4 => Just(""), 1 => Just("/run/netns/one")];
+    let value = || select(vec!["0", "1", "2"]);
+    (place, select(vec!["ipv4", "ipv6"]), dev, what, value(), value()).prop_map(
+        |(path, family, dev, what, value, seen)| {
+            let file: Arc<str> = format!("net/{family}/conf/{dev}/{what}").into();
+            let ours = LINKS.iter().any(|(link, ..)| *link == dev);
+            let needs = if ours { vec![ObjectKey::Link(name(dev))] } else { Vec::new() };
+            let key = sysctl::Key { netns: netns(path), path: file };
+            let spec = sysctl::Spec { value: value.into(), needs };
+            (key, spec, sysctl::Seen { value: seen.into() })
+        },
+    )
+}
+
+fn map_name() -> impl Strategy<Value = MapName> {
+    select(MapName::all().collect::<Vec<_>>())
+}
+
+fn map_names() -> impl Strategy<Value = BTreeSet<MapName>> {
+    let all: Vec<_> = MapName::all().collect();
+    let count = all.len();
+    subsequence(all, 0..=count).prop_map(|maps| maps.into_iter().collect())
+}
+
+pub fn bpf_maps() -> impl Strategy<Value = (MapName, Layout, Layout)> {
+    (map_name(), any::<bool>()).prop_map(|(map, altered)| {
+        let spec = Layout::of(map);
+        let value_size = spec.value_size + if altered { 8 } else { 0 };
+        (map, spec, Layout { value_size, ..spec })
+    })
+}
+
+pub fn bpf_map_entries()
+-> impl Strategy<Value = (bpf_map_entry::Key, bpf_map_entry::Spec, bpf_map_entry::Seen)> {
+    let value = || prop_oneof![0..3u8, Just(255)];
+    (map_name(), 1..4u8, value(), value(), option::of(link_name()), any::<bool>()).prop_map(
+        |(map, key, want, seen, link, odd)| {
+            let def = map.def();
+            // Bytes of a size that no record has are listed as well, as hexadecimal digits.
+            let bytes = |byte, size| vec![byte; if odd { 3 } else { size as usize }];
+            let key = bpf_map_entry::Key { map, key: bytes(key, def.key_size) };
+            let spec = bpf_map_entry::Spec { value: bytes(want, def.value_size), link };
+            (key, spec, bpf_map_entry::Seen { value: bytes(seen, def.value_size) })
+        },
+    )
+}
+
+fn program() -> impl Strategy<Value = bpf_program::Key> {
+    let name = select(vec!["cil_from_container", "cil_from_host"]);
+    (name, select(vec!["0123456789abcdef", "fedcba9876543210"]))
+        .prop_map(|(name, digest)| bpf_program::Key { name: name.into(), digest: digest.into() })
+}
+
+pub fn bpf_programs()
+-> impl Strategy<Value = (bpf_program::Key, bpf_program::Spec, bpf_program::Seen)> {
+    (program(), map_names(), map_names()).prop_map(|(key, maps, seen)| {
+        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps };
+        (key, spec, bpf_program::Seen { maps: seen })
+    })
+}
+
+pub fn bpf_links() -> impl Strategy<Value = (bpf_link::Key, bpf_link::Spec, bpf_link::Seen)> {
+    let host: Vec<_> = ends().into_iter().filter(|(netns, ..)| *netns == Netns::HOST).collect();
+    let mode = || select(vec![Mode::Tcx, Mode::Clsact]);
+    let hook = select(vec![Hook::Ingress, Hook::Egress]);
+    let spec = (select(host), hook, program(), mode(), ifindex(), any::<bool>());
+    let seen_index = prop_oneof![4 => ifindex(), 1 => Just(0)];
+    let seen = (option::of(program()), mode(), seen_index, any::<bool>(), any::<bool>());
+    (spec, seen).prop_map(|((end, hook, program, mode, ifindex, qdisc_ours), seen)| {
+        let (_, ifname, link) = end;
+        let key = bpf_link::Key { ifname, hook, program: program.name.clone() };
+        let spec = bpf_link::Spec { program, mode, ifindex, link, qdisc_ours };
+        let (program, mode, ifindex, twice, qdisc_ours) = seen;
+        // What is left of an attachment whose device is gone is a pin.
+        let mode = if ifindex == 0 { Mode::Tcx } else { mode };
+        let twice = twice && ifindex != 0;
+        (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours })
+    })
+}
+
+fn table() -> impl Strategy<Value = nftables::Table> {
+    let nets = ["10.0.0.0/24", "10.1.0.0/16", "fd00::/80"].map(|net| net.parse::<IpNet>().unwrap());
+    let nets = || subsequence(nets.to_vec(), 0..=3);
+    let strange = option::of(Just("map m".to_string()));
+    (nets(), nets(), strange).prop_map(|(sources, direct, strange)| {
+        let mut table = nftables::masquerade(&sources, &direct);
+        table.strange.extend(strange);
+        table
+    })
+}
+
+pub fn nftables() -> impl Strategy<Value = (nftables::Key, nftables::Table, nftables::Table)> {
+    (table(), table()).prop_map(|(spec, seen)| {
+        (nftables::Key, nftables::Table { strange: Vec::new(), ..spec }, seen)
+    })
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    let names = || select(vec!["a", "b"]).prop_map(Arc::from);
+    prop_oneof![
+        Just(Origin::Node),
+        Just(Origin::Routing),
+        names().prop_map(Origin::Peer),
+        names().prop_map(Origin::Endpoint),
+    ]
+}
+
+/// Objects of one kind under keys from a pool: desired and not there, there and not desired, there and
+/// as asked, there and otherwise.
+fn both<K: Kind>(
+    objects: impl Strategy<Value = (K::Key, K::Spec, K::Seen)>,
+) -> impl Strategy<Value = (WantedMap<K>, SeenMap<K>)> {
+    let object = objects.prop_flat_map(|(key, spec, seen)| {
+        let same = K::realise(&key, &spec);
+        let seen = prop_oneof![1 => Just(None), 1 => Just(Some(same)), 2 => Just(Some(seen))];
+        (Just(key), (Just(spec), origin(), any::<bool>(), seen))
+    });
+    vec(object, 0..=OBJECTS_MAX).prop_map(|objects| {
+        let (mut wanted, mut found) = (BTreeMap::new(), BTreeMap::new());
+        for (key, (spec, origin, is_wanted, seen)) in objects {
+            if is_wanted {
+                wanted.insert(key.clone(), Wanted { spec, origin });
+            }
+            found.extend(seen.map(|seen| (key, seen)));
+        }
+        (wanted, found)
+    })
+}
+
+macro_rules! strategy_of_all {
+    ($($kind:ident $field:ident $module:ident,)*) => {
+        /// Any combination whatsoever.
+        pub fn wild() -> impl Strategy<Value = World> {
+            let world = Just(World { desired: Desired::default(), observed: Observed::default() });
+            let world = world.boxed();
+            $(let world = (world, both::<$module::$kind>($field())).prop_map(
+                |(mut world, (wanted, seen))| {
+                    world.desired.$field = wanted;
+                    world.observed.$field = seen;
+                    world
+                },
+            ).boxed();)*
+            world
+        }
+    };
+}
+ciliate::for_each_kind!(strategy_of_all);
+
+/// A world that `lower` and `observe` could have returned.
+pub fn closed() -> impl Strategy<Value = World> {
+    wild().prop_map(close)
+}
+
+fn close(mut world: World) -> World {
+    let World { desired, observed } = &mut world;
+    let links: BTreeSet<IfName> = desired.links.keys().copied().collect();
+    let ours = |link: &IfName| links.contains(link);
+    desired
+        .addresses
+        .retain(|key, wanted| ours(&wanted.spec.link) && !FOREIGN.contains(&key.ifname.as_str()));
+    let addresses: BTreeSet<address::Key> = desired.addresses.keys().cloned().collect();
+    desired.routes.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
+    for (key, wanted) in &mut desired.routes {
+        let (netns, ifname) = (key.netns.clone(), wanted.spec.route.dev);
+        let holds = |src: &IpAddr| {
+            let address = IpNet::from(*src);
+            addresses.contains(&address::Key { netns: netns.clone(), ifname, address })
+        };
+        wanted.spec.route.src = wanted.spec.route.src.filter(holds);
+    }
+    let has_link = |need: &ObjectKey| matches!(need, ObjectKey::Link(link) if ours(link));
+    desired.sysctls.retain(|_, wanted| wanted.spec.needs.iter().all(has_link));
+    desired.neighbours.retain(|key, _| FOREIGN.contains(&key.ifname.as_str()));
+    let origin = Origin::Node;
+    desired.bpf_links.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
+    for wanted in desired.bpf_links.values() {
+        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps: BTreeSet::new() };
+        let program = desired.bpf_programs.entry(wanted.spec.program.clone());
+        program.or_insert(Wanted { spec, origin: origin.clone() });
+    }
+    let with_link =
+        |wanted: &Wanted<bpf_map_entry::Spec>| wanted.spec.link.is_none_or(|l| ours(&l));
+    desired.bpf_map_entries.retain(|_, wanted| with_link(wanted));
+    let of_programs = desired.bpf_programs.values().flat_map(|wanted| &wanted.spec.maps);
+    let of_entries = desired.bpf_map_entries.keys().map(|key| &key.map);
+    for map in of_programs.chain(of_entries).copied() {
+        let spec = Layout::of(map);
+        desired.bpf_maps.entry(map).or_insert(Wanted { spec, origin: origin.clone() });
+    }
+    // `observe` looks for the other end where it is wanted, and nowhere else.
+    for (key, seen) in &mut observed.links {
+        let wanted = desired.links.get(key).and_then(|wanted| wanted.spec.peer.as_ref());
+        seen.peer = seen.peer.take().filter(|_| wanted.is_some());
+    }
+    // Entries can't be in a map that isn't there.
+    observed.bpf_map_entries.retain(|key, _| observed.bpf_maps.contains_key(&key.map));
+    world
+}
+
+/// Objects that `close` or a strategy never makes would make laws empty; this counts what there is.
+pub fn size(world: &World) -> usize {
+    let counts = world.desired.counts().into_iter().chain(world.observed.owned_counts());
+    counts.map(|(_, count)| count).sum()
+}
