@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, apply, plan};
 use crate::config::{Document, Search};
+use crate::daemon::control;
 use crate::engine::{self, Invalid};
 use crate::intent;
 use crate::kernel::Kernel;
@@ -52,6 +53,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let converged = engine::converge(&scope, &mut kernel, engine::view_destroy, tick)?;
     drop(progress);
     if converged.succeeded() {
+        control::remove_stale(&runtime);
         engine::remove_folders(&kernel, &runtime)?;
     }
     apply::finish(arguments.output, &converged, output)

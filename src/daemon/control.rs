@@ -127,6 +127,14 @@ impl Drop for Control {
     }
 }
 
+/// Removes the socket of a daemon that was killed.
+pub fn remove_stale(runtime: &Path) {
+    let path = path(runtime);
+    if UnixStream::connect(&path).is_err() {
+        let _ = fs::remove_file(&path);
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 enum Request {
