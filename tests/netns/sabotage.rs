@@ -249,7 +249,7 @@ pub fn bpf_objects(node: &Node, observed: &Observed) -> Vec<Sabotage> {
 /// Filters, where programs are attached by clsact.
 pub fn filters(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
-    for (bpf_link::Key { ifname, hook, .. }, _) in &observed.bpf_links {
+    for bpf_link::Key { ifname, hook, .. } in observed.bpf_links.keys() {
         let hook = match hook {
             bpf_link::Hook::Ingress => "ingress",
             bpf_link::Hook::Egress => "egress",
