@@ -16,11 +16,14 @@ use crate::report::Outcome;
 
 /// Converge the kernel once and verify it by looking again
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 converged; 1 an error, or something is left to do or blocked."
+)]
 pub struct Arguments {
     /// A plan saved by `ciliate plan --out`: applied exactly, or refused if the kernel moved on
     plan: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
@@ -61,9 +64,10 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
     match format {
         Format::Json => {
             let ops = converged.rounds.iter().flat_map(|(plan, report)| {
-                plan.ops.iter().zip(&report.outcomes).map(|(op, outcome)| {
-                    json!({"op": op, "result": outcome})
-                })
+                plan.ops
+                    .iter()
+                    .zip(&report.outcomes)
+                    .map(|(op, outcome)| json!({"op": op, "result": outcome}))
             });
             output.json(&json!({
                 "format_version": FORMAT_VERSION,

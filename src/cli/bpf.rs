@@ -43,7 +43,7 @@ enum Verb {
     /// List all entries
     List {
         /// Output format
-        #[arg(short, long, value_enum, default_value_t)]
+        #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
         output: Format,
     },
 }
@@ -102,7 +102,8 @@ fn endpoints(kernel: &Kernel) -> Result<Listing, Failure> {
     };
     for (address, value) in entries {
         let host = value.flags & ENDPOINT_FLAG_HOST != 0;
-        let shown = if address.is_ipv6() { format!("[{address}]:0") } else { format!("{address}:0") };
+        let shown =
+            if address.is_ipv6() { format!("[{address}]:0") } else { format!("{address}:0") };
         let info = if host {
             "(localhost)".to_string()
         } else {

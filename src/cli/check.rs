@@ -9,9 +9,10 @@ use crate::plan::FORMAT_VERSION;
 
 /// Parse and validate the configuration; needs no privileges and no kernel
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 valid; 1 invalid, with everything that is wrong.")]
 pub struct Arguments {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
@@ -30,11 +31,18 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         (Ok(loaded), Format::Text) => {
             let (files, intent) = (loaded.document.sources().iter().len(), &loaded.intent);
             output.line(&format!(
-                "valid: {files} files, {} peers, {} endpoints",
-                intent.peers.len(),
-                intent.endpoints.len()
+                "valid: {}, {}, {}",
+                counted(files, "file"),
+                counted(intent.peers.len(), "peer"),
+                counted(intent.endpoints.len(), "endpoint")
             ))?;
             Ok(EXIT_OK)
         }
     }
+}
+
+/// `1 file`, `2 files`.
+fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }

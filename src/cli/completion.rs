@@ -7,7 +7,9 @@ use super::{EXIT_OK, Failure, Output};
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
+#[command(after_help = "For bash: ciliate completion bash > /etc/bash_completion.d/ciliate")]
 pub struct Arguments {
+    /// Which shell
     shell: Shell,
 }
 

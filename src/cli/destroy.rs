@@ -8,9 +8,11 @@ use crate::daemon::control;
 use crate::engine::{self, Invalid};
 use crate::intent;
 use crate::kernel::Kernel;
+use crate::plan::SavedPlan;
 
 /// Remove everything that ciliate made and put back every setting it changed; nothing else
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 everything is gone; 1 an error, or something is left.")]
 pub struct Arguments {
     /// Show what would be removed; changes nothing
     #[arg(long)]
@@ -23,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", requires = "bpf")]
     runtime: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
@@ -44,7 +46,10 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let mut kernel = Kernel::open(&bpf)?;
     if arguments.dry_run {
         let view = engine::view_destroy(&mut kernel)?;
-        plan::print(&view.plan, output)?;
+        match arguments.output {
+            Format::Json => output.json(&SavedPlan::new(&view.plan))?,
+            Format::Text => plan::print(&view.plan, output)?,
+        }
         return Ok(EXIT_OK);
     }
     let scope = engine::lock(&runtime, LOCK_PATIENCE)?;

@@ -15,9 +15,10 @@ use crate::plan::FORMAT_VERSION;
 /// Show endpoints, peers, routes or other objects
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// What to show
     what: What,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
@@ -143,7 +144,9 @@ fn routes(view: &View) -> Vec<Vec<String>> {
         let path = wanted.spec.route.to_string();
         rows.push(vec![key.to_string(), path, wanted.origin.to_string(), state.into()]);
     }
-    for (key, seen) in view.observed.routes.iter().filter(|(k, _)| !view.desired.routes.contains_key(k)) {
+    for (key, seen) in
+        view.observed.routes.iter().filter(|(k, _)| !view.desired.routes.contains_key(k))
+    {
         rows.push(vec![key.to_string(), seen.to_string(), String::new(), "leftover".into()]);
     }
     rows

@@ -40,15 +40,28 @@ pub const EXIT_NOT_CONVERGED: u8 = 3;
 /// How long a command waits for a daemon or another command to finish a round.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Shown below the list of commands.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 an error, or not converged; 2 `plan` found changes to make;
+3 `status` found the node not converged; 64 wrong arguments.";
+
 /// Cilium's node datapath for hosts without Kubernetes: converges the kernel to a TOML file.
 #[derive(Debug, Parser)]
-#[command(name = "ciliate", version, max_term_width = 100)]
+#[command(name = "ciliate", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Configuration file, or folder of *.toml files, instead of /etc/ciliate and its kin
-    #[arg(short, long, global = true, value_name = "PATH")]
+    /// Configuration file, or folder of *.toml files. Without it: ciliate.toml and conf.d/*.toml in
+    /// /etc/ciliate, over conf.d/*.toml in /run/ciliate and in /usr/lib/ciliate
+    #[arg(short, long, global = true, value_name = "PATH", display_order = 100)]
     config: Option<PathBuf>,
     /// When to colour the output
-    #[arg(long, global = true, value_enum, default_value_t = ColourChoice::Auto)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t = ColourChoice::Auto,
+        display_order = 101
+    )]
     color: ColourChoice,
     #[command(subcommand)]
     command: Command,
@@ -59,7 +72,9 @@ pub struct Arguments {
 enum ColourChoice {
     /// On a terminal, unless NO_COLOR is set
     Auto,
+    /// Into files and pipes as well
     Always,
+    /// Not at all
     Never,
 }
 
@@ -69,7 +84,7 @@ enum Format {
     /// For people
     #[default]
     Text,
-    /// For programs: versioned, see `format_version`
+    /// For programs; `format_version` is raised when something is renamed or removed
     Json,
 }
 
@@ -181,10 +196,7 @@ fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
 }
 
 /// Looks at the kernel; a namespace that isn't there is an error of the configuration.
-fn view_strictly(
-    kernel: &mut Kernel,
-    loaded: Loaded,
-) -> Result<(Loaded, engine::View), Failure> {
+fn view_strictly(kernel: &mut Kernel, loaded: Loaded) -> Result<(Loaded, engine::View), Failure> {
     let view = engine::view(kernel, &loaded.intent)?;
     let diagnostics = engine::missing_namespaces(&loaded.intent, &view.facts);
     if diagnostics.is_empty() {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Failure, Output};
 use crate::config::Search;
@@ -13,6 +13,10 @@ use crate::daemon::{self, Options};
 
 /// Keep the kernel as configured: converge, then watch files and kernel and repair
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Reads the configuration again on SIGHUP and whenever a file changes; one with errors is refused and\n\
+the last good one stays in force. On SIGTERM it ends and leaves the kernel as it is."
+)]
 pub struct Arguments {
     /// Seconds between two full looks at the kernel when nothing reports a change
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]

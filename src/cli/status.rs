@@ -11,9 +11,12 @@ use crate::kinds::bpf_link::Mode;
 
 /// Show whether the kernel is as configured, and what is not
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 converged; 1 an error; 3 not converged. Asks the daemon if it runs, else looks itself."
+)]
 pub struct Arguments {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 

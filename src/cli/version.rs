@@ -9,7 +9,7 @@ use crate::plan::FORMAT_VERSION;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
 }
 
