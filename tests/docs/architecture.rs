@@ -95,19 +95,3 @@ fn marks_are_those_of_the_code() {
         assert!(text.contains(&mark), "{mark}");
     }
 }
-
-#[test]
-fn pure_modules_touch_nothing() {
-    let pure = ["intent", "lower", "kinds", "plan", "report", "bpf_abi", "net"];
-    let touching = ["std::fs", "std::env", "std::process", "std::thread", "std::time", "HashMap"];
-    let mut files = Vec::new();
-    list(&path("src"), &mut files);
-    files.retain(|file| pure.contains(&module(file).as_str()));
-    assert!(files.len() > 40);
-    for file in files {
-        let text = fs::read_to_string(&file).expect("text");
-        for what in touching {
-            assert!(!text.contains(what), "{}: {what}", file.display());
-        }
-    }
-}

@@ -73,7 +73,9 @@ fn test_exists(name: &str) -> Option<bool> {
     let parts: Vec<&str> = name.split("::").collect();
     let [binary, modules @ .., function] = parts.as_slice() else { return None };
     let root = match *binary {
-        "netns" | "bpf" | "config" | "docs" | "properties" => format!("tests/{binary}"),
+        "architecture" | "bpf" | "cli" | "config" | "docs" | "netns" | "properties" => {
+            format!("tests/{binary}")
+        }
         "ciliate" => "src".to_owned(),
         _ => return None,
     };
