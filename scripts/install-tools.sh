@@ -34,10 +34,17 @@ newest_clang_installed() {
     return 1
 }
 
+# available PACKAGE
+available() {
+    local candidate
+    candidate=$(apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ { print $2 }')
+    [[ $candidate == [0-9]* ]]
+}
+
 newest_clang_available() {
     local version
     for version in $(seq 22 -1 14); do
-        if apt-cache policy "clang-$version" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+        if available "clang-$version"; then
             echo "clang-$version"
             return 0
         fi
@@ -59,7 +66,8 @@ fi
 if [ "$what" = test ]; then
     need_command tcpdump tcpdump
     need_command strace strace
-    need_command bpftool bpftool
+    # Ubuntu's is a script that looks for the one of the running kernel.
+    PATH=$PATH:/usr/sbin bpftool version >/dev/null 2>&1 || packages+=(bpftool)
 fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
@@ -73,10 +81,12 @@ if [ "${#packages[@]}" -gt 0 ]; then
     for at in "${!packages[@]}"; do
         case ${packages[$at]} in
             clang) packages[$at]=$(newest_clang_available) ;;
-            # Ubuntu has bpftool in its kernel's tools.
+            # Ubuntu has bpftool in the tools of each kernel.
             bpftool)
-                apt-cache policy bpftool | grep -q 'Candidate: [0-9]' ||
+                if ! available bpftool; then
                     packages[$at]=linux-tools-common
+                    ! available "linux-tools-$(uname -r)" || packages+=("linux-tools-$(uname -r)")
+                fi
                 ;;
         esac
     done
