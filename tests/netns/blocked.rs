@@ -1,5 +1,7 @@
 //! What can't be done is said with its reason, and everything else is done.
 
+use std::time::Duration;
+
 use crate::daemon::Daemon;
 use crate::lab::{Lab, V4};
 use crate::node::{Ran, Text, peer};
@@ -145,4 +147,46 @@ fn a_foreign_route_in_the_way() {
     lab.a.apply();
     lab.b.apply();
     exchange(&client, &server, "10.244.1.124");
+}
+
+#[test]
+fn another_writer() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let before = Snapshot::of(&lab.a.space);
+    let scope = ciliate::engine::lock(&lab.a.runtime, Duration::ZERO).expect("the lock");
+    // Both wait for a while, side by side.
+    let node = &lab.a;
+    let refused = |command: &'static str| move || node.ciliate(&[command]);
+    let both = std::thread::scope(|scope| {
+        ["apply", "destroy"].map(|command| scope.spawn(refused(command))).map(|t| t.join())
+    });
+    for ran in both {
+        let ran = ran.expect("a command");
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stderr.contains("another ciliate is changing this node"), "{ran:?}");
+    }
+    before.assert_same(&Snapshot::of(&lab.a.space), "with another writer");
+    // A daemon waits for its turn.
+    let daemon = Daemon::start(&lab.a);
+    assert!(daemon.status().is_some_and(|status| !status.converged));
+    before.assert_same(&Snapshot::of(&lab.a.space), "with a waiting daemon");
+    drop(scope);
+    daemon.wait("to have its turn", |status| status.converged);
+    daemon.stop();
+}
+
+#[test]
+fn pins_that_are_not_on_a_bpf_file_system() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let elsewhere = lab.dir.join("elsewhere").display().to_string();
+    let text = text.replace(&lab.a.bpf.display().to_string(), &elsewhere);
+    std::fs::write(&lab.a.config, text).expect("write the configuration");
+    let ran = lab.a.ciliate(&["apply"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.all().contains("is not on a BPF file system; run `mount -t bpf"), "{ran:?}");
+    let destroyed = lab.a.ciliate(&["destroy"]);
+    assert_eq!(destroyed.code, 0, "{destroyed:?}");
 }

@@ -28,9 +28,15 @@ impl<'n> Daemon<'n> {
     /// Starts it and waits until it answers.
     #[track_caller]
     pub fn start(node: &'n Node) -> Self {
+        Self::start_with(node, 1)
+    }
+
+    /// The same with another time between full looks, in seconds.
+    #[track_caller]
+    pub fn start_with(node: &'n Node, resync: u32) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("open a log");
         let child = node
-            .command(&["run", "--resync", "1"])
+            .command(&["run", "--resync", &resync.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -2,7 +2,7 @@
 //! settings, marks of ownership.
 
 use crate::capture::Capture;
-use crate::lab::{DUAL, Lab, V4};
+use crate::lab::{DUAL, Lab, V4, V6};
 use crate::space::Space;
 use crate::traffic::ping;
 
@@ -53,6 +53,49 @@ fn arp_is_answered_by_the_lxc_device() {
     assert_eq!(neighbours.len(), 1, "{neighbours:?}");
     let entry = format!("10.244.0.26 dev eth0 lladdr {lxc} ");
     assert!(neighbours[0].starts_with(&entry), "{neighbours:?}");
+}
+
+#[test]
+fn neighbour_discovery_is_answered_by_the_lxc_device() {
+    let Some(lab) = Lab::new(V6) else { return };
+    let (client, ..) = lab.walk_through();
+    lab.a.apply();
+    let lxc = mac(&lab.a.space, &lxc(&lab.a.space, "client"));
+    let own = mac(&client, "eth0");
+    let filter = "icmp6 and (ip6[40] = 135 or ip6[40] = 136) and not src host ::";
+    let capture = Capture::start(&client, "eth0", 2, filter);
+    ping(&client, "fd00:10:244::1");
+    let exchange = capture.lines();
+    assert!(exchange.len() == 2, "{exchange:#?}");
+    assert!(exchange[0].starts_with(&format!("{own} > 33:33:ff:00:00:01")), "{exchange:#?}");
+    assert!(exchange[0].contains("who has fd00:10:244::1"), "{exchange:#?}");
+    assert!(exchange[1].starts_with(&format!("{lxc} > {own}")), "{exchange:#?}");
+    let answer = "neighbor advertisement, tgt is fd00:10:244::1";
+    assert!(exchange[1].contains(answer), "{exchange:#?}");
+    let neighbour = client.sh("ip -6 neigh show fd00:10:244::1");
+    let entry = format!("fd00:10:244::1 dev eth0 lladdr {lxc} router ");
+    assert!(neighbour.starts_with(&entry), "{neighbour}");
+}
+
+/// What an endpoint sends from an address that isn't its own is dropped, and counted.
+#[test]
+fn spoofed_sources_are_dropped_and_counted() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    lab.a.apply();
+    ping(&client, "10.244.0.50");
+    let drops = || {
+        let text = lab.a.ciliate(&["bpf", "metrics", "list"]).stdout;
+        let line = text.lines().find(|line| line.contains("Invalid source ip"));
+        line.map(|line| line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(drops(), None);
+    client.sh("ip addr add 10.244.0.99/32 dev lo");
+    let spoofed = client.try_sh("ping -n -c 3 -i 0.01 -W 1 -I 10.244.0.99 10.244.0.50");
+    assert!(spoofed.is_err(), "{spoofed:?}");
+    client.sh("ip addr del 10.244.0.99/32 dev lo");
+    let line = drops().expect("a line of drops");
+    assert!(line.contains(&"3".to_string()), "three packets dropped: {line:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod blocked;
 mod capture;
 mod crash;
 mod daemon;
+mod events;
 mod facts;
 mod flood;
 mod foreign;

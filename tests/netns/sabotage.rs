@@ -30,7 +30,7 @@ impl Sabotage {
     }
 
     /// A shell script in a namespace.
-    fn script(space: &Space, script: String) -> Self {
+    pub fn script(space: &Space, script: String) -> Self {
         let space = space.clone();
         Self::new(script.clone(), move || drop(space.sh(&script)))
     }

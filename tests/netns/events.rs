@@ -1,0 +1,66 @@
+//! Repair without waiting for the timer: the kernel tells, and the daemon listens.
+
+use std::time::{Duration, Instant};
+
+use crate::daemon::Daemon;
+use crate::lab::{DUAL, Lab};
+use crate::node::Text;
+use crate::sabotage::Sabotage;
+
+/// A repair that only the timer would bring takes an hour.
+const RESYNC_SECONDS: u32 = 3600;
+/// A repair that an event brings takes no longer than this, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(8);
+
+#[test]
+fn damage_is_noticed_without_the_timer() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let mut text = Text::node_a(&lab)
+        .endpoint("client", &client, &["10.244.0.49", "fd00:10:244::49"])
+        .endpoint("client2", &client2, &["10.244.0.50", "fd00:10:244::50"]);
+    text.routing += "table = 300\n";
+    lab.a.write(&text);
+    let daemon = Daemon::start_with(&lab.a, RESYNC_SECONDS);
+    daemon.wait("to converge", |status| status.converged);
+    let mut golden = lab.a.view().observed;
+    let node = [
+        "ip route del 10.244.0.0/24",
+        "ip -6 route del fd00:10:244::/80",
+        "ip route del 10.244.1.0/24 table 300",
+        "ip addr del 10.244.0.26/32 dev cilium_host",
+        "ip rule del lookup 300",
+        "ip -6 rule del lookup 300",
+        "ip link set cilium_net down",
+        "ip link set cilium_host mtu 1400",
+        "ip link del cilium_net",
+        "nft delete table inet ciliate",
+        "nft flush table inet ciliate",
+        "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding",
+        "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding",
+        "echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter",
+        "echo 1 >/proc/sys/net/ipv4/conf/cilium_host/rp_filter",
+    ];
+    let endpoint = [
+        "ip route del default",
+        "ip addr del 10.244.0.49/32 dev eth0",
+        "ip link set eth0 down",
+        "ip link del eth0",
+    ];
+    let mut all: Vec<Sabotage> = Vec::new();
+    all.extend(node.map(|line| Sabotage::script(&lab.a.space, line.into())));
+    all.extend(endpoint.map(|line| Sabotage::script(&client, line.into())));
+    for pin in ["maps/cilium_lxc", "links/eth0/cil_from_netdev", "links/cilium_host/cil_to_host"] {
+        let line = format!("rm {}", lab.a.bpf.join(pin).display());
+        all.push(Sabotage::script(&lab.a.space, line));
+    }
+    lab.note_bpf();
+    for sabotage in &all {
+        sabotage.act();
+        let begin = Instant::now();
+        golden = daemon.wait_repaired(&golden, &sabotage.what);
+        assert!(begin.elapsed() < SOON, "{} took {:?}", sabotage.what, begin.elapsed());
+    }
+    lab.note_bpf();
+    daemon.stop();
+}
