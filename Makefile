@@ -1,6 +1,9 @@
 # The two commands a clone needs: `make demo` and `make test`. Both need root and Rust, and install
 # what else is missing with apt-get.
 
+# `su` leaves these out on Debian, and nft is there.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
 .PHONY: build demo test bench
 
 build:

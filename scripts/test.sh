@@ -3,6 +3,7 @@
 # The last line is the test runner's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 [ "$(id -u)" = 0 ] || {
     echo 'error: the tests load BPF programs and make network namespaces: run them as root' >&2
