@@ -113,7 +113,7 @@ fn lines(desired: &Desired, observed: &Observed) -> String {
     check::check(&plan.ops, observed).unwrap();
     check::still_fits(&plan.ops, observed).unwrap();
     assert_eq!(Plan::make(desired, predicted).0.ops, [], "planning again finds more to do");
-    let lines = plan.ops.iter().map(|op| op.line());
+    let lines = plan.ops.iter().map(ciliate::kinds::Op::line);
     lines
         .chain(plan.blocked.iter().map(ToString::to_string))
         .fold(String::new(), |text, line| text + &line + "\n")

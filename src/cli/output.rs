@@ -78,13 +78,6 @@ impl Output {
         let _ = writeln!(stderr(), "{start}error{end}: {text}");
     }
 
-    /// A warning, to standard error.
-    pub fn warn(&mut self, text: &str) {
-        let _ = self.out.flush();
-        let (start, end) = if self.colour_err { (YELLOW, RESET) } else { ("", "") };
-        let _ = writeln!(stderr(), "{start}warning{end}: {text}");
-    }
-
     /// What is wrong with the configuration, to standard error.
     pub fn diagnostics(&mut self, invalid: &Invalid) {
         let _ = self.out.flush();

@@ -29,7 +29,7 @@ pub fn cat_config(document: &Document) -> String {
     for (name, value) in in_order(merged.tree()) {
         match value.get_ref() {
             DeValue::Table(table) => {
-                section(&mut out, sources, &format!("[{name}]"), value.into(), table)
+                section(&mut out, sources, &format!("[{name}]"), value.into(), table);
             }
             DeValue::Array(items) => {
                 for item in items {

@@ -199,7 +199,7 @@ impl<'a> Fault<'a> {
 /// The place of the last key of a name before an offset: of a key that is there twice, the first.
 fn first_of(table: &DeTable<'_>, name: &str, before: usize) -> Option<Range<usize>> {
     let own = table.get_key_value(name).map(|(key, _)| key.span()).filter(|at| at.start < before);
-    let inner = table.values().flat_map(|value| match value.get_ref() {
+    let inner = table.values().filter_map(|value| match value.get_ref() {
         DeValue::Table(table) => first_of(table, name, before),
         DeValue::Array(items) => {
             let tables = items.iter().filter_map(|item| item.get_ref().as_table());

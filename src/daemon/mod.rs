@@ -282,6 +282,7 @@ struct Wanted {
     terminate: bool,
     config: bool,
     /// Somebody asked for it, and may wait for an answer.
+    #[expect(clippy::option_option, reason = "whether it is asked for, and whether somebody waits")]
     reload: Option<Option<control::Reply>>,
 }
 

@@ -7,6 +7,7 @@
 //! doesn't look at `NLM_F_DUMP_INTR`, by which the kernel says that a dump is not consistent.
 
 use std::io;
+use std::num::NonZero;
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -198,7 +199,7 @@ impl Netlink {
                     *slot = Some(match message.payload {
                         NetlinkPayload::InnerMessage(inner) => Ok(inner),
                         NetlinkPayload::Error(error) => {
-                            let code = error.code.map_or(0, |code| code.get());
+                            let code = error.code.map_or(0, NonZero::get);
                             Err(refusal(code, &error.header))
                         }
                         _ => Err(NetlinkError::Decode("an answer of another kind".into())),

@@ -110,6 +110,7 @@ pub fn clsact_attach(
     let link = link.map_err(|error| failed("attach", ifname, io_error(error)))?;
     let link = program.take_link(link).map_err(|error| failed("keep", ifname, io_error(error)))?;
     // Dropped, the link would take the filter with it.
+    #[expect(clippy::mem_forget, reason = "dropping it would take the filter off again")]
     std::mem::forget(link);
     Ok(())
 }

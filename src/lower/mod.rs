@@ -133,9 +133,8 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
     let mtu = mtu.map(|link| link.end.mtu_bytes).min().unwrap_or(MTU_DEFAULT_BYTES);
     let attach = match intent.datapath.attach_mode {
         AttachMode::Tcx => Mode::Tcx,
-        AttachMode::Clsact => Mode::Clsact,
         AttachMode::Auto if facts.tcx => Mode::Tcx,
-        AttachMode::Auto => Mode::Clsact,
+        AttachMode::Clsact | AttachMode::Auto => Mode::Clsact,
     };
     Node {
         addresses,

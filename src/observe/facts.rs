@@ -43,7 +43,7 @@ pub struct Facts {
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
     /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
-    pub namespaces: BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>,
+    pub namespaces: Namespaces,
     /// Whether the kernel has TCX.
     pub tcx: bool,
     /// Devices with a clsact qdisc.
@@ -114,10 +114,13 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
         .collect())
 }
 
+/// By endpoint: our addresses there, or why the namespace can't be used.
+pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>;
+
 fn namespaces(
     round: &mut Round<'_>,
     intent: &Intent,
-) -> Result<BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>, KernelError> {
+) -> Result<Namespaces, KernelError> {
     let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
     let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
     let mut users: BTreeMap<(u64, u64), Arc<str>> = BTreeMap::new();

@@ -119,9 +119,11 @@ fn forbidden(file: &File) -> Vec<String> {
     for import in imports(&file.text) {
         for (module, barred, reason) in FORBIDDEN {
             let own = module.trim_end_matches(".rs");
-            let applies = path.starts_with(module)
-                && (!own.is_empty() || !path.starts_with("cli/"))
-                && !(is_below(&import, own) && !own.is_empty());
+            let own_file = match own {
+                "" => path.starts_with("cli/"),
+                own => is_below(&import, own),
+            };
+            let applies = path.starts_with(module) && !own_file;
             if applies && barred.iter().any(|module| is_below(&import, module)) {
                 complaints.push(format!("imports {import}: {reason}"));
             }

@@ -13,7 +13,7 @@ const NAMES: &[&str] = &["util", "utils", "common", "core", "helper", "helpers",
 /// `(what, where it may be, reason)`.
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("unsafe", &["src/kernel/"], "what the compiler can't check is in one place"),
-    ("Command::new", &[], "netlink and bpf(2), no tools and no reading of their text"),
+    ("Command::new", &[], "netlink and bpf(2); nft alone is run, by the crate that knows its JSON"),
     ("println!", &[], "the library never prints; the command line writes to its output"),
     ("print!", &[], "the library never prints; the command line writes to its output"),
     ("eprintln!", &[], "the library never prints; the command line writes to its output"),

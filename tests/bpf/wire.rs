@@ -16,12 +16,11 @@ impl Wire {
     pub fn open(device: &str) -> Self {
         let path = format!("/sys/class/net/{device}/ifindex");
         let ifindex = fs::read_to_string(path).expect("read ifindex").trim().parse();
-        // SAFETY: plain system call; the descriptor it returns is ours alone.
-        let socket = unsafe {
-            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-            assert!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
-            OwnedFd::from_raw_fd(fd)
-        };
+        // SAFETY: a system call with numbers for arguments.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
+        // SAFETY: the descriptor was just returned and is nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         Self { socket, ifindex: ifindex.expect("a number") }
     }
 

@@ -78,7 +78,7 @@ fn complaints(schema: &Value, value: &Value, path: &str, out: &mut Vec<String>) 
         let path = format!("{path}.{key}");
         match (&schema["properties"][key], &schema["additionalProperties"]) {
             (Value::Null, Value::Object(_)) => {
-                complaints(&schema["additionalProperties"], inner, &path, out)
+                complaints(&schema["additionalProperties"], inner, &path, out);
             }
             (Value::Null, _) => out.push(path),
             (known, _) => complaints(known, inner, &path, out),

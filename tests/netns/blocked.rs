@@ -159,7 +159,9 @@ fn another_writer() {
     let node = &lab.a;
     let refused = |command: &'static str| move || node.ciliate(&[command]);
     let both = std::thread::scope(|scope| {
-        ["apply", "destroy"].map(|command| scope.spawn(refused(command))).map(|t| t.join())
+        ["apply", "destroy"]
+            .map(|command| scope.spawn(refused(command)))
+            .map(std::thread::ScopedJoinHandle::join)
     });
     for ran in both {
         let ran = ran.expect("a command");

@@ -90,7 +90,7 @@ proptest! {
             prop_assert_eq!(check::check(&plan.ops, &observed), Ok(()));
             let (again, none, same) = round(&life.machine, &intent, &after);
             prop_assert_eq!(objects(again), objects(desired));
-            let lines: Vec<String> = none.ops.iter().map(|op| op.line()).collect();
+            let lines: Vec<String> = none.ops.iter().map(ciliate::kinds::Op::line).collect();
             prop_assert_eq!(lines, Vec::<String>::new());
             prop_assert_eq!(&same, &after);
             observed = after;

@@ -209,7 +209,7 @@ pub fn facts(machine: &Machine, intent: &Intent, observed: &Observed) -> Facts {
         ..Facts::default()
     };
     if !facts.tcx {
-        facts.clsact = machine.clsact.clone();
+        facts.clsact.clone_from(&machine.clsact);
         let ours = observed.bpf_links.iter().filter(|(_, seen)| !seen.pinned());
         facts.clsact.extend(ours.map(|(key, _)| key.ifname));
     }

@@ -181,7 +181,7 @@ proptest! {
     #[test]
     fn a_line_is_a_line(world in wild()) {
         let (plan, _) = plan(&world);
-        let mut lines = plan.ops.iter().map(Op::line).chain(plan.blocked.iter().map(|b| b.to_string()));
+        let mut lines = plan.ops.iter().map(Op::line).chain(plan.blocked.iter().map(ToString::to_string));
         prop_assert!(lines.all(|line| !line.contains('\n') && !line.contains("  (: ")));
     }
 }

@@ -81,7 +81,7 @@ fn overlaps(networks: &[Network<'_>], problems: &mut Problems) {
     for network in networks {
         match widest {
             Some(wide) if wide.cidr.contains(&network.cidr) => {
-                problems.push(overlap(wide, network))
+                problems.push(overlap(wide, network));
             }
             _ => widest = Some(network),
         }

@@ -2,7 +2,6 @@
 //! `kernel`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -155,7 +154,7 @@ fn message(address: IpNet, ifindex: u32) -> AddressMessage {
         AddressAttribute::Address(address.addr()),
         AddressAttribute::Protocol(AddressProtocol::from(owner::PROTOCOL)),
     ];
-    if let IpAddr::V6(_) = address.addr() {
+    if address.addr().is_ipv6() {
         // Nobody else can have the address: no need to wait for duplicate address detection.
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }

@@ -40,11 +40,14 @@ impl Observe for BpfMapEntry {
     }
 }
 
+/// Keys and values as bytes.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Every entry of a map, for people to look at; of a per-CPU map the values of all CPUs in a row.
 ///
 /// # Errors
 /// The map isn't there or can't be read.
-pub fn dump(kernel: &Kernel, map: MapName) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+pub fn dump(kernel: &Kernel, map: MapName) -> Result<Entries, KernelError> {
     let missing = || failed("open", map, io::Error::from_raw_os_error(libc::ENOENT));
     let (fd, _, layout) = open(kernel, map)?.ok_or_else(missing)?;
     let read = |source| failed("read the entries of", map, source);

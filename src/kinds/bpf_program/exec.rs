@@ -83,7 +83,7 @@ impl Apply for BpfProgram {
                     .map_err(ExecError::from),
                 None => Err(ExecError::refused(format!("object {object}"), "another build")),
             };
-            indexes.into_iter().for_each(|index| results[index] = outcome.clone());
+            indexes.into_iter().for_each(|index| results[index].clone_from(&outcome));
         }
         results
     }

@@ -82,7 +82,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
                 }
             }
             LinkAttribute::Mtu(mtu) => info.end.mtu_bytes = *mtu,
-            LinkAttribute::IfAlias(alias) => info.end.alias = alias.clone(),
+            LinkAttribute::IfAlias(alias) => info.end.alias.clone_from(alias),
             LinkAttribute::Group(group) => {
                 info.end.grouped = *group == owner::LINK_GROUP;
                 info.doomed = *group == owner::LINK_GROUP_DOOMED;
