@@ -182,7 +182,9 @@ mod tests {
         let mac: Mac = "4A:de:3b:33:f8:4b".parse().unwrap();
         assert_eq!(mac.to_string(), "4a:de:3b:33:f8:4b");
         assert!(mac.is_unicast());
-        for bad in ["", "4a:de:3b:33:f8", "4a:de:3b:33:f8:4b:00", "+a:de:3b:33:f8:4b", "4a-de-3b-33-f8-4b"] {
+        for bad in
+            ["", "4a:de:3b:33:f8", "4a:de:3b:33:f8:4b:00", "+a:de:3b:33:f8:4b", "4a-de-3b-33-f8-4b"]
+        {
             assert_eq!(bad.parse::<Mac>(), Err(MacError), "{bad}");
         }
     }

@@ -132,7 +132,8 @@ bpf = "{at}/bpf/ciliate"
 "#
     );
     for (peer, start) in (0..routes).step_by(PEER_CIDRS).enumerate() {
-        let cidrs = (start..routes.min(start + PEER_CIDRS)).map(|i| format!("\"{}/28\"", prefix(i)));
+        let cidrs =
+            (start..routes.min(start + PEER_CIDRS)).map(|i| format!("\"{}/28\"", prefix(i)));
         let cidrs = cidrs.collect::<Vec<_>>().join(", ");
         let address = Ipv4Addr::from(u32::from(VIA) + ((peer as u32) << 8));
         let _ = write!(

@@ -97,7 +97,8 @@ impl Status {
     pub fn summary(&self) -> String {
         let objects: usize = self.objects.iter().map(|(_, count)| count).sum();
         let generation = self.generation;
-        let config = if self.config_error.is_some() { "; configuration on disk refused" } else { "" };
+        let config =
+            if self.config_error.is_some() { "; configuration on disk refused" } else { "" };
         match (self.converged, self.problems.first()) {
             (true, _) => format!("converged: generation {generation}, {objects} objects{config}"),
             (false, None) => format!("not converged: generation {generation}{config}"),
@@ -178,11 +179,7 @@ pub fn serve(
     Ok(Control { path })
 }
 
-fn answer_all(
-    stream: &UnixStream,
-    status: &Mutex<Status>,
-    wakes: &Sender<Wake>,
-) -> io::Result<()> {
+fn answer_all(stream: &UnixStream, status: &Mutex<Status>, wakes: &Sender<Wake>) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut reader = BufReader::new(stream);

@@ -204,7 +204,8 @@ impl Daemon<'_> {
         };
         self.unsettled = !settled;
         let progressed = result.as_ref().is_ok_and(|converged| converged.writes() > 0);
-        self.retry = if settled || progressed { RETRY_MIN } else { (self.retry * 2).min(RETRY_MAX) };
+        self.retry =
+            if settled || progressed { RETRY_MIN } else { (self.retry * 2).min(RETRY_MAX) };
         let mut status = self.lock_status();
         status.converged = settled;
         status.rounds += 1;
@@ -282,7 +283,10 @@ struct Wanted {
     terminate: bool,
     config: bool,
     /// Somebody asked for it, and may wait for an answer.
-    #[expect(clippy::option_option, reason = "whether it is asked for, and whether somebody waits")]
+    #[expect(
+        clippy::option_option,
+        reason = "whether it is asked for, and whether somebody waits"
+    )]
     reload: Option<Option<control::Reply>>,
 }
 

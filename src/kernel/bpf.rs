@@ -73,9 +73,8 @@ impl Attr {
 unsafe fn call(command: i32, attr: &mut Attr) -> io::Result<i32> {
     // SAFETY: `attr` is a live, exclusively borrowed buffer of the size that is passed; what it
     // points to is the caller's promise.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attr.0.as_mut_ptr(), attr.0.len())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.0.as_mut_ptr(), attr.0.len()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
@@ -254,11 +253,7 @@ pub fn tcx_link_info(fd: impl AsFd) -> io::Result<TcxLinkInfo> {
 ///
 /// # Errors
 /// `EINVAL` where the kernel has no TCX, `ENODEV` without the device.
-pub fn tcx_link_create(
-    program: impl AsFd,
-    ifindex: u32,
-    attach_type: u32,
-) -> io::Result<OwnedFd> {
+pub fn tcx_link_create(program: impl AsFd, ifindex: u32, attach_type: u32) -> io::Result<OwnedFd> {
     let mut attr = Attr::new().fd(0, program.as_fd()).u32(4, ifindex).u32(8, attach_type);
     // SAFETY: LINK_CREATE reads no addresses for TCX and returns a new descriptor.
     unsafe { call_fd(command::LINK_CREATE, &mut attr) }
@@ -288,8 +283,10 @@ pub fn map_lookup(
     // At least what the kernel writes for a map with values per CPU.
     let all_cpus = possible_cpus()? * (shape.value_size as usize).next_multiple_of(8);
     let mut value = vec![0; value_size.max(all_cpus)];
-    let mut attr =
-        Attr::new().fd(0, map.as_fd()).u64(8, key.as_ptr() as u64).u64(16, value.as_mut_ptr() as u64);
+    let mut attr = Attr::new()
+        .fd(0, map.as_fd())
+        .u64(8, key.as_ptr() as u64)
+        .u64(16, value.as_mut_ptr() as u64);
     // SAFETY: `key` has the map's key size (checked above) and `value` at least its value size.
     match unsafe { call(command::MAP_LOOKUP_ELEM, &mut attr) } {
         Ok(_) => {
@@ -419,12 +416,7 @@ pub fn map_update(
 ///
 /// # Errors
 /// The map is full, or the sizes don't fit.
-pub fn map_update_one(
-    map: impl AsFd,
-    shape: MapShape,
-    key: &[u8],
-    value: &[u8],
-) -> io::Result<()> {
+pub fn map_update_one(map: impl AsFd, shape: MapShape, key: &[u8], value: &[u8]) -> io::Result<()> {
     check_size(key, shape.key_size)?;
     check_size(value, shape.value_size)?;
     let mut attr =

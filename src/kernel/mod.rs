@@ -42,7 +42,9 @@ pub enum KernelError {
     NotBpffs { path: PathBuf },
     #[error("nft: {0}")]
     Nft(String),
-    #[error("`nft` is not installed; install the package `nftables`, or set masquerade.mode = \"off\"")]
+    #[error(
+        "`nft` is not installed; install the package `nftables`, or set masquerade.mode = \"off\""
+    )]
     NftMissing,
     #[error("program {program} is refused by the kernel: {reason}")]
     Verifier { program: String, reason: String },
@@ -131,9 +133,9 @@ impl Kernel {
             if self.sockets.len() >= NETNS_SOCKETS_MAX {
                 self.sockets.clear();
             }
-            let socket = self
-                .within(netns, Netlink::open)?
-                .map_err(|source| KernelError::Netlink { operation: "open a route socket", source })?;
+            let socket = self.within(netns, Netlink::open)?.map_err(|source| {
+                KernelError::Netlink { operation: "open a route socket", source }
+            })?;
             self.sockets.insert(netns.clone(), socket);
         }
         Ok(self.sockets.entry(netns.clone()).or_insert_with(|| unreachable!("inserted above")))

@@ -93,7 +93,8 @@ impl Netlink {
         // Refused above net.core.rmem_max without CAP_NET_ADMIN in the initial namespace; then the
         // default is what we have.
         let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
-        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT)).map_err(io::Error::from)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))
+            .map_err(io::Error::from)?;
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM_BYTES_MAX) })
     }
 

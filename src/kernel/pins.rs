@@ -66,8 +66,11 @@ pub fn make_folder_of(pin: &Path) -> Result<(), KernelError> {
     if !on_bpffs {
         return Err(KernelError::NotBpffs { path: folder.into() });
     }
-    fs::create_dir_all(folder)
-        .map_err(|source| KernelError::File { operation: "create", path: folder.into(), source })
+    fs::create_dir_all(folder).map_err(|source| KernelError::File {
+        operation: "create",
+        path: folder.into(),
+        source,
+    })
 }
 
 /// Removes a pin, then its folders up to and including `root` as far as they are empty.
@@ -95,8 +98,11 @@ pub fn remove(root: &Path, pin: &Path) -> Result<(), KernelError> {
 /// # Errors
 /// The file system refuses.
 pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
-    fs::rename(from, to)
-        .map_err(|source| KernelError::File { operation: "rename", path: from.into(), source })
+    fs::rename(from, to).map_err(|source| KernelError::File {
+        operation: "rename",
+        path: from.into(),
+        source,
+    })
 }
 
 /// Removes what a run that was killed may have left of ours: half-made pins, empty folders, and the

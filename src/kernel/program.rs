@@ -5,9 +5,7 @@ use std::io;
 use std::path::Path;
 
 use aya::EbpfLoader;
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle,
-};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType};
 
 use super::{KernelError, pins};
@@ -31,10 +29,8 @@ pub fn load(
     digest: &str,
     programs: &[&str],
 ) -> Result<(), KernelError> {
-    let refused = |program: &str, reason: String| KernelError::Verifier {
-        program: program.into(),
-        reason,
-    };
+    let refused =
+        |program: &str, reason: String| KernelError::Verifier { program: program.into(), reason };
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(root.join("maps"))
         .load(object.bytes)
@@ -66,7 +62,11 @@ fn verifier_text(error: &ProgramError) -> String {
     let log = verifier_log.to_string();
     let lines: Vec<&str> = log.lines().collect();
     let shown = lines.len().saturating_sub(VERIFIER_LINES);
-    format!("{io_error}\n{} lines of the verifier's log left out\n{}", shown, lines[shown..].join("\n"))
+    format!(
+        "{io_error}\n{} lines of the verifier's log left out\n{}",
+        shown,
+        lines[shown..].join("\n")
+    )
 }
 
 fn hook(egress: bool) -> TcAttachType {

@@ -34,7 +34,9 @@ use serde::de::DeserializeOwned;
 
 pub use change::{Action, Change, Field};
 pub(crate) use objects::plan_all;
-pub use objects::{Blocked, BlockedReason, Desired, ObjectKey, Observed, Op, Origin, Phase, Wanted};
+pub use objects::{
+    Blocked, BlockedReason, Desired, ObjectKey, Observed, Op, Origin, Phase, Wanted,
+};
 
 /// The pure half of a kind.
 ///

@@ -49,17 +49,23 @@ pub struct Wanted<Spec> {
 }
 
 /// Why something that the configuration asks for is not in the plan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockedReason {
     /// Auto-direct routes need a common L2 segment: the lookup of the peer's address says gateway.
-    #[error("{address} is not on-link: the kernel reaches it through {gateway}; put both nodes on one segment, or route the peer's CIDRs yourself and set auto-direct-node-routes = false")]
+    #[error(
+        "{address} is not on-link: the kernel reaches it through {gateway}; put both nodes on one segment, or route the peer's CIDRs yourself and set auto-direct-node-routes = false"
+    )]
     PeerNotOnLink { address: String, gateway: String },
     /// The lookup of the peer's address fails.
     #[error("no route to {address}; give this node an address or a route on the peer's network")]
     PeerUnreachable { address: String },
     /// The peer's address belongs to this host.
-    #[error("{address} is an address of this host; the peer's file may have been copied from this node's")]
+    #[error(
+        "{address} is an address of this host; the peer's file may have been copied from this node's"
+    )]
     PeerIsLocal { address: String },
     /// The endpoint's namespace is not there (any more), or can't be used.
     #[error("network namespace {netns}: {problem}; the endpoint is wired once that is mended")]

@@ -82,9 +82,10 @@ impl Allocation {
             Some(Ok(held)) => held.as_slice(),
             _ => &[],
         };
-        let recorded = self.records.get(&mac::of_endpoint(&endpoint.name)).map(|record| {
-            [IpAddr::from(record.value.ipv4_be), IpAddr::from(record.value.ipv6_be)]
-        });
+        let recorded = self
+            .records
+            .get(&mac::of_endpoint(&endpoint.name))
+            .map(|record| [IpAddr::from(record.value.ipv4_be), IpAddr::from(record.value.ipv6_be)]);
         let candidates: Vec<IpAddr> =
             held.iter().copied().chain(recorded.into_iter().flatten()).collect();
         let mut kept: Vec<IpAddr> = Vec::new();

@@ -135,8 +135,13 @@ fn host_side(
         ipcache(desired, host_prefix(*address), endpoint.identity, origin);
     }
     device_entry(desired, ifindex, &device, Some(lxc), origin);
-    let at =
-        Attachment { ifname: lxc, ifindex, hook: Hook::Ingress, link: Some(lxc), qdisc_ours: false };
+    let at = Attachment {
+        ifname: lxc,
+        ifindex,
+        hook: Hook::Ingress,
+        link: Some(lxc),
+        qdisc_ours: false,
+    };
     attach(desired, lowering.node.attach, &key("cil_from_container"), at, origin);
 }
 

@@ -17,10 +17,8 @@ use crate::kinds::{Desired, Origin};
 /// Says which identity a prefix has.
 pub(super) fn ipcache(desired: &mut Desired, prefix: IpNet, identity: Identity, origin: &Origin) {
     let key = IpcacheKey::new(prefix.addr(), prefix.prefix_len());
-    let key = bpf_map_entry::Key {
-        map: MapName::of_abi(CILIUM_IPCACHE),
-        key: key.to_bytes().to_vec(),
-    };
+    let key =
+        bpf_map_entry::Key { map: MapName::of_abi(CILIUM_IPCACHE), key: key.to_bytes().to_vec() };
     let value = IpcacheValue::new(identity.number()).to_bytes().to_vec();
     let spec = bpf_map_entry::Spec { value, link: None };
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);

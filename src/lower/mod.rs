@@ -156,9 +156,7 @@ fn default_addresses(facts: &Facts) -> Vec<IpAddr> {
             .map(|(_, net)| net.addr())
             .find(|address| match address {
                 IpAddr::V4(v4) => !wanted_v6 && !v4.is_loopback() && !v4.is_link_local(),
-                IpAddr::V6(v6) => {
-                    wanted_v6 && !v6.is_loopback() && !v6.is_unicast_link_local()
-                }
+                IpAddr::V6(v6) => wanted_v6 && !v6.is_loopback() && !v6.is_unicast_link_local(),
             })
     };
     [on_default(false), on_default(true)].into_iter().flatten().collect()

@@ -21,9 +21,7 @@ const DIGEST_BYTES: usize = 8;
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let names: &[&str] = match program {
-        "cil_from_container" => {
-            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS]
-        }
+        "cil_from_container" => &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS],
         "cil_from_host" => &[CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS],
         _ => &[CILIUM_METRICS],
     };

@@ -83,8 +83,6 @@ fn device(lowering: &Lowering<'_>, address: IpAddr) -> Result<IfName, BlockedRea
             Err(BlockedReason::PeerNotOnLink { address: text, gateway: gateway.to_string() })
         }
         Some(NextHop::Local) => Err(BlockedReason::PeerIsLocal { address: text }),
-        Some(NextHop::Unreachable) | None => {
-            Err(BlockedReason::PeerUnreachable { address: text })
-        }
+        Some(NextHop::Unreachable) | None => Err(BlockedReason::PeerUnreachable { address: text }),
     }
 }

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Node;
 use crate::bpf_abi::CILIUM_LXC;
+use crate::bpf_abi::EndpointKey;
 use crate::intent::{Intent, Masquerade};
 use crate::kinds::Desired;
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::bpf_map::MapName;
-use crate::bpf_abi::EndpointKey;
 
 /// The node in a few words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -117,10 +117,7 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
 /// By endpoint: our addresses there, or why the namespace can't be used.
 pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>;
 
-fn namespaces(
-    round: &mut Round<'_>,
-    intent: &Intent,
-) -> Result<Namespaces, KernelError> {
+fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, KernelError> {
     let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
     let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
     let mut users: BTreeMap<(u64, u64), Arc<str>> = BTreeMap::new();
@@ -153,10 +150,7 @@ fn namespaces(
 }
 
 /// The addresses that earlier rounds gave to an endpoint, as its device has them.
-fn held_addresses(
-    round: &mut Round<'_>,
-    endpoint: &Endpoint,
-) -> Result<Vec<IpAddr>, KernelError> {
+fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
     Ok(address::exec::addresses(round, &endpoint.netns)?
         .into_iter()
         .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)

@@ -115,7 +115,8 @@ impl<'k> Round<'k> {
                 dump(netlink).map_err(|source| KernelError::Netlink { operation, source })
             }
             Err(KernelError::Netns {
-                source: NetnsError::Missing | NetnsError::NotANamespace, ..
+                source: NetnsError::Missing | NetnsError::NotANamespace,
+                ..
             }) => Ok(Vec::new()),
             Err(error) => Err(error),
         }

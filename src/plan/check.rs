@@ -5,7 +5,6 @@
 
 use crate::kinds::{ObjectKey, Observed, Op, Phase};
 
-
 /// A promise that a plan breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {

@@ -22,7 +22,9 @@ pub struct SavedPlan {
 pub enum SavedPlanError {
     #[error("not a plan: {0}")]
     Syntax(#[from] serde_json::Error),
-    #[error("the plan has format {found}, this ciliate reads {FORMAT_VERSION}; make the plan again")]
+    #[error(
+        "the plan has format {found}, this ciliate reads {FORMAT_VERSION}; make the plan again"
+    )]
     Version { found: u32 },
     #[error("the plan was not made by ciliate, or was edited")]
     Strange(#[source] check::Broken),

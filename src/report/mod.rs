@@ -8,11 +8,18 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     Done,
     /// The kernel refused.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
     /// The object was not what the op expects.
-    Refused { expected: String, found: String },
+    Refused {
+        expected: String,
+        found: String,
+    },
     /// An object it needs could not be had.
-    Skipped { needs: String },
+    Skipped {
+        needs: String,
+    },
 }
 
 /// What became of a plan: one outcome for each op, in the plan's order.
@@ -41,7 +48,10 @@ impl std::fmt::Display for Outcome {
             Outcome::Done => f.write_str("done"),
             Outcome::Failed { error } => f.write_str(error),
             Outcome::Refused { expected, found } => {
-                write!(f, "refused: expected {expected}, found {found}; it changed after the plan was made")
+                write!(
+                    f,
+                    "refused: expected {expected}, found {found}; it changed after the plan was made"
+                )
             }
             Outcome::Skipped { needs } => write!(f, "skipped: it needs {needs}, which failed"),
         }

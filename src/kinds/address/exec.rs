@@ -19,10 +19,7 @@ use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round, namespaces};
 
 impl Observe for Address {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for netns in namespaces(desired) {
             for (ifname, address, owned) in addresses(round, &netns)? {
@@ -56,7 +53,10 @@ pub fn addresses(
         .collect())
 }
 
-fn decode(message: &AddressMessage, names: &BTreeMap<u32, IfName>) -> Option<(IfName, IpNet, bool)> {
+fn decode(
+    message: &AddressMessage,
+    names: &BTreeMap<u32, IfName>,
+) -> Option<(IfName, IpNet, bool)> {
     let (mut local, mut address, mut owned) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
@@ -82,9 +82,11 @@ impl Apply for Address {
             let listed = listed(kernel, netns);
             let (mut requests, mut order) = (Vec::new(), Vec::new());
             for index in indexes {
-                match listed.as_ref().map_err(Clone::clone).and_then(|(names, there)| {
-                    request(changes[index], names, there)
-                }) {
+                match listed
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|(names, there)| request(changes[index], names, there))
+                {
                     Ok(None) => {}
                     Ok(Some(request)) => {
                         requests.push(request);
@@ -126,7 +128,11 @@ fn request(
     let found = there.get(&(*ifname, *address));
     let removal = matches!(change.action, Action::Delete { .. });
     let Some(ifindex) = names.get(ifname) else {
-        return if removal { Ok(None) } else { Err(ExecError::refused(ifname.to_string(), "no such device")) };
+        return if removal {
+            Ok(None)
+        } else {
+            Err(ExecError::refused(ifname.to_string(), "no such device"))
+        };
     };
     let message = message(*address, *ifindex);
     match (removal, found) {

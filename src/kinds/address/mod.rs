@@ -87,14 +87,13 @@ impl Kind for Address {
     /// The kernel drops routes whose preferred source is the address (`fib_sync_down_addr`), unless
     /// another device of the namespace has it too.
     fn cascade(key: &Key, _gone: &Seen, observed: &mut super::Observed) {
-        let same = |other: &Key| {
-            other.netns == key.netns && other.address.addr() == key.address.addr()
-        };
+        let same =
+            |other: &Key| other.netns == key.netns && other.address.addr() == key.address.addr();
         if observed.addresses.keys().any(same) {
             return;
         }
-        observed.routes.retain(|k, route| {
-            k.netns != key.netns || route.src != Some(key.address.addr())
-        });
+        observed
+            .routes
+            .retain(|k, route| k.netns != key.netns || route.src != Some(key.address.addr()));
     }
 }

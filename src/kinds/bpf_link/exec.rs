@@ -13,10 +13,7 @@ use crate::net::Netns;
 use crate::observe::{Observe, Round};
 
 impl Observe for BpfLink {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let programs: BTreeMap<u32, bpf_program::Key> = bpf_program::exec::pinned(round.kernel)?
             .into_iter()
             .map(|(key, info)| (info.id, key))
@@ -47,7 +44,8 @@ fn tcx_links(
             let failed = |source| failed("read", &format!("{ifname} {name}"), source);
             let pin = root.join("links").join(&folder).join(&name);
             let info = bpf::obj_get(&pin).and_then(bpf::tcx_link_info).map_err(failed)?;
-            let hook = if info.attach_type == bpf::TCX_EGRESS { Hook::Egress } else { Hook::Ingress };
+            let hook =
+                if info.attach_type == bpf::TCX_EGRESS { Hook::Egress } else { Hook::Ingress };
             let seen = Seen {
                 program: programs.get(&info.program_id).cloned(),
                 mode: Mode::Tcx,
@@ -84,7 +82,8 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
     let expected = change.expects().filter(|seen| seen.mode == Mode::Tcx).map(|seen| seen.ifindex);
     if found.map(|info| info.ifindex) != expected {
         return Err(KernelError::Refused {
-            expected: expected.map_or("no link".into(), |index| format!("a link on ifindex {index}")),
+            expected: expected
+                .map_or("no link".into(), |index| format!("a link on ifindex {index}")),
             found: found.map_or("none".into(), |info| format!("one on ifindex {}", info.ifindex)),
         });
     }

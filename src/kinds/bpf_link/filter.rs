@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{
-    TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
-};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::{Hook, Key, Mode, Seen};
 use crate::kernel::KernelError;
@@ -22,7 +20,13 @@ const PROTOCOL_ALL: u32 = (0x0003_u16).to_be() as u32;
 
 /// `TC_H_CLSACT | TC_H_MIN_INGRESS` and `…EGRESS` (linux/pkt_sched.h).
 fn parent(hook: Hook) -> TcHandle {
-    TcHandle { major: 0xffff, minor: match hook { Hook::Ingress => 0xfff2, Hook::Egress => 0xfff3 } }
+    TcHandle {
+        major: 0xffff,
+        minor: match hook {
+            Hook::Ingress => 0xfff2,
+            Hook::Egress => 0xfff3,
+        },
+    }
 }
 
 /// Our filters on all devices that have a clsact qdisc.
@@ -100,11 +104,7 @@ fn filters_at(
 }
 
 /// The id of the program that the filter at our place runs.
-fn our_filter(
-    round: &mut Round<'_>,
-    ifindex: u32,
-    hook: Hook,
-) -> Result<Option<u32>, KernelError> {
+fn our_filter(round: &mut Round<'_>, ifindex: u32, hook: Hook) -> Result<Option<u32>, KernelError> {
     let at_our_place = |message: &TcMessage| {
         message.header.info >> 16 == u32::from(FILTER_PRIORITY)
             && u32::from(message.header.handle) == FILTER_HANDLE

@@ -29,10 +29,7 @@ impl From<MapShape> for Layout {
 ///
 /// # Errors
 /// Something is pinned there and can't be read.
-pub fn open(
-    kernel: &Kernel,
-    name: MapName,
-) -> Result<Option<(OwnedFd, u32, Layout)>, KernelError> {
+pub fn open(kernel: &Kernel, name: MapName) -> Result<Option<(OwnedFd, u32, Layout)>, KernelError> {
     let failed = |operation, source: io::Error| KernelError::Bpf {
         operation,
         object: format!("map {name}"),
@@ -79,7 +76,8 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
     }
     if found.as_ref() != change.expects() {
         return Err(KernelError::Refused {
-            expected: if change.expects().is_some() { "the map as planned" } else { "no map" }.into(),
+            expected: if change.expects().is_some() { "the map as planned" } else { "no map" }
+                .into(),
             found: "another layout".into(),
         });
     }

@@ -14,10 +14,7 @@ use crate::kinds::{Change, Desired};
 use crate::observe::{Observe, Round};
 
 impl Observe for BpfMapEntry {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for map in MapName::all().filter(|map| is_managed(*map)) {
             // Entries of a map that will be made anew are never read with the wrong sizes: the
@@ -54,8 +51,8 @@ pub fn dump(kernel: &Kernel, map: MapName) -> Result<Entries, KernelError> {
     if is_managed(map) {
         return bpf::map_entries(&fd, layout.into()).map_err(read);
     }
-    let value_size = bpf::possible_cpus().map_err(read)?
-        * (layout.value_size as usize).next_multiple_of(8);
+    let value_size =
+        bpf::possible_cpus().map_err(read)? * (layout.value_size as usize).next_multiple_of(8);
     let mut entries = Vec::new();
     for key in bpf::map_keys(&fd, layout.into()).map_err(read)? {
         let value = bpf::map_lookup(&fd, layout.into(), &key, value_size).map_err(read)?;

@@ -14,10 +14,7 @@ use crate::kinds::{Change, Desired};
 use crate::observe::{Observe, Round};
 
 impl Observe for BpfProgram {
-    fn list(
-        round: &mut Round<'_>,
-        _desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut by_id = BTreeMap::new();
         for map in MapName::all() {
             by_id.extend(open(round.kernel, map)?.map(|(_, id, _)| (id, map)));

@@ -120,9 +120,8 @@ fn remove(
 /// Makes sure that nobody else put a link into the group that is about to be deleted.
 fn alone_in_group(kernel: &mut Kernel, doomed: &[u32]) -> Result<(), ExecError> {
     let links = Round::new(kernel).links(&Netns::HOST).map_err(ExecError::from)?;
-    let stranger = links.iter().find(|link| {
-        link.doomed && !doomed.contains(&link.ifindex) && !link.owned()
-    });
+    let stranger =
+        links.iter().find(|link| link.doomed && !doomed.contains(&link.ifindex) && !link.owned());
     match stranger {
         None => Ok(()),
         Some(link) => Err(ExecError::refused(
@@ -234,9 +233,10 @@ fn send_new(
         if !matches!(error.errno(), Some(libc::EEXIST | libc::EBUSY)) {
             continue;
         }
-        let peer = spec.peer.as_ref().map_or(String::new(), |peer| {
-            format!(", or of {} in {}", peer.ifname, peer.netns)
-        });
+        let peer = spec
+            .peer
+            .as_ref()
+            .map_or(String::new(), |peer| format!(", or of {} in {}", peer.ifname, peer.netns));
         results[*index] = Err(ExecError::Failed {
             error: format!(
                 "{error}: a device that isn't ciliate's has the name of {}{peer}, or ifindex {}; \

@@ -128,7 +128,8 @@ impl Kind for Link {
             observed.sysctls.retain(|k, _| k.netns != *netns || !k.is_of_device(ifname));
             if *netns == Netns::HOST {
                 observed.neighbours.retain(|k, _| k.ifname != *ifname);
-                for (_, link) in observed.bpf_links.iter_mut().filter(|(k, _)| k.ifname == *ifname) {
+                for (_, link) in observed.bpf_links.iter_mut().filter(|(k, _)| k.ifname == *ifname)
+                {
                     link.lose_device();
                 }
             }

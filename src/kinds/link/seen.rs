@@ -109,7 +109,7 @@ fn kind_name(kind: &InfoKind) -> String {
 /// The link in `candidates` that is the other end of `link`: each names the other's ifindex.
 pub fn pair<'a>(link: &LinkInfo, candidates: &'a [LinkInfo]) -> Option<&'a LinkInfo> {
     let index = link.link?;
-    candidates
-        .iter()
-        .find(|other| other.ifindex == index && other.link == Some(link.ifindex) && other.kind == "veth")
+    candidates.iter().find(|other| {
+        other.ifindex == index && other.link == Some(link.ifindex) && other.kind == "veth"
+    })
 }

@@ -19,10 +19,7 @@ use crate::net::{IfName, Mac, Netns};
 use crate::observe::{Observe, Round};
 
 impl Observe for Neighbour {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let names = round.names(&Netns::HOST)?;
         let mut seen = BTreeMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {

@@ -10,10 +10,7 @@ use crate::kinds::{Change, Desired, owner};
 use crate::observe::{Observe, Round};
 
 impl Observe for Nftables {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Table>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Table>, KernelError> {
         let listing = match round.kernel.nft_cache.table(owner::NFTABLES_TABLE) {
             // Without nft there can be no table that ciliate made; that it can't make one is an
             // error of the op, if there is one.

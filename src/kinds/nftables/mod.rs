@@ -86,7 +86,12 @@ impl Kind for Nftables {
     }
 
     fn describe_spec(_key: &Key, spec: &Table) -> String {
-        format!("{} sets, {} chains, {} rules", spec.sets.len(), spec.chains.len(), spec.rules.len())
+        format!(
+            "{} sets, {} chains, {} rules",
+            spec.sets.len(),
+            spec.chains.len(),
+            spec.rules.len()
+        )
     }
 
     fn describe_seen(key: &Key, seen: &Table) -> String {

@@ -126,13 +126,19 @@ fn elements(body: &Value) -> Option<BTreeSet<IpNet>> {
         return None;
     }
     let Some(elements) = body.get("elem") else { return Some(BTreeSet::new()) };
-    elements.as_array()?.iter().map(|element| match element {
-        Value::String(address) => address.parse().ok().map(|a: std::net::IpAddr| IpNet::from(a)),
-        prefix => {
-            let address: std::net::IpAddr = prefix["prefix"]["addr"].as_str()?.parse().ok()?;
-            IpNet::new(address, prefix["prefix"]["len"].as_u64()?.try_into().ok()?).ok()
-        }
-    }).collect()
+    elements
+        .as_array()?
+        .iter()
+        .map(|element| match element {
+            Value::String(address) => {
+                address.parse().ok().map(|a: std::net::IpAddr| IpNet::from(a))
+            }
+            prefix => {
+                let address: std::net::IpAddr = prefix["prefix"]["addr"].as_str()?.parse().ok()?;
+                IpNet::new(address, prefix["prefix"]["len"].as_u64()?.try_into().ok()?).ok()
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -152,7 +158,9 @@ mod tests {
         assert_eq!(table.rules.len(), 2);
         assert_eq!(table.sets["direct_v4"].len(), 2, "the node's CIDR lies in 10.0.0.0/8");
         let listing: Vec<Value> = render(Some(&table))["nftables"].as_array().unwrap()[2..]
-            .iter().map(|command| command["add"].clone()).collect();
+            .iter()
+            .map(|command| command["add"].clone())
+            .collect();
         assert_eq!(parse(&json!({"nftables": listing})), table);
     }
 

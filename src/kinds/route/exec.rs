@@ -17,10 +17,7 @@ use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round, namespaces};
 
 impl Observe for Route {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for netns in namespaces(desired) {
             let names = round.names(&netns)?;

@@ -18,10 +18,7 @@ use crate::observe::{Observe, Round};
 const TABLE_IN_ATTRIBUTE: u8 = 0;
 
 impl Observe for Rule {
-    fn list(
-        round: &mut Round<'_>,
-        _desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for (family, ipv6) in [(AddressFamily::Inet, false), (AddressFamily::Inet6, true)] {
             let mut request = RuleMessage::default();
@@ -59,11 +56,10 @@ impl Apply for Rule {
         let requests = changes.iter().map(|change| match change.action {
             Action::Delete { .. } => (RouteNetlinkMessage::DelRule(message(&change.key)), 0),
             // Without EXCL the kernel adds a second, equal rule.
-            _ => {
-                (RouteNetlinkMessage::NewRule(message(&change.key)), NLM_F_CREATE | NLM_F_EXCL)
-            }
+            _ => (RouteNetlinkMessage::NewRule(message(&change.key)), NLM_F_CREATE | NLM_F_EXCL),
         });
-        let outcomes = crate::apply::send(kernel, &Netns::HOST, "change a rule", requests.collect());
+        let outcomes =
+            crate::apply::send(kernel, &Netns::HOST, "change a rule", requests.collect());
         changes
             .iter()
             .zip(outcomes)

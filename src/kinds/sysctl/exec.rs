@@ -14,10 +14,7 @@ use crate::net::Netns;
 use crate::observe::{Observe, Round};
 
 impl Observe for Sysctl {
-    fn list(
-        round: &mut Round<'_>,
-        desired: &Desired,
-    ) -> Result<BTreeMap<Key, Seen>, KernelError> {
+    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut by_netns: BTreeMap<&Netns, Vec<Arc<str>>> = BTreeMap::new();
         for key in desired.sysctls.keys() {
             by_netns.entry(&key.netns).or_default().push(key.path.clone());
