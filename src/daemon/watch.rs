@@ -96,7 +96,13 @@ impl Watchers {
             wanted.extend(parent.filter(|p| !p.starts_with("/proc")).map(Path::to_path_buf));
         }
         let pins = &intent.paths.bpf;
-        wanted.extend(["maps", "programs", "links"].map(|folder| pins.join(folder)));
+        for folder in ["maps", "programs", "links"].map(|folder| pins.join(folder)) {
+            // A build's programs and a device's links have folders of their own.
+            let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let inner = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            wanted.extend(inner.map(|entry| entry.path()));
+            wanted.insert(folder);
+        }
         wanted.insert(pins.clone());
         for gone in self.watched.difference(&wanted) {
             let _ = self.files.unwatch(gone);
