@@ -56,6 +56,7 @@ fn damage_is_noticed_without_the_timer() {
     }
     lab.note_bpf();
     for sabotage in &all {
+        wait_for_silence(&daemon);
         sabotage.act();
         let begin = Instant::now();
         golden = daemon.wait_repaired(&golden, &sabotage.what);
@@ -63,4 +64,17 @@ fn damage_is_noticed_without_the_timer() {
     }
     lab.note_bpf();
     daemon.stop();
+}
+
+/// A round that something earlier brings about must not be the one that repairs.
+fn wait_for_silence(daemon: &Daemon<'_>) {
+    let rounds = || daemon.status().map_or(0, |status| status.rounds);
+    let (mut last, mut since) = (rounds(), Instant::now());
+    while since.elapsed() < Duration::from_millis(600) {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = rounds();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
 }

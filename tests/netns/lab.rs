@@ -77,7 +77,9 @@ impl Lab {
     }
 
     fn set_up(&self) {
-        fs::create_dir_all(self.dir.join("bpf")).expect("create the lab's folder");
+        for folder in ["bpf", "log"] {
+            fs::create_dir_all(self.dir.join(folder)).expect("create the lab's folder");
+        }
         mount("bpf", self.dir.join("bpf"), "bpf", MountFlags::empty(), None).expect("mount bpffs");
         self.make(&self.wire);
         self.wire

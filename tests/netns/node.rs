@@ -25,7 +25,7 @@ pub struct Node {
     pub config: PathBuf,
     pub runtime: PathBuf,
     pub bpf: PathBuf,
-    /// What daemons say.
+    /// What daemons say. In a folder of its own: that of the configuration is watched.
     pub log: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Node {
             config: dir.join(format!("{name}.toml")),
             runtime: dir.join(format!("run-{name}")),
             bpf: dir.join("bpf").join(name),
-            log: dir.join(format!("{name}.log")),
+            log: dir.join("log").join(name),
         }
     }
 
