@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::Wake;
 use crate::engine::{Loaded, View};
-use crate::kernel::KernelError;
+use crate::kernel::{KernelError, lock};
 use crate::kinds::bpf_link::Mode;
 use crate::lower::Summary;
 use crate::plan::FORMAT_VERSION;
@@ -155,7 +155,7 @@ pub fn serve(
     let path = path(runtime);
     let failed =
         |source: io::Error| KernelError::File { operation: "open", path: path.clone(), source };
-    fs::create_dir_all(runtime).map_err(failed)?;
+    lock::make_folder(runtime)?;
     if UnixStream::connect(&path).is_ok() {
         return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
     }

@@ -1,6 +1,7 @@
 //! The one-writer rule as a value: whoever changes the kernel shows a [`WriterScope`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,19 +24,31 @@ pub fn path(runtime: &Path) -> PathBuf {
     runtime.join("lock")
 }
 
+/// Makes the runtime folder, closed to everybody but root and its group.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_folder(runtime: &Path) -> Result<(), KernelError> {
+    DirBuilder::new().recursive(true).mode(0o750).create(runtime).map_err(|source| {
+        KernelError::File { operation: "create", path: runtime.into(), source }
+    })
+}
+
 impl WriterScope {
     /// Takes the lock in the node's runtime folder, which is made if it is missing.
     ///
     /// # Errors
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
-        fs::create_dir_all(runtime).map_err(|source| KernelError::File {
-            operation: "create",
-            path: runtime.into(),
-            source,
-        })?;
+        make_folder(runtime)?;
         let path = path(runtime);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            // Whoever can open the file can hold the lock.
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(|source| KernelError::File {
             operation: "open",
             path: path.clone(),

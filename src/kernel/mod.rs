@@ -153,9 +153,12 @@ impl Kernel {
         if netns.path().is_none() {
             return Ok(job());
         }
-        self.thread
-            .run(netns, job)
-            .map_err(|source| KernelError::Netns { netns: netns.clone(), source })
+        self.thread.run(netns, job).map_err(|source| {
+            if let (netns::NetnsError::ThreadEnded, Ok(thread)) = (&source, NetnsThread::start()) {
+                self.thread = thread;
+            }
+            KernelError::Netns { netns: netns.clone(), source }
+        })
     }
 
     /// Lets go of every namespace: ends a round.

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::num::NonZero;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
@@ -23,8 +23,10 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 const BATCH_MESSAGES_MAX: usize = 512;
 /// Bytes in one send; the kernel's default send buffer is 208 KiB and an skb has overhead.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// How often a dump is started again because the tables changed under it.
-const DUMP_ATTEMPTS_MAX: u32 = 8;
+/// How long a dump is started again because the tables changed under it, and how long it waits between.
+const DUMP_PATIENCE: Duration = Duration::from_secs(5);
+const DUMP_PAUSE_MIN: Duration = Duration::from_micros(200);
+const DUMP_PAUSE_MAX: Duration = Duration::from_millis(20);
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// One datagram of a dump is at most 32 KiB (`netlink_dump`); we offer more than that.
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
@@ -45,7 +47,7 @@ pub enum NetlinkError {
     },
     #[error("the socket")]
     Io(#[from] io::Error),
-    #[error("the kernel's tables changed {DUMP_ATTEMPTS_MAX} times while they were read")]
+    #[error("the kernel's tables changed each time while they were read, for {DUMP_PATIENCE:?}")]
     Interrupted,
     #[error("an answer can't be read: {0}")]
     Decode(String),
@@ -122,7 +124,8 @@ impl Netlink {
         request: &RouteNetlinkMessage,
         decode: impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
     ) -> Result<Vec<T>, NetlinkError> {
-        for _ in 0..DUMP_ATTEMPTS_MAX {
+        let (begin, mut pause) = (Instant::now(), DUMP_PAUSE_MIN);
+        loop {
             let sequence = self.next_sequence();
             let mut message = frame(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
             message.finalize();
@@ -132,8 +135,12 @@ impl Netlink {
             if let Some(answers) = self.collect_dump(sequence, &decode)? {
                 return Ok(answers);
             }
+            if begin.elapsed() >= DUMP_PATIENCE {
+                return Err(NetlinkError::Interrupted);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(DUMP_PAUSE_MAX);
         }
-        Err(NetlinkError::Interrupted)
     }
 
     /// Reads up to the end of a dump. `None`: it was not consistent.

@@ -5,12 +5,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::thread;
 
-use rustix::fs::fstatfs;
+use rustix::fs::{Mode, OFlags, fstatfs};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::net::Netns;
@@ -37,12 +38,28 @@ pub enum NetnsError {
 /// # Errors
 /// It isn't there, or isn't a namespace.
 pub fn open(path: &str) -> Result<File, NetnsError> {
-    let file = File::open(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR) => NetnsError::Missing,
-        _ => NetnsError::Io(error),
+    // Looked at before it is opened: opening a FIFO, or a file on a dead server, may never return.
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let place = place.map_err(|error| match error {
+        Errno::NOENT | Errno::SRCH | Errno::NOTDIR => NetnsError::Missing,
+        error => NetnsError::Io(error.into()),
     })?;
-    let fs = fstatfs(&file).map_err(io::Error::from)?;
-    if fs.f_type as u64 == NSFS_MAGIC { Ok(file) } else { Err(NetnsError::NotANamespace) }
+    let fs = fstatfs(&place).map_err(io::Error::from)?;
+    if fs.f_type as u64 != NSFS_MAGIC {
+        return Err(NetnsError::NotANamespace);
+    }
+    let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
+    if is_of_network(&file) { Ok(file) } else { Err(NetnsError::NotANamespace) }
+}
+
+/// `NS_GET_NSTYPE`, `_IO(0xb7, 3)` (linux/nsfs.h, Linux 4.11).
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+/// Whether a namespace file is that of a network namespace.
+fn is_of_network(file: &File) -> bool {
+    // SAFETY: the request takes no argument and writes nothing; the descriptor is open.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+    kind == libc::CLONE_NEWNET
 }
 
 /// What tells namespaces apart: device and inode of their files.

@@ -1,8 +1,8 @@
 //! Numbers that have to be chosen: ifindexes, endpoint ids, addresses. Pure.
 //!
-//! There is no database. What the kernel holds is the record: a link that is there keeps its ifindex,
-//! an entry of `ciliate_device` (found by the endpoint's Ethernet address, which follows from its
-//! name) keeps ifindex, id and addresses, and our addresses on the endpoint's device come before that.
+//! There is no database. What the kernel holds is the record: a link that is there keeps its ifindex, an
+//! entry of `ciliate_device` (found by the endpoint's Ethernet address, which follows from its name)
+//! keeps ifindex, id and addresses; where that is lost, our addresses on the endpoint's device count.
 //! The rest is the lowest free number, in order of names.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,9 @@ use crate::observe::Facts;
 
 /// Highest endpoint id (`pkg/endpointmanager/allocator.go` of Cilium).
 const ENDPOINT_ID_MAX: u16 = 4095;
+
+/// Somebody may give a device a number as high as 2³¹ − 1; such numbers are not counted on from.
+const IFINDEX_HIGH: u32 = 1 << 24;
 
 /// What earlier rounds gave to an endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,7 @@ impl Allocation {
         let records: BTreeMap<Mac, Record> = facts
             .devices
             .iter()
+            .filter(|(ifindex, _)| **ifindex < IFINDEX_HIGH)
             .map(|(ifindex, value)| (Mac(value.mac), Record { ifindex: *ifindex, value: *value }))
             .collect();
         let links: BTreeMap<IfName, u32> =
@@ -57,7 +61,7 @@ impl Allocation {
         let mut ifindexes: BTreeSet<u32> = links.values().copied().collect();
         ifindexes.extend(records.values().map(|record| record.ifindex));
         let mut allocation = Self {
-            ifindex_next: ifindexes.last().map_or(1, |last| last + 1),
+            ifindex_next: ifindexes.range(..IFINDEX_HIGH).last().map_or(1, |last| last + 1),
             ids: records.values().map(|record| record.value.endpoint_id).collect(),
             addresses: intent.node.routers.iter().chain(&node.addresses).copied().collect(),
             cidrs: intent.node.cidrs.clone(),
@@ -86,8 +90,12 @@ impl Allocation {
             .records
             .get(&mac::of_endpoint(&endpoint.name))
             .map(|record| [IpAddr::from(record.value.ipv4_be), IpAddr::from(record.value.ipv6_be)]);
-        let candidates: Vec<IpAddr> =
-            held.iter().copied().chain(recorded.into_iter().flatten()).collect();
+        // The record on the host comes first: what is in the namespace is in the hands of whoever
+        // lives there, and an endpoint doesn't get to choose its address.
+        let candidates: Vec<IpAddr> = match recorded {
+            Some(recorded) => recorded.to_vec(),
+            None => held.to_vec(),
+        };
         let mut kept: Vec<IpAddr> = Vec::new();
         for address in candidates {
             let usable = !address.is_unspecified()

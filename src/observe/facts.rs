@@ -16,8 +16,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use crate::intent::{AttachMode, Endpoint, Intent};
-use crate::kernel::netns::{self, NetnsError};
-use crate::kernel::{Kernel, KernelError, bpf};
+use crate::kernel::netns;
+use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::link::LinkInfo;
 use crate::kinds::{address, bpf_map_entry, sysctl};
@@ -136,13 +136,15 @@ fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, Kern
                     users.insert(identity, other.clone());
                     Err(format!("it is the namespace of endpoint `{other}` as well"))
                 }
-                None if !endpoint.addresses.is_empty() => Ok(Vec::new()),
-                None => Ok(held_addresses(round, endpoint)?),
+                None => match round.kernel.netlink(netns).map(drop) {
+                    Err(KernelError::Netns { source, .. }) => Err(chain(&source)),
+                    Err(error) => return Err(error),
+                    Ok(()) if !endpoint.addresses.is_empty() => Ok(Vec::new()),
+                    Ok(()) => Ok(held_addresses(round, endpoint)?),
+                },
             },
-            Err(error @ (NetnsError::Missing | NetnsError::NotANamespace)) => {
-                Err(error.to_string())
-            }
-            Err(source) => return Err(failed(netns, source)),
+            // Whatever is wrong with it, the other endpoints don't have to wait.
+            Err(error) => Err(error.to_string()),
         };
         found.insert(endpoint.name.clone(), state);
     }

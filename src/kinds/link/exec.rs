@@ -239,7 +239,7 @@ fn send_new(
             .map_or(String::new(), |peer| format!(", or of {} in {}", peer.ifname, peer.netns));
         results[*index] = Err(ExecError::Failed {
             error: format!(
-                "{error}: a device that isn't ciliate's has the name of {}{peer}, or ifindex {}; \
+                "{error}: another device has the name of {}{peer}, or ifindex {}; \
                  remove or rename it",
                 changes[*index].key, spec.ifindex
             ),

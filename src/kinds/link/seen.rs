@@ -24,9 +24,12 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
-    /// Whether the link shows one of our marks.
+    /// Whether the link shows one of our marks: the group, or, if somebody took that away, the alias
+    /// as we write it on a kind that we make.
     pub fn owned(&self) -> bool {
-        self.end.grouped || self.end.alias.starts_with(owner::LINK_ALIAS_PREFIX)
+        let alias = self.end.alias.strip_prefix(owner::LINK_ALIAS_PREFIX);
+        let as_written = alias.is_some_and(|a| a == " router" || a.starts_with(" endpoint "));
+        self.end.grouped || (self.kind == "veth" && as_written)
     }
 
     /// The link as the other end of a pair.

@@ -103,7 +103,7 @@ fn exec_in(
             }
             continue;
         };
-        if let Action::Update { .. } = change.action
+        if let Action::Update { .. } | Action::Replace { .. } = change.action
             && let Err(error) = guard_replace(kernel, netns, &change.key)
         {
             results[*index] = Err(error);
