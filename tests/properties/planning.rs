@@ -179,6 +179,28 @@ proptest! {
     }
 
     #[test]
+    fn a_bad_plan_fails_the_check(world in closed()) {
+        let (plan, _) = plan(&world);
+        let removes = |op: &&Op| op.phase() == Phase::Remove;
+        if plan.ops.iter().any(|op| !removes(&op)) && plan.ops.iter().any(|op| removes(&op)) {
+            let backwards: Vec<Op> = plan.ops.iter().rev().cloned().collect();
+            prop_assert!(check::check(&backwards, &world.observed).is_err());
+        }
+        for op in plan.ops.iter().filter(|op| op.verb() != "+") {
+            let mut theirs = world.observed.clone();
+            match op {
+                Op::Link(change) => theirs.links.get_mut(&change.key).unwrap().owned = false,
+                Op::Neighbour(change) => match theirs.neighbours.get_mut(&change.key) {
+                    Some(seen) => seen.owned = false,
+                    None => continue,
+                },
+                _ => continue,
+            }
+            prop_assert!(check::check(&plan.ops, &theirs).is_err(), "{}", op.line());
+        }
+    }
+
+    #[test]
     fn a_line_is_a_line(world in wild()) {
         let (plan, _) = plan(&world);
         let mut lines = plan.ops.iter().map(Op::line).chain(plan.blocked.iter().map(ToString::to_string));

@@ -37,7 +37,7 @@ const LINKS: &[(&str, &str, &str)] = &[
     ("lxc2", "/run/netns/two", "eth0"),
     ("lxc3", "/run/netns/two", "eth1"),
 ];
-const OBJECTS_MAX: usize = 5;
+const OBJECTS_MAX: usize = 8;
 
 pub fn name(text: &str) -> IfName {
     text.parse().unwrap()
@@ -153,20 +153,22 @@ pub fn neighbours() -> impl Strategy<Value = (neighbour::Key, neighbour::Spec, n
 }
 
 pub fn sysctls() -> impl Strategy<Value = (sysctl::Key, sysctl::Spec, sysctl::Seen)> {
-    let dev = select(vec!["all", "default", "eth0", "cilium_host", "lxc1"]);
-    let what = select(vec!["forwarding", "rp_filter", "accept_redirects", "accept_ra"]);
+    // Forwarding of `all` changes others along: the interesting case.
+    let dev =
+        prop_oneof![2 => Just("all"), 3 => select(vec!["default", "eth0", "cilium_host", "lxc1"])];
+    let other = select(vec!["rp_filter", "accept_redirects", "accept_ra"]);
+    let what = prop_oneof![2 => Just("forwarding"), 1 => other];
     let place = prop_oneof![4 => Just(""), 1 => Just("/run/netns/one")];
     let value = || select(vec!["0", "1", "2"]);
-    (place, select(vec!["ipv4", "ipv6"]), dev, what, value(), value()).prop_map(
-        |(path, family, dev, what, value, seen)| {
+    (place, prop_oneof![3 => Just("ipv4"), 1 => Just("ipv6")], dev, what, value(), value())
+        .prop_map(|(path, family, dev, what, value, seen)| {
             let file: Arc<str> = format!("net/{family}/conf/{dev}/{what}").into();
             let ours = LINKS.iter().any(|(link, ..)| *link == dev);
             let needs = if ours { vec![ObjectKey::Link(name(dev))] } else { Vec::new() };
             let key = sysctl::Key { netns: netns(path), path: file };
             let spec = sysctl::Spec { value: value.into(), needs };
             (key, spec, sysctl::Seen { value: seen.into() })
-        },
-    )
+        })
 }
 
 fn map_name() -> impl Strategy<Value = MapName> {
