@@ -35,12 +35,12 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         _ => {
             // What has to go doesn't depend on the rest of the configuration, so that may be wrong.
             let document = Document::load(search);
-            let paths = intent::paths_of(&document);
-            if !document.is_whole() {
-                let diagnostics = document.problems().to_vec();
-                return Err(Failure::Invalid(Box::new(Invalid { document, diagnostics })));
+            match intent::paths_of(&document) {
+                Ok(paths) => (paths.bpf, paths.runtime),
+                Err(diagnostics) => {
+                    return Err(Failure::Invalid(Box::new(Invalid { document, diagnostics })));
+                }
             }
-            (paths.bpf, paths.runtime)
         }
     };
     let mut kernel = Kernel::open(&bpf)?;
@@ -51,6 +51,13 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             Format::Text => plan::print(&view.plan, output)?,
         }
         return Ok(EXIT_OK);
+    }
+    if let Some(status) = control::status(&runtime) {
+        return Err(Failure::Error(format!(
+            "a daemon runs (pid {}) and would make everything again; stop it first, with \
+             `systemctl stop` or `kill {}`",
+            status.pid, status.pid
+        )));
     }
     let scope = engine::lock(&runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();

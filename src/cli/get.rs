@@ -85,7 +85,7 @@ const ENDPOINTS: &[&str] =
 fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for endpoint in loaded.intent.endpoints.values() {
-        let lxc = lxc_name(&endpoint.name, &endpoint.ifname);
+        let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
         let value = view
             .desired
             .links

@@ -23,11 +23,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = engine::load(search);
     let runtime = match &loaded {
-        Ok(loaded) => loaded.intent.paths.runtime.clone(),
+        Ok(loaded) => Some(loaded.intent.paths.runtime.clone()),
         // A daemon that has a good configuration runs on, whatever is on disk now.
-        Err(invalid) => intent::paths_of(&invalid.document).runtime,
+        Err(invalid) => intent::paths_of(&invalid.document).ok().map(|paths| paths.runtime),
     };
-    let running = control::status(&runtime);
+    let running = runtime.and_then(|runtime| control::status(&runtime));
     let daemon = running.is_some();
     let status = match running {
         Some(status) => status,

@@ -50,6 +50,8 @@ struct Daemon<'a> {
     retry: Duration,
     /// Something is left to do, or was refused.
     unsettled: bool,
+    /// The problems that were logged already.
+    known: Vec<Problem>,
 }
 
 /// Runs until SIGTERM or SIGINT. Leaves the kernel as it is.
@@ -68,6 +70,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         status: status.clone(),
         retry: RETRY_MIN,
         unsettled: false,
+        known: Vec::new(),
         loaded,
     };
     // Watching begins before the first look: what changes in between is not missed.
@@ -117,8 +120,8 @@ impl Daemon<'_> {
                 return Ok(());
             }
             let mut answer = Ok(());
-            if wanted.config || wanted.reload.is_some() {
-                answer = self.reload(wanted.reload.is_some());
+            if wanted.config || wanted.reload {
+                answer = self.reload(wanted.reload);
                 watchers.follow(self.search, &self.loaded.intent);
             }
             let begin = Instant::now();
@@ -127,8 +130,8 @@ impl Daemon<'_> {
             }
             last_look = Instant::now();
             self.publish();
-            if let Some(reply) = wanted.reload.flatten() {
-                let _ = reply.send(answer);
+            for reply in wanted.replies {
+                let _ = reply.send(answer.clone());
             }
             // A storm of events gets at most half of a CPU.
             std::thread::sleep(begin.elapsed().min(Duration::from_millis(100)));
@@ -203,7 +206,9 @@ impl Daemon<'_> {
             }
         };
         self.unsettled = !settled;
-        let progressed = result.as_ref().is_ok_and(|converged| converged.writes() > 0);
+        let progressed = result
+            .as_ref()
+            .is_ok_and(|converged| converged.rounds.iter().any(|(_, report)| report.done() > 0));
         self.retry =
             if settled || progressed { RETRY_MIN } else { (self.retry * 2).min(RETRY_MAX) };
         let mut status = self.lock_status();
@@ -231,20 +236,22 @@ impl Daemon<'_> {
     }
 
     /// Logs what was done and returns what wasn't.
-    fn report(&self, converged: &Converged) -> Vec<Problem> {
+    fn report(&mut self, converged: &Converged) -> Vec<Problem> {
         let generation = self.lock_status().generation;
         let mut problems = Vec::new();
         for (plan, report) in &converged.rounds {
+            // What an earlier attempt couldn't do, a later one did, or it is among its problems.
+            problems.clear();
             log_round(generation, plan, &report.outcomes, &mut problems);
         }
         for blocked in &converged.last.plan.blocked {
             let object = blocked.origin.to_string();
             problems.push(Problem { object, error: blocked.reason.to_string() });
         }
-        let before = self.lock_status().problems.clone();
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+        for problem in problems.iter().filter(|problem| !self.known.contains(problem)) {
             warn!(object = %problem.object, "not as configured: {}", problem.error);
         }
+        self.known.clone_from(&problems);
         problems.truncate(PROBLEMS_MAX);
         problems
     }
@@ -282,12 +289,10 @@ fn log_round(generation: u64, plan: &Plan, outcomes: &[Outcome], problems: &mut 
 struct Wanted {
     terminate: bool,
     config: bool,
-    /// Somebody asked for it, and may wait for an answer.
-    #[expect(
-        clippy::option_option,
-        reason = "whether it is asked for, and whether somebody waits"
-    )]
-    reload: Option<Option<control::Reply>>,
+    /// Somebody asked for it.
+    reload: bool,
+    /// Those who wait for an answer.
+    replies: Vec<control::Reply>,
 }
 
 impl Wanted {
@@ -297,8 +302,8 @@ impl Wanted {
             Wake::Config => self.config = true,
             Wake::Kernel => {}
             Wake::Reload(reply) => {
-                let waiting = self.reload.take().flatten();
-                self.reload = Some(reply.or(waiting));
+                self.reload = true;
+                self.replies.extend(reply);
             }
         }
     }

@@ -146,9 +146,23 @@ pub struct Endpoint {
 }
 
 /// The paths alone, from a document that may have errors: enough to find a running daemon, or what it
-/// left. A path that is wrong or missing has its default.
-pub fn paths_of(document: &Document) -> Paths {
-    paths::read(document.root().paths.as_ref(), &mut Vec::new())
+/// left.
+///
+/// # Errors
+/// A file can't be read or parsed, or `[paths]` itself is wrong: the defaults could be another node's.
+pub fn paths_of(document: &Document) -> Result<Paths, Vec<Diagnostic>> {
+    let mut problems = Vec::new();
+    let paths = paths::read(document.root().paths.as_ref(), &mut problems);
+    let lost = ["runtime", "state", "bpf", "cgroup"];
+    if document.is_whole()
+        && problems.is_empty()
+        && !document.has_lost("paths")
+        && !lost.iter().any(|key| document.has_lost(&format!("paths.{key}")))
+    {
+        return Ok(paths);
+    }
+    problems.extend(document.problems().iter().cloned());
+    Err(problems)
 }
 
 /// Reads a document.

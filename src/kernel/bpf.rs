@@ -21,7 +21,6 @@ mod command {
     pub const MAP_GET_NEXT_KEY: i32 = 4;
     pub const OBJ_PIN: i32 = 6;
     pub const OBJ_GET: i32 = 7;
-    pub const MAP_GET_FD_BY_ID: i32 = 14;
     pub const OBJ_GET_INFO_BY_FD: i32 = 15;
     pub const PROG_QUERY: i32 = 16;
     pub const MAP_LOOKUP_BATCH: i32 = 24;
@@ -149,15 +148,6 @@ pub fn map_create(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
     attr.0[28..28 + name.len()].copy_from_slice(name);
     // SAFETY: MAP_CREATE reads no addresses from these fields and returns a new descriptor.
     unsafe { call_fd(command::MAP_CREATE, &mut attr) }
-}
-
-/// Opens a map by id.
-///
-/// # Errors
-/// There is no such map.
-pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
-    // SAFETY: the command reads no addresses and returns a new descriptor.
-    unsafe { call_fd(command::MAP_GET_FD_BY_ID, &mut Attr::new().u32(0, id)) }
 }
 
 /// The first bytes of the object's `bpf_*_info`, as many as the kernel fills.

@@ -36,17 +36,15 @@ impl Cache {
 }
 
 fn list(name: &str) -> Result<Option<Value>, KernelError> {
-    match get_current_ruleset_raw(None::<&str>, ["list", "table", "inet", name]) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}"))),
-        Err(NftablesError::NftFailed { stderr, .. })
-            if stderr.contains("No such file or directory") =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(failure(&error)),
+    // Asked of the kernel first: where there is no table, `nft` isn't needed to say so.
+    if !exists(name).map_err(|error| KernelError::Nft(format!("find table inet {name}: {error}")))? {
+        return Ok(None);
     }
+    let text = get_current_ruleset_raw(None::<&str>, ["list", "table", "inet", name])
+        .map_err(|error| failure(&error))?;
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}")))
 }
 
 /// Applies a JSON document in one transaction.
@@ -77,20 +75,60 @@ const GET_GENERATION: u16 = (10 << 8) | 16;
 /// `NFTA_GEN_ID`, a big-endian u32.
 const GENERATION_ID: u16 = 1;
 
-/// The number the kernel raises with each change of any ruleset of the namespace.
-fn generation() -> io::Result<u32> {
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`.
+const GET_TABLE: u16 = (10 << 8) | 1;
+/// `NFTA_TABLE_NAME`.
+const TABLE_NAME: u16 = 1;
+/// `NFPROTO_INET` (linux/netfilter.h).
+const FAMILY_INET: u8 = 1;
+/// `sizeof(struct nlmsghdr)` and `sizeof(struct nfgenmsg)`.
+const HEADERS_BYTES: usize = 16 + 4;
+
+/// Asks nf_tables one thing and returns the answer: its type and what follows both headers, or the
+/// kernel's error.
+fn ask(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // nlmsghdr (16 bytes) and nfgenmsg (4 bytes: family, version, resource id).
-    let mut request = Vec::with_capacity(20);
-    request.extend(20u32.to_ne_bytes());
-    request.extend(GET_GENERATION.to_ne_bytes());
+    let mut request = Vec::with_capacity(HEADERS_BYTES + attributes.len());
+    request.extend(((HEADERS_BYTES + attributes.len()) as u32).to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
     request.extend(netlink_packet_core::NLM_F_REQUEST.to_ne_bytes());
-    request.extend([0; 12]);
+    // Sequence number and port; then family, version and resource id.
+    request.extend([0; 8]);
+    request.extend([family, 0, 0, 0]);
+    request.extend(attributes);
     socket.send(&request, 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    let mut attributes = answer.get(20..).unwrap_or_default();
+    let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+    if kind == Some(netlink_packet_core::NLMSG_ERROR) {
+        let code = answer.get(16..20).and_then(|code| code.try_into().ok());
+        return Err(io::Error::from_raw_os_error(-code.map_or(0, i32::from_ne_bytes)));
+    }
+    Ok(answer.get(HEADERS_BYTES..).unwrap_or_default().to_vec())
+}
+
+/// Whether there is a table of family inet with that name.
+fn exists(name: &str) -> io::Result<bool> {
+    let mut attribute = ((4 + name.len() + 1) as u16).to_ne_bytes().to_vec();
+    attribute.extend(TABLE_NAME.to_ne_bytes());
+    attribute.extend(name.as_bytes());
+    attribute.push(0);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    match ask(GET_TABLE, FAMILY_INET, &attribute) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            // No such table; or a kernel without nf_tables, which can't have one.
+            Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The number the kernel raises with each change of any ruleset of the namespace.
+fn generation() -> io::Result<u32> {
+    let answer = ask(GET_GENERATION, 0, &[])?;
+    let mut attributes = answer.as_slice();
     while attributes.len() >= 8 {
         let length = u16::from_ne_bytes([attributes[0], attributes[1]]) as usize;
         let kind = u16::from_ne_bytes([attributes[2], attributes[3]]) & 0x3fff;

@@ -20,12 +20,13 @@ use crate::kinds::bpf_map_entry::{self, BpfMapEntry, hex};
 use crate::kinds::link::{self, Link};
 use crate::kinds::route::{self, Route, Scope};
 use crate::kinds::{BlockedReason, Desired, Origin};
-use crate::net::IfName;
+use crate::net::{IfName, Netns};
 
-/// The host's end of an endpoint's veth: `lxc` and the first 12 digits of the SHA-256 of the
-/// attachment, as Cilium names it.
-pub fn lxc_name(name: &str, device: &IfName) -> IfName {
-    let digest = Sha256::digest(format!("{name}:{device}"));
+/// The host's end of an endpoint's veth: `lxc` and the first 12 digits of the SHA-256 of the attachment,
+/// as Cilium names it. The attachment is the namespace and the device in it, whatever the endpoint is
+/// called: an endpoint that is given another name keeps its veth.
+pub fn lxc_name(netns: &Netns, device: &IfName) -> IfName {
+    let digest = Sha256::digest(format!("{netns}:{device}"));
     ifname(&format!("lxc{}", hex(&digest[..6])))
 }
 
@@ -50,7 +51,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
 /// numbers again.
 fn keep(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) {
     let Some((ifindex, value)) = lowering.allocation.record(&endpoint.name) else { return };
-    let lxc = lxc_name(&endpoint.name, &endpoint.ifname);
+    let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
     let there = lowering.facts.links.get(&lxc).is_some_and(|link| link.ifindex == ifindex);
     if !there {
         device_entry(&mut lowering.desired, ifindex, &value, None, origin);
@@ -70,7 +71,7 @@ fn lower_one(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) 
     let Some(id) = lowering.allocation.endpoint_id(&endpoint.name) else {
         return lowering.block(origin.clone(), BlockedReason::NoFreeEndpointId);
     };
-    let lxc = lxc_name(&endpoint.name, &endpoint.ifname);
+    let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
     let ifindex = lowering.allocation.ifindex(lxc, Some(&endpoint.name));
     let peer = link::Peer {
         netns: endpoint.netns.clone(),

@@ -12,8 +12,6 @@ pub enum Broken {
     Foreign(String),
     #[error("the plan removes {0} before it is done adding")]
     RemovalBeforeAddition(String),
-    #[error("{0} is nothing that ciliate makes")]
-    Strange(String),
     #[error("the plan expects {0} to be as it isn't")]
     Expectation(String),
 }

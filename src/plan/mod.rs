@@ -6,7 +6,6 @@
 //! all.
 
 pub mod check;
-mod names;
 mod saved;
 
 use crate::kinds::{Blocked, Desired, Observed, Op};

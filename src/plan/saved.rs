@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, check, names};
+use super::{Plan, check};
 use crate::kinds::{Blocked, Observed, Op};
 
 /// Version of the JSON that ciliate prints and reads. Raised when something is renamed or removed;
@@ -26,10 +26,13 @@ pub enum SavedPlanError {
         "the plan has format {found}, this ciliate reads {FORMAT_VERSION}; make the plan again"
     )]
     Version { found: u32 },
-    #[error("the plan was not made by ciliate, or was edited")]
-    Strange(#[source] check::Broken),
     #[error("the kernel changed after the plan was made; make the plan again")]
     Moved(#[source] check::Broken),
+    #[error(
+        "with this configuration, on this kernel, by this ciliate the plan would be another; the \
+         first difference is {object}; make the plan again"
+    )]
+    Differs { object: String },
 }
 
 impl SavedPlan {
@@ -58,14 +61,20 @@ impl SavedPlan {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// The plan, if the kernel is still as it was when the plan was made.
+    /// The plan, if it is the one that would be made now: planning is deterministic, so a plan that
+    /// differs is of another configuration, kernel or ciliate, or was edited.
     ///
     /// # Errors
-    /// [`SavedPlanError::Moved`], with the first object that differs.
-    pub fn into_plan(self, observed: &Observed) -> Result<Plan, SavedPlanError> {
-        names::check(&self.ops).map_err(SavedPlanError::Strange)?;
+    /// The first object that isn't as the plan expects, or is planned otherwise.
+    pub fn into_plan(self, fresh: Plan, observed: &Observed) -> Result<Plan, SavedPlanError> {
+        if self.ops == fresh.ops {
+            return Ok(fresh);
+        }
         check::still_fits(&self.ops, observed).map_err(SavedPlanError::Moved)?;
-        check::check(&self.ops, observed).map_err(SavedPlanError::Moved)?;
-        Ok(Plan { ops: self.ops, blocked: self.blocked })
+        let length = self.ops.len().max(fresh.ops.len());
+        let differs = (0..length).find(|at| self.ops.get(*at) != fresh.ops.get(*at)).unwrap_or(0);
+        let op = self.ops.get(differs).or(fresh.ops.get(differs));
+        let object = op.map_or_else(String::new, |op| op.object().to_string());
+        Err(SavedPlanError::Differs { object })
     }
 }

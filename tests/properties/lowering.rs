@@ -53,7 +53,7 @@ struct Given {
 }
 
 fn given(endpoint: &Endpoint, observed: &Observed) -> Option<Given> {
-    let link = observed.links.get(&lxc_name(&endpoint.name, &endpoint.ifname))?;
+    let link = observed.links.get(&lxc_name(&endpoint.netns, &endpoint.ifname))?;
     let device = observed.bpf_map_entries.iter().find(|(key, _)| {
         key.map == MapName::of_abi(CILIATE_DEVICE)
             && DeviceKey::from_bytes(key.key.as_slice().try_into().unwrap()).ifindex == link.ifindex

@@ -10,14 +10,18 @@ use crate::kinds::{Change, Desired, owner};
 use crate::observe::{Observe, Round};
 
 impl Observe for Nftables {
-    fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Table>, KernelError> {
-        let listing = match round.kernel.nft_cache.table(owner::NFTABLES_TABLE) {
-            // Without nft there can be no table that ciliate made; that it can't make one is an
-            // error of the op, if there is one.
-            Err(KernelError::NftMissing) if desired.nftables.is_empty() => None,
-            other => other?,
+    fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Table>, KernelError> {
+        let table = match round.kernel.nft_cache.table(owner::NFTABLES_TABLE) {
+            Ok(None) => None,
+            Ok(Some(listing)) => Some(parse(&listing)),
+            // There is a table and `nft` can't say what is in it: it is not as asked, whatever is
+            // asked, and the op that follows fails with the reason, without stopping the others.
+            Err(error @ (KernelError::Nft(_) | KernelError::NftMissing)) => {
+                Some(Table { strange: vec![error.to_string()], ..Table::default() })
+            }
+            Err(error) => return Err(error),
         };
-        Ok(listing.map(|listing| (Key, parse(&listing))).into_iter().collect())
+        Ok(table.map(|table| (Key, table)).into_iter().collect())
     }
 }
 
