@@ -44,8 +44,8 @@ fn traced_apply(node: &Node) -> (serde_json::Value, Vec<String>) {
 fn writes(line: &str, runtime: &str) -> bool {
     let Some((_, call)) = line.split_once(' ') else { return false };
     let call = call.trim_start();
-    // A signal, or the end of a thread.
-    if call.starts_with("---") || call.starts_with("+++") {
+    // A signal, the end of a thread, or the rest of a call whose beginning stands further up.
+    if ["---", "+++", "<..."].iter().any(|mark| call.starts_with(mark)) {
         return false;
     }
     let (name, arguments) = call.split_once('(').unwrap_or((call, ""));
