@@ -29,9 +29,11 @@ pub fn path(runtime: &Path) -> PathBuf {
 /// # Errors
 /// It can't be made.
 pub fn make_folder(runtime: &Path) -> Result<(), KernelError> {
-    DirBuilder::new().recursive(true).mode(0o750).create(runtime).map_err(|source| {
-        KernelError::File { operation: "create", path: runtime.into(), source }
-    })
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(runtime)
+        .map_err(|source| KernelError::File { operation: "create", path: runtime.into(), source })
 }
 
 impl WriterScope {

@@ -5,6 +5,7 @@
 //! messages and keys.
 
 pub mod bpf;
+pub mod bpf_map;
 pub mod lock;
 pub mod netlink;
 pub mod netns;

@@ -37,7 +37,9 @@ impl Cache {
 
 fn list(name: &str) -> Result<Option<Value>, KernelError> {
     // Asked of the kernel first: where there is no table, `nft` isn't needed to say so.
-    if !exists(name).map_err(|error| KernelError::Nft(format!("find table inet {name}: {error}")))? {
+    if !exists(name)
+        .map_err(|error| KernelError::Nft(format!("find table inet {name}: {error}")))?
+    {
         return Ok(None);
     }
     let text = get_current_ruleset_raw(None::<&str>, ["list", "table", "inet", name])
@@ -119,7 +121,9 @@ fn exists(name: &str) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) => match error.raw_os_error() {
             // No such table; or a kernel without nf_tables, which can't have one.
-            Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
+            Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
+                Ok(false)
+            }
             _ => Err(error),
         },
     }

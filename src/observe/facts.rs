@@ -99,8 +99,8 @@ pub fn read(kernel: &mut Kernel, intent: &Intent) -> Result<Facts, KernelError> 
 
 fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
     let map = MapName::of_abi(CILIATE_DEVICE);
-    let Some((fd, _, layout)) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
-    let entries = bpf::map_entries(fd, layout.into()).map_err(|source| KernelError::Bpf {
+    let Some(open) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
+    let entries = open.entries().map_err(|source| KernelError::Bpf {
         operation: "read the entries of",
         object: format!("map {map}"),
         source,

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use ciliate::kernel::bpf_map::Map;
 use ciliate::kernel::{bpf, pins};
-use ciliate::kinds::bpf_map::{Layout, MapName};
+use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::{
     Observed, address, bpf_link, bpf_map_entry, link, neighbour, route, rule, sysctl,
 };
@@ -162,13 +163,12 @@ pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
     for (key, seen) in &observed.bpf_map_entries {
         let pin = pins::map(&node.bpf, key.map.def().name);
-        let shape = Layout::of(key.map).into();
         if key.map.def().kind != ciliate::bpf_abi::MapKind::Array && !is_side_effect(key, observed)
         {
             let (pin, key) = (pin.clone(), key.clone());
             all.push(Sabotage::new(format!("delete {key}"), move || {
-                let map = bpf::obj_get(&pin).expect("open the map");
-                bpf::map_delete(map, shape, &[&key.key]).expect("delete the entry");
+                let map = Map::open(&pin).expect("open the map");
+                map.delete(&[&key.key]).expect("delete the entry");
             }));
         }
         if key.map == MapName::BEFORE {
@@ -179,8 +179,8 @@ pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
         value[place] ^= 0xff;
         let key = key.clone();
         all.push(Sabotage::new(format!("alter byte {place} of {key}"), move || {
-            let map = bpf::obj_get(&pin).expect("open the map");
-            bpf::map_update(map, shape, &[(&key.key, &value)]).expect("alter the entry");
+            let map = Map::open(&pin).expect("open the map");
+            map.update(&[(&key.key, &value)]).expect("alter the entry");
         }));
     }
     all

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ciliate::kernel::bpf;
+use ciliate::kernel::bpf_map::Map;
 
 use crate::space::{Space, try_sh};
 
@@ -121,11 +122,10 @@ impl BpfIds {
             if path.is_dir() {
                 continue;
             }
-            let open = || bpf::obj_get(path);
             if path.components().any(|c| c.as_os_str() == "maps") {
-                self.maps.extend(open().and_then(bpf::map_info).map(|info| info.id));
+                self.maps.extend(Map::open(path).map(|map| map.id()));
             } else if path.components().any(|c| c.as_os_str() == "programs") {
-                self.programs.extend(open().and_then(bpf::program_info).map(|info| info.id));
+                self.programs.extend(bpf::obj_get(path).and_then(bpf::program_info).map(|info| info.id));
             }
         }
     }

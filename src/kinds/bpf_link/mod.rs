@@ -126,10 +126,13 @@ impl Kind for BpfLink {
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
-        let digest = |key: Option<&bpf_program::Key>| {
-            key.map_or("unknown".to_string(), |key| key.digest.to_string())
+        // Within one build, programs differ by name.
+        let show = |key: Option<&bpf_program::Key>| match key {
+            None => "unknown".to_string(),
+            Some(key) if key.name == spec.program.name => key.digest.to_string(),
+            Some(key) => key.to_string(),
         };
-        let (seen_program, want) = (digest(seen.program.as_ref()), digest(Some(&spec.program)));
+        let (seen_program, want) = (show(seen.program.as_ref()), show(Some(&spec.program)));
         [
             Field::immutable("mode", &seen.mode, &spec.mode),
             Field::immutable("ifindex", &seen.ifindex, &spec.ifindex),

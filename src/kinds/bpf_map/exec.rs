@@ -1,12 +1,10 @@
 //! Maps in the kernel: listing, making, removing. The only file of this kind that may import `kernel`.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::OwnedFd;
 
 use super::{BpfMap, Layout, MapName};
 use crate::apply::{Apply, ExecError};
-use crate::kernel::bpf::{self, MapShape};
+use crate::kernel::bpf_map::{Map, MapShape};
 use crate::kernel::{Kernel, KernelError, pins};
 use crate::kinds::{Action, Change, Desired};
 use crate::observe::{Observe, Round};
@@ -25,24 +23,20 @@ impl From<MapShape> for Layout {
     }
 }
 
-/// A pinned map: its descriptor, id and layout; `None` where nothing is pinned.
+/// A pinned map; `None` where nothing is pinned.
 ///
 /// # Errors
 /// Something is pinned there and can't be read.
-pub fn open(kernel: &Kernel, name: MapName) -> Result<Option<(OwnedFd, u32, Layout)>, KernelError> {
-    let failed = |operation, source: io::Error| KernelError::Bpf {
-        operation,
-        object: format!("map {name}"),
-        source,
-    };
-    let fd = match bpf::obj_get(&pins::map(kernel.bpf_root(), name.def().name)) {
+pub fn open(kernel: &Kernel, name: MapName) -> Result<Option<Map>, KernelError> {
+    match Map::open(&pins::map(kernel.bpf_root(), name.def().name)) {
+        Ok(map) => Ok(Some(map)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-            return Ok(None);
+            Ok(None)
         }
-        other => other.map_err(|source| failed("open", source))?,
-    };
-    let info = bpf::map_info(&fd).map_err(|source| failed("read", source))?;
-    Ok(Some((fd, info.id, info.shape.into())))
+        Err(source) => {
+            Err(KernelError::Bpf { operation: "open", object: format!("map {name}"), source })
+        }
+    }
 }
 
 impl Observe for BpfMap {
@@ -52,7 +46,7 @@ impl Observe for BpfMap {
     ) -> Result<BTreeMap<MapName, Layout>, KernelError> {
         let mut seen = BTreeMap::new();
         for name in MapName::all() {
-            seen.extend(open(round.kernel, name)?.map(|(_, _, layout)| (name, layout)));
+            seen.extend(open(round.kernel, name)?.map(|map| (name, map.shape().into())));
         }
         Ok(seen)
     }
@@ -66,7 +60,7 @@ impl Apply for BpfMap {
 
 fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), KernelError> {
     let pin = pins::map(kernel.bpf_root(), change.key.def().name);
-    let found = open(kernel, change.key)?.map(|(_, _, layout)| layout);
+    let found = open(kernel, change.key)?.map(|map| Layout::from(map.shape()));
     kernel.writes += 1;
     let Some(layout) = change.spec() else {
         return pins::remove(kernel.bpf_root(), &pin);
@@ -87,14 +81,14 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
         object: format!("map {}", change.key),
         source,
     };
-    let fd = bpf::map_create(change.key.def().name, (*layout).into())
+    let map = Map::create(change.key.def().name, (*layout).into())
         .map_err(|source| failed("create", source))?;
     if let Action::Replace { .. } = change.action {
         // The new map takes the old one's pin in one step; programs are loaded anew after this.
         let fresh = pin.with_file_name(format!("{}-new", change.key));
         pins::remove(&fresh, &fresh)?;
-        bpf::obj_pin(&fd, &fresh).map_err(|source| failed("pin", source))?;
+        map.pin(&fresh).map_err(|source| failed("pin", source))?;
         return pins::rename(&fresh, &pin);
     }
-    bpf::obj_pin(&fd, &pin).map_err(|source| failed("pin", source))
+    map.pin(&pin).map_err(|source| failed("pin", source))
 }

@@ -7,7 +7,7 @@ use std::io;
 use super::{BpfMapEntry, Key, Seen, c_text, is_managed};
 use crate::apply::{Apply, ExecError};
 use crate::bpf_abi::MapKind;
-use crate::kernel::bpf::{self, MapShape};
+use crate::kernel::bpf_map::Map;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{Change, Desired};
@@ -17,14 +17,13 @@ impl Observe for BpfMapEntry {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for map in MapName::all().filter(|map| is_managed(*map)) {
-            // Entries of a map that will be made anew are never read with the wrong sizes: the
-            // kernel's own sizes are used.
-            let Some((fd, _, layout)) = open(round.kernel, map)? else { continue };
+            let Some(open) = open(round.kernel, map)? else { continue };
+            // A map that will be made anew is made without its entries.
+            let layout = open.shape().into();
             if desired.bpf_maps.get(&map).is_some_and(|wanted| wanted.spec != layout) {
                 continue;
             }
-            let entries = bpf::map_entries(&fd, layout.into())
-                .map_err(|source| failed("read the entries of", map, source))?;
+            let entries = open.entries().map_err(|e| failed("read the entries of", map, e))?;
             for (key, value) in entries {
                 // An array's entries can't be removed: zero stands for absent.
                 if is_array(map) && value.iter().all(|byte| *byte == 0) {
@@ -46,19 +45,8 @@ pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 /// The map isn't there or can't be read.
 pub fn dump(kernel: &Kernel, map: MapName) -> Result<Entries, KernelError> {
     let missing = || failed("open", map, io::Error::from_raw_os_error(libc::ENOENT));
-    let (fd, _, layout) = open(kernel, map)?.ok_or_else(missing)?;
-    let read = |source| failed("read the entries of", map, source);
-    if is_managed(map) {
-        return bpf::map_entries(&fd, layout.into()).map_err(read);
-    }
-    let value_size =
-        bpf::possible_cpus().map_err(read)? * (layout.value_size as usize).next_multiple_of(8);
-    let mut entries = Vec::new();
-    for key in bpf::map_keys(&fd, layout.into()).map_err(read)? {
-        let value = bpf::map_lookup(&fd, layout.into(), &key, value_size).map_err(read)?;
-        entries.extend(value.map(|value| (key, value)));
-    }
-    Ok(entries)
+    let open = open(kernel, map)?.ok_or_else(missing)?;
+    open.entries().map_err(|source| failed("read the entries of", map, source))
 }
 
 /// The records in `ciliate_before`, as text.
@@ -67,9 +55,8 @@ pub fn dump(kernel: &Kernel, map: MapName) -> Result<Entries, KernelError> {
 /// The map is there and can't be read.
 pub fn records(kernel: &Kernel) -> Result<BTreeMap<String, String>, KernelError> {
     let map = MapName::BEFORE;
-    let Some((fd, _, layout)) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
-    let entries = bpf::map_entries(fd, layout.into())
-        .map_err(|source| failed("read the entries of", map, source))?;
+    let Some(open) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
+    let entries = open.entries().map_err(|e| failed("read the entries of", map, e))?;
     Ok(entries.into_iter().map(|(key, value)| (c_text(&key), c_text(&value))).collect())
 }
 
@@ -90,9 +77,7 @@ impl Apply for BpfMapEntry {
             let range = start..start + batch.len();
             start += batch.len();
             match open(kernel, map) {
-                Ok(Some((fd, _, layout))) => {
-                    exec_map(kernel, map, &fd, layout.into(), batch, &mut results[range]);
-                }
+                Ok(Some(open)) => exec_map(kernel, map, &open, batch, &mut results[range]),
                 // Gone with its entries: there is nothing to remove.
                 Ok(None) if batch.iter().all(|change| change.spec().is_none()) => {}
                 Ok(None) => {
@@ -112,12 +97,11 @@ impl Apply for BpfMapEntry {
 fn exec_map(
     kernel: &mut Kernel,
     map: MapName,
-    fd: &std::os::fd::OwnedFd,
-    shape: MapShape,
+    open: &Map,
     batch: &[&Change<BpfMapEntry>],
     results: &mut [Result<(), ExecError>],
 ) {
-    let zero = vec![0; shape.value_size as usize];
+    let zero = vec![0; open.shape().value_size as usize];
     let writes = batch.iter().enumerate().filter_map(|(index, change)| match change.spec() {
         Some(spec) => Some((index, (change.key.key.as_slice(), spec.value.as_slice()))),
         None if is_array(map) => Some((index, (change.key.key.as_slice(), zero.as_slice()))),
@@ -125,12 +109,12 @@ fn exec_map(
     });
     let (order, entries): (Vec<usize>, Vec<_>) = writes.unzip();
     kernel.writes += 1;
-    if let Err((done, error)) = bpf::map_update(fd, shape, &entries) {
-        // Finish one by one, so that each entry that can't be written says why.
-        let _ = error;
+    // After a failure one by one, so that each entry that can't be written says why.
+    if let Err((done, _)) = open.update(&entries) {
         for (index, (key, value)) in order.into_iter().zip(entries).skip(done) {
             kernel.writes += 1;
-            results[index] = bpf::map_update_one(fd, shape, key, value)
+            results[index] = open
+                .update_one(key, value)
                 .map_err(|source| failed("write to", map, source).into());
         }
     }
@@ -147,7 +131,7 @@ fn exec_map(
         return;
     }
     let keys: Vec<&[u8]> = removals.iter().map(|(_, key)| *key).collect();
-    match bpf::map_delete(fd, shape, &keys) {
+    match open.delete(&keys) {
         Ok(calls) => kernel.writes += calls,
         Err(source) => {
             let error = ExecError::from(failed("remove from", map, source));

@@ -17,7 +17,7 @@ impl Observe for BpfProgram {
     fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut by_id = BTreeMap::new();
         for map in MapName::all() {
-            by_id.extend(open(round.kernel, map)?.map(|(_, id, _)| (id, map)));
+            by_id.extend(open(round.kernel, map)?.map(|open| (open.id(), map)));
         }
         let mut seen = BTreeMap::new();
         for (key, info) in pinned(round.kernel)? {

@@ -10,7 +10,10 @@ use crate::kinds::{Change, Desired, owner};
 use crate::observe::{Observe, Round};
 
 impl Observe for Nftables {
-    fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Table>, KernelError> {
+    fn list(
+        round: &mut Round<'_>,
+        _desired: &Desired,
+    ) -> Result<BTreeMap<Key, Table>, KernelError> {
         let table = match round.kernel.nft_cache.table(owner::NFTABLES_TABLE) {
             Ok(None) => None,
             Ok(Some(listing)) => Some(parse(&listing)),
