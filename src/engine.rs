@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search};
+use crate::facts::Facts;
 use crate::intent::{self, Intent};
 use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
 use crate::lower::{Summary, lower, lower_nothing};
-use crate::observe::{Facts, facts, observe};
+use crate::observe::{facts, observe};
 use crate::plan::{Plan, check};
 use crate::report::Report;
 

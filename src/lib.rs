@@ -17,6 +17,8 @@ pub mod config;
 
 pub mod intent;
 
+pub mod facts;
+
 pub mod lower;
 
 pub mod kinds;

@@ -7,9 +7,9 @@ use super::{EXIT_OK, Failure, Format, Output, load, open};
 use crate::bpf_abi::DeviceValue;
 use crate::config::Search;
 use crate::engine::{self, Loaded, View};
+use crate::facts::NextHop;
 use crate::kinds::Origin;
 use crate::lower::lxc_name;
-use crate::observe::facts::NextHop;
 use crate::plan::FORMAT_VERSION;
 
 /// Show endpoints, peers, routes or other objects

@@ -13,10 +13,10 @@ use ipnet::IpNet;
 
 use super::{Node, mac};
 use crate::bpf_abi::DeviceValue;
+use crate::facts::Facts;
 use crate::intent::{Endpoint, Intent};
 use crate::kinds::BlockedReason;
 use crate::net::{IfName, Mac};
-use crate::observe::Facts;
 
 /// Highest endpoint id (`pkg/endpointmanager/allocator.go` of Cilium).
 const ENDPOINT_ID_MAX: u16 = 4095;

@@ -1,6 +1,6 @@
 //! ([`Intent`], [`Facts`]) → [`Desired`]: which kernel objects the intent calls for on this machine.
 //!
-//! Pure: may import `intent`, `kinds`, `bpf_abi`, `bpf_objects` and the `Facts` type of `observe`. One
+//! Pure: may import `intent`, `facts`, `kinds`, `bpf_abi` and `bpf_objects`. One
 //! file for each concern; each adds its objects to the same [`Desired`]. Values that the kernel would
 //! choose (ifindexes, Ethernet addresses, endpoint ids, addresses not given) are chosen here, so that a
 //! plan is complete; what the kernel holds already is chosen again.
@@ -21,11 +21,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::facts::Facts;
 use crate::intent::{AttachMode, Intent};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::{Blocked, BlockedReason, Desired, Kind, Origin, Wanted, WantedMap};
 use crate::net::IfName;
-use crate::observe::Facts;
 
 pub use allocate::Allocation;
 pub use endpoint::lxc_name;

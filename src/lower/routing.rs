@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Lowering, want};
+use crate::facts::NextHop;
 use crate::intent::Peer;
 use crate::kinds::neighbour::{self, Neighbour};
 use crate::kinds::route::{self, Route, Scope, TABLE_MAIN};
 use crate::kinds::rule::{self, Rule};
 use crate::kinds::{BlockedReason, Origin};
 use crate::net::{IfName, Netns};
-use crate::observe::facts::NextHop;
 
 /// Adds the peers' objects.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {

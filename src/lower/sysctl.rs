@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
+use crate::facts::Facts;
 use crate::intent::Intent;
 use crate::kinds::sysctl::{Key, Spec, Sysctl};
 use crate::kinds::{Desired, ObjectKey, Origin};
 use crate::net::{IfName, Netns};
-use crate::observe::Facts;
 
 const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
 const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";

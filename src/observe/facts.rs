@@ -1,13 +1,11 @@
-//! Facts about the machine that are not ours to change and that `lower` needs: devices, addresses, how
-//! peers are reached, settings, namespaces, and what earlier rounds recorded in the kernel.
+//! Reading the [`Facts`] about a machine. Changes nothing.
 //!
-//! Imports `intent`, `kinds`, `kernel`.
+//! Imports `facts`, `intent`, `kinds`, `kernel`, and `lower` to know which settings matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType,
 };
@@ -15,53 +13,14 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
+use crate::facts::{Facts, Namespaces, NextHop};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns;
 use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
-use crate::kinds::link::LinkInfo;
 use crate::kinds::{address, bpf_map_entry, sysctl};
 use crate::lower::sysctl::interest;
 use crate::net::{IfName, Netns};
-
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Facts {
-    pub hostname: String,
-    /// All links of the node's own namespace.
-    pub links: BTreeMap<IfName, LinkInfo>,
-    /// All addresses of the node's own namespace: device, address with prefix length.
-    pub addresses: Vec<(IfName, IpNet)>,
-    /// The device of the default route, IPv4 and IPv6.
-    pub default_devices: Vec<IfName>,
-    /// How the kernel would reach each peer's address.
-    pub next_hops: BTreeMap<IpAddr, NextHop>,
-    /// Settings of the node's namespace, by path.
-    pub sysctls: BTreeMap<Arc<str>, String>,
-    /// The map of records: what was changed on things that aren't ours, and what it was.
-    pub before: BTreeMap<String, String>,
-    /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
-    pub devices: BTreeMap<u32, DeviceValue>,
-    /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
-    pub namespaces: Namespaces,
-    /// Whether the kernel has TCX.
-    pub tcx: bool,
-    /// Devices with a clsact qdisc.
-    pub clsact: BTreeSet<IfName>,
-}
-
-/// How the kernel would reach an address (`RTM_GETROUTE`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextHop {
-    /// On-link, through this device.
-    OnLink(IfName),
-    /// Through a gateway.
-    Gateway { gateway: IpAddr, dev: IfName },
-    /// It is an address of this host.
-    Local,
-    /// There is no route.
-    Unreachable,
-}
 
 /// Reads the facts an intent calls for.
 ///
@@ -113,9 +72,6 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
         })
         .collect())
 }
-
-/// By endpoint: our addresses there, or why the namespace can't be used.
-pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>;
 
 fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, KernelError> {
     let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };

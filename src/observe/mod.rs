@@ -22,8 +22,6 @@ use crate::kinds::link::{self, LinkInfo};
 use crate::kinds::{Desired, Kind, Observed, SeenMap};
 use crate::net::{IfName, Netns};
 
-pub use facts::Facts;
-
 /// The reading half of a kind.
 pub trait Observe: Kind {
     /// The objects that are ours, and foreign ones under a desired key.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
+use ciliate::facts::{Facts, NextHop};
 use ciliate::intent::{
     AttachMode, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer, Routing,
     RoutingMode,
@@ -16,8 +17,6 @@ use ciliate::kinds::bpf_map_entry::c_text;
 use ciliate::kinds::link::{End, LinkInfo};
 use ciliate::kinds::{Observed, sysctl};
 use ciliate::net::{Mac, Netns};
-use ciliate::observe::Facts;
-use ciliate::observe::facts::NextHop;
 use ipnet::IpNet;
 use proptest::option;
 use proptest::prelude::*;

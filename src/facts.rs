@@ -1,0 +1,56 @@
+//! Facts about the machine that are not ours to change and that `lower` needs: devices, addresses, how
+//! peers are reached, settings, namespaces, and what earlier rounds recorded in the kernel.
+//!
+//! Pure: `observe` fills them in. Imports `bpf_abi`, `net` and the decoded links of `kinds`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::bpf_abi::DeviceValue;
+use crate::kinds::link::LinkInfo;
+use crate::net::IfName;
+
+/// By endpoint: our addresses there, or why the namespace can't be used.
+pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Facts {
+    pub hostname: String,
+    /// All links of the node's own namespace.
+    pub links: BTreeMap<IfName, LinkInfo>,
+    /// All addresses of the node's own namespace: device, address with prefix length.
+    pub addresses: Vec<(IfName, IpNet)>,
+    /// The device of the default route, IPv4 and IPv6.
+    pub default_devices: Vec<IfName>,
+    /// How the kernel would reach each peer's address.
+    pub next_hops: BTreeMap<IpAddr, NextHop>,
+    /// Settings of the node's namespace, by path.
+    pub sysctls: BTreeMap<Arc<str>, String>,
+    /// The map of records: what was changed on things that aren't ours, and what it was.
+    pub before: BTreeMap<String, String>,
+    /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
+    pub devices: BTreeMap<u32, DeviceValue>,
+    /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
+    pub namespaces: Namespaces,
+    /// Whether the kernel has TCX.
+    pub tcx: bool,
+    /// Devices with a clsact qdisc.
+    pub clsact: BTreeSet<IfName>,
+}
+
+/// How the kernel would reach an address (`RTM_GETROUTE`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextHop {
+    /// On-link, through this device.
+    OnLink(IfName),
+    /// Through a gateway.
+    Gateway { gateway: IpAddr, dev: IfName },
+    /// It is an address of this host.
+    Local,
+    /// There is no route.
+    Unreachable,
+}
