@@ -31,13 +31,18 @@ const QUESTIONS: &[&str] = &[
      do tc filter show dev $d ingress; tc filter show dev $d egress; done",
 ];
 
+/// The kernel gives devices link-local addresses a second or two after they are up. A device whose other
+/// end is down waits for ever; the snapshot does not.
+const SETTLE: &str = "n=0; while [ $n -lt 60 ] && [ -n \"$(ip -6 addr show tentative)\" ]; \
+                      do n=$((n+1)); sleep 0.05; done";
+
 impl Snapshot {
     /// Takes it.
     pub fn of(space: &Space) -> Self {
         let script: String = (QUESTIONS.iter().enumerate())
             .map(|(number, question)| format!("echo @{number}; {question}\n"))
             .collect();
-        let text = space.sh(&script);
+        let text = space.sh(&format!("{SETTLE}\n{script}"));
         let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut title = String::new();
         for line in text.lines() {
@@ -125,7 +130,8 @@ impl BpfIds {
             if path.components().any(|c| c.as_os_str() == "maps") {
                 self.maps.extend(Map::open(path).map(|map| map.id()));
             } else if path.components().any(|c| c.as_os_str() == "programs") {
-                self.programs.extend(bpf::obj_get(path).and_then(bpf::program_info).map(|info| info.id));
+                self.programs
+                    .extend(bpf::obj_get(path).and_then(bpf::program_info).map(|info| info.id));
             }
         }
     }
