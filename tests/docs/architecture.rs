@@ -65,10 +65,14 @@ fn imports_are_those_of_the_table() {
         cell.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect()
     };
     let written: Imports = rows.into_iter().map(|row| (row[0].clone(), split(&row[1]))).collect();
-    for (module, imports) in &found {
+    let mut rows = String::new();
+    for (module, imports) in
+        found.iter().filter(|(module, used)| written.get(*module) != Some(used))
+    {
         let list = imports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        assert_eq!(Some(imports), written.get(module), "the row is: | `{module}` | {list} |");
+        rows += &format!("| `{module}` | {list} |\n");
     }
+    assert!(rows.is_empty(), "these rows should be:\n{rows}");
     assert_eq!(found.len(), written.len(), "a module of the table does not exist");
 }
 
