@@ -35,10 +35,18 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     Ok(super::EXIT_OK)
 }
 
+/// Whether standard error is the stream to the journal that systemd named in `JOURNAL_STREAM`, as device
+/// and inode. A service's children inherit the variable, and may write elsewhere.
+fn stderr_is_the_journal() -> bool {
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
 /// systemd sets `JOURNAL_STREAM` for services whose output goes to the journal (systemd.exec(5)). Then
 /// messages go there with their fields (`CILIATE_OBJECT=…`); else they are lines on standard error.
 fn log_to_journal_or_stderr(level: LevelFilter) {
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let journal = stderr_is_the_journal().then(|| tracing_journald::layer().ok()).flatten();
     let layer = match journal {
         Some(journal) => journal.with_field_prefix(Some("CILIATE".into())).boxed(),
         None => tracing_subscriber::fmt::layer()

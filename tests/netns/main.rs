@@ -5,6 +5,7 @@
 //! every node, and anything that is then left or missing fails the test. May use all of the library: the
 //! tests compare what the engine predicted with what the kernel has.
 
+mod adversary;
 mod allocation;
 mod blocked;
 mod capture;

@@ -1,0 +1,191 @@
+//! Bad neighbours: namespaces that are none, devices and names that look like ours, an endpoint that wants
+//! another address, plans that are somebody else's, tools that are missing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use ciliate::kernel::netlink::Netlink;
+use ciliate::kinds::owner;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::daemon::Daemon;
+use crate::lab::{Lab, V4};
+use crate::node::{CILIATE, Ran, Text, endpoint};
+use crate::space::sh;
+use crate::traffic::{answers, exchange};
+
+#[test]
+fn unusable_namespaces_block_their_endpoints_only() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, server) = lab.walk_through();
+    let [fifo, lap, twin] = ["fifo", "loop", "twin"].map(|name| lab.dir.join(name));
+    let (lap_at, client_at) = (lap.display(), client.path());
+    sh(&format!("mkfifo {}; ln -s {lap_at} {lap_at}", fifo.display()));
+    sh(&format!("ln -s {client_at} {}", twin.display()));
+    let mut text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    text = text.endpoint("own", &lab.a.space, &[]);
+    let bad = [
+        ("mount", "/proc/self/ns/mnt".to_string()),
+        ("pipe", fifo.display().to_string()),
+        ("loop", lap.display().to_string()),
+        ("gone", "/run/netns/nobody-made-this".to_string()),
+    ];
+    for (name, path) in &bad {
+        text.endpoints += &endpoint(name, &format!("netns = {path:?}"), &[]);
+    }
+    // The same namespace by another path.
+    text.endpoints += &endpoint("twin", &format!("netns = {:?}", twin.display().to_string()), &[]);
+    lab.a.write(&text.endpoint("client2", &client2, &["10.244.0.50"]));
+    lab.b.apply();
+
+    let plan = lab.a.ciliate(&["plan"]);
+    assert_eq!(plan.code, 1, "{plan:?}");
+    for problem in ["`own`: this is the node's own", "`pipe`: the file is not a network namespace"]
+    {
+        assert!(plan.all().contains(problem), "no {problem} in {plan:?}");
+    }
+    let daemon = Daemon::start(&lab.a);
+    let status =
+        daemon.wait("to wire the good endpoints", |s| s.summary.endpoints > 0 && s.rounds > 1);
+    for name in ["own", "mount", "pipe", "loop", "gone", "twin"] {
+        let object = format!("endpoint {name}");
+        assert!(status.problems.iter().any(|p| p.object == object), "{object}: {status:#?}");
+    }
+    exchange(&client, &server, "10.244.1.124");
+    exchange(&client2, &client, "10.244.0.49");
+    assert_eq!(lab.a.space.sh("ip -br link show dev eth0").lines().count(), 1);
+    // And repair goes on.
+    lab.a.space.sh("ip route del 10.244.1.0/24");
+    daemon.wait("to repair", |_| !lab.a.space.sh("ip route show 10.244.1.0/24").is_empty());
+    daemon.stop();
+}
+
+/// Adds an address with our mark, as anybody may who is root in the namespace.
+fn add_with_our_mark(address: [u8; 4]) {
+    let ifindex = std::fs::read_to_string("/proc/thread-self/net/dev_mcast").expect("devices");
+    let line = ifindex.lines().find(|line| line.contains("eth0")).expect("eth0");
+    let mut message = AddressMessage::default();
+    message.header.index = line.split_whitespace().next().expect("index").parse().expect("number");
+    message.header.prefix_len = 32;
+    message.header.family = AddressFamily::Inet;
+    message.attributes = vec![
+        AddressAttribute::Local(std::net::Ipv4Addr::from(address).into()),
+        AddressAttribute::Address(std::net::Ipv4Addr::from(address).into()),
+        AddressAttribute::Protocol(AddressProtocol::from(owner::PROTOCOL)),
+    ];
+    let request = (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
+    let done = Netlink::open().expect("a socket").change([request]).expect("an answer");
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+}
+
+#[test]
+fn an_endpoint_does_not_choose_its_address() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    lab.a.write(&Text::node_a(&lab).endpoint("client", &client, &[]).endpoint(
+        "client2",
+        &client2,
+        &[],
+    ));
+    lab.a.apply();
+    client.run(|| add_with_our_mark([10, 244, 0, 222]));
+    client.sh("ip addr del 10.244.0.1/32 dev eth0");
+    lab.a.apply();
+    let endpoints = lab.a.ciliate(&["bpf", "endpoint", "list"]).stdout;
+    assert!(
+        endpoints.contains("10.244.0.1:0") && !endpoints.contains("10.244.0.222"),
+        "{endpoints}"
+    );
+    assert!(client.sh("ip -4 -br addr show dev eth0").contains("10.244.0.1/32"));
+    assert!(answers(&client, "10.244.0.2"));
+}
+
+#[test]
+fn look_alikes_are_left_alone() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    lab.a.space.sh(
+        "ip link add tomatoes type bridge; ip link set tomatoes alias 'ciliated tomatoes'\n\
+         ip link add ciliate0 type bridge; ip link set ciliate0 alias 'ciliate endpoint x'\n\
+         ip link add name big index 2147483647 type bridge",
+    );
+    lab.baseline_of_a();
+    lab.a.apply();
+    let links = lab.a.space.sh("ip -br link");
+    for name in ["tomatoes", "ciliate0", "big"] {
+        assert!(links.contains(name), "{name} is gone:\n{links}");
+    }
+    assert!(answers(&client, "10.244.0.50") && answers(&client2, "10.244.0.49"));
+}
+
+#[test]
+fn a_plan_of_another_node_is_refused() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let plan = lab.dir.join("plan.json").display().to_string();
+    assert_eq!(lab.a.ciliate(&["plan", "--out", &plan]).code, 2);
+    let refused = lab.b.ciliate(&["apply", &plan]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("is not applied"), "{refused:?}");
+    assert!(!lab.b.space.sh("ip -br link").contains("cilium_host"));
+
+    // Edited: a setting that no plan changes.
+    let text = std::fs::read_to_string(&plan).expect("read the plan");
+    let edited = text.replace("net/ipv4/conf/all/forwarding", "kernel/core_pattern");
+    assert_ne!(edited, text);
+    std::fs::write(&plan, edited).expect("write the plan");
+    let refused = lab.a.ciliate(&["apply", &plan]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(!lab.a.space.sh("ip -br link").contains("cilium_host"));
+}
+
+#[test]
+fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, _, server) = lab.walk_through();
+    lab.b.apply();
+    let without_nft = |arguments: &[&str]| {
+        let mut command = lab.a.space.command("env");
+        command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).args(arguments);
+        Ran::from(command.output().expect("run ciliate"))
+    };
+    let applied = without_nft(&["apply"]);
+    assert_eq!(applied.code, 1, "{applied:?}");
+    assert!(applied.all().contains("install the package `nftables`"), "{applied:?}");
+    exchange(&client, &server, "10.244.1.124");
+
+    lab.a.apply();
+    let destroyed = without_nft(&["destroy"]);
+    assert_eq!(destroyed.code, 1, "{destroyed:?}");
+    assert!(destroyed.all().contains("install the package `nftables`"), "{destroyed:?}");
+}
+
+#[test]
+fn destroy_beside_a_daemon_is_refused_and_every_reload_is_answered() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to converge", |status| status.converged);
+    let refused = lab.a.ciliate(&["destroy"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("stop it first"), "{refused:?}");
+    assert!(lab.a.space.sh("ip -br link").contains("cilium_host"));
+
+    let answers: Vec<String> = thread::scope(|scope| {
+        let ask = || {
+            let mut stream =
+                UnixStream::connect(lab.a.runtime.join("ciliate.sock")).expect("socket");
+            stream.write_all(b"{\"command\":\"reload\"}\n").expect("ask");
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).expect("answer");
+            line
+        };
+        let clients: Vec<_> = (0..6).map(|_| scope.spawn(ask)).collect();
+        clients.into_iter().map(|client| client.join().expect("client")).collect()
+    });
+    assert_eq!(answers, ["{\"reloaded\":true}\n"; 6]);
+    daemon.stop();
+}
