@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let loaded = load(search)?;
     let mut kernel = open(&loaded)?;
     let view = engine::view(&mut kernel, &loaded.intent)?;
-    let (name, headings, rows): (_, &[&str], Vec<Vec<String>>) = match arguments.what {
+    let (name, headings, rows): (_, &[&str], Vec<Vec<Value>>) = match arguments.what {
         What::Endpoints => ("endpoints", ENDPOINTS, endpoints(&loaded, &view)),
         What::Peers => ("peers", PEERS, peers(&loaded, &view)),
         What::Routes => ("routes", ROUTES, routes(&view)),
@@ -46,22 +46,38 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     };
     match arguments.output {
         Format::Text => {
-            for line in table(headings, &rows) {
+            let cells: Vec<Vec<String>> =
+                rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+            for line in table(headings, &cells) {
                 output.line(&line)?;
             }
         }
         Format::Json => {
             let objects: Vec<Value> = rows
-                .iter()
+                .into_iter()
                 .map(|row| {
                     let names = headings.iter().map(|h| h.to_lowercase().replace(' ', "_"));
-                    names.zip(row).map(|(name, cell)| (name, json!(cell))).collect()
+                    names.zip(row).collect()
                 })
                 .collect();
             output.json(&json!({"format_version": FORMAT_VERSION, name: objects}))?;
         }
     }
     Ok(EXIT_OK)
+}
+
+/// A value as a cell of a table.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            fields.collect::<Vec<_>>().join(",")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The state of what an origin asks for: how many changes are left, or why it is blocked.
@@ -75,14 +91,10 @@ fn state(view: &View, origin: &Origin) -> String {
     }
 }
 
-fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
-}
-
 const ENDPOINTS: &[&str] =
     &["NAME", "ENDPOINT", "IDENTITY", "LABELS", "IPV6", "IPV4", "DEVICE", "STATE"];
 
-fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
+fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for endpoint in loaded.intent.endpoints.values() {
         let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
@@ -91,20 +103,19 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
             .links
             .get(&lxc)
             .and_then(|wanted| view.facts.devices.get(&wanted.spec.ifindex));
+        let id = value.map(|value| value.endpoint_id);
         let unset = DeviceValue::default();
         let value = value.unwrap_or(&unset);
-        let address = |address: std::net::IpAddr| {
-            if address.is_unspecified() { String::new() } else { address.to_string() }
-        };
+        let address = |address: std::net::IpAddr| (!address.is_unspecified()).then_some(address);
         rows.push(vec![
-            endpoint.name.to_string(),
-            value.endpoint_id.to_string(),
-            endpoint.identity.to_string(),
-            join(endpoint.labels.iter().map(|(key, value)| format!("{key}={value}"))),
-            address(value.ipv6_be.into()),
-            address(value.ipv4_be.into()),
-            lxc.to_string(),
-            state(view, &Origin::Endpoint(endpoint.name.clone())),
+            json!(endpoint.name),
+            json!(id),
+            json!(endpoint.identity),
+            json!(endpoint.labels),
+            json!(address(value.ipv6_be.into())),
+            json!(address(value.ipv4_be.into())),
+            json!(lxc),
+            json!(state(view, &Origin::Endpoint(endpoint.name.clone()))),
         ]);
     }
     rows
@@ -112,7 +123,7 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
 
 const PEERS: &[&str] = &["NAME", "ADDRESSES", "CIDRS", "REACHED", "STATE"];
 
-fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
+fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     let reached = |hop: Option<&NextHop>| match hop {
         Some(NextHop::OnLink(dev)) => format!("on-link {dev}"),
         Some(NextHop::Gateway { gateway, dev }) => format!("via {gateway} dev {dev}"),
@@ -120,12 +131,13 @@ fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
         Some(NextHop::Unreachable) | None => "no route".into(),
     };
     let row = |peer: &crate::intent::Peer| {
+        let hops = peer.addresses.iter().map(|a| reached(view.facts.next_hops.get(a)));
         vec![
-            peer.name.to_string(),
-            join(&peer.addresses),
-            join(&peer.cidrs),
-            join(peer.addresses.iter().map(|a| reached(view.facts.next_hops.get(a)))),
-            state(view, &Origin::Peer(peer.name.clone())),
+            json!(peer.name),
+            json!(peer.addresses),
+            json!(peer.cidrs),
+            json!(hops.collect::<Vec<_>>()),
+            json!(state(view, &Origin::Peer(peer.name.clone()))),
         ]
     };
     loaded.intent.peers.values().map(row).collect()
@@ -133,7 +145,7 @@ fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<String>> {
 
 const ROUTES: &[&str] = &["ROUTE", "PATH", "FOR", "STATE"];
 
-fn routes(view: &View) -> Vec<Vec<String>> {
+fn routes(view: &View) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for (key, wanted) in &view.desired.routes {
         let state = match view.observed.routes.get(key) {
@@ -142,27 +154,33 @@ fn routes(view: &View) -> Vec<Vec<String>> {
             Some(_) => "differs",
         };
         let path = wanted.spec.route.to_string();
-        rows.push(vec![key.to_string(), path, wanted.origin.to_string(), state.into()]);
+        rows.push(vec![
+            json!(key.to_string()),
+            json!(path),
+            json!(wanted.origin.to_string()),
+            json!(state),
+        ]);
     }
-    for (key, seen) in
-        view.observed.routes.iter().filter(|(k, _)| !view.desired.routes.contains_key(k))
-    {
-        rows.push(vec![key.to_string(), seen.to_string(), String::new(), "leftover".into()]);
+    for (key, seen) in &view.observed.routes {
+        if !view.desired.routes.contains_key(key) {
+            let (key, path) = (key.to_string(), seen.to_string());
+            rows.push(vec![json!(key), json!(path), Value::Null, json!("leftover")]);
+        }
     }
     rows
 }
 
 const LINKS: &[&str] = &["LINK", "INDEX", "MTU", "MAC", "ALIAS"];
 
-fn links(view: &View) -> Vec<Vec<String>> {
+fn links(view: &View) -> Vec<Vec<Value>> {
     let ours = view.observed.links.iter().filter(|(_, seen)| seen.owned);
     ours.map(|(name, seen)| {
         vec![
-            name.to_string(),
-            seen.ifindex.to_string(),
-            seen.end.mtu_bytes.to_string(),
-            seen.end.mac.to_string(),
-            seen.end.alias.clone(),
+            json!(name),
+            json!(seen.ifindex),
+            json!(seen.end.mtu_bytes),
+            json!(seen.end.mac),
+            json!(seen.end.alias),
         ]
     })
     .collect()

@@ -8,6 +8,7 @@ use crate::daemon::control::{self, Problem, Status};
 use crate::engine;
 use crate::intent;
 use crate::kinds::bpf_link::Mode;
+use crate::lower::Ipam;
 
 /// Show whether the kernel is as configured, and what is not
 #[derive(Debug, clap::Args)]
@@ -64,15 +65,15 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
 fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<()> {
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
-    let has = |v6: bool| summary.ipam.iter().any(|(cidr, ..)| cidr.addr().is_ipv6() == v6);
+    let has = |v6: bool| summary.ipam.iter().any(|ipam| ipam.cidr.addr().is_ipv6() == v6);
     let daemon = match daemon {
         true => format!("Ok   {} (pid {}, {} rounds)", status.version, status.pid, status.rounds),
         false => "not running".to_string(),
     };
     let converged = if status.converged { "Ok" } else { "not converged" };
-    let ipam = summary.ipam.iter().map(|(cidr, used, all)| {
+    let ipam = summary.ipam.iter().map(|Ipam { cidr, allocated, available }| {
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
-        format!("{family}: {used}/{all} allocated from {cidr},")
+        format!("{family}: {allocated}/{available} allocated from {cidr},")
     });
     let attach = if summary.attach == Mode::Tcx { "TCX" } else { "Legacy TC" };
     let masquerading = if summary.masquerade {
@@ -80,7 +81,7 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
     } else {
         "Disabled".to_string()
     };
-    let objects = status.objects.iter().filter(|(_, count)| *count > 0);
+    let objects = status.objects.iter().filter(|(_, count)| **count > 0);
     let objects = objects.map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>();
     let rows = [
         ("ciliate:", format!("{converged}   generation {}", status.generation)),

@@ -9,6 +9,7 @@
 //!
 //! Access is the socket file's: root, and its group. Imports nothing of the daemon but [`Wake`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -62,7 +63,7 @@ pub struct Status {
     /// Ops done since the start.
     pub repaired: u64,
     /// Objects of ours in the kernel, by kind.
-    pub objects: Vec<(String, usize)>,
+    pub objects: BTreeMap<String, usize>,
     pub summary: Summary,
     pub problems: Vec<Problem>,
 }
@@ -80,7 +81,7 @@ impl Status {
             rounds: 0,
             last_round_ms: 0,
             repaired: 0,
-            objects: Vec::new(),
+            objects: BTreeMap::new(),
             summary: Summary { attach: Mode::Tcx, ..Summary::of(&loaded.intent, None) },
             problems: Vec::new(),
         }
@@ -95,7 +96,7 @@ impl Status {
 
     /// One line.
     pub fn summary(&self) -> String {
-        let objects: usize = self.objects.iter().map(|(_, count)| count).sum();
+        let objects: usize = self.objects.values().sum();
         let generation = self.generation;
         let config =
             if self.config_error.is_some() { "; configuration on disk refused" } else { "" };

@@ -30,7 +30,7 @@ use crate::net::IfName;
 pub use allocate::Allocation;
 pub use endpoint::lxc_name;
 pub use program::digest;
-pub use summary::Summary;
+pub use summary::{Ipam, Summary};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;

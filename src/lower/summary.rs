@@ -11,6 +11,22 @@ use crate::kinds::Desired;
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::bpf_map::MapName;
 
+/// How full a CIDR is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ipam {
+    pub cidr: IpNet,
+    pub allocated: u64,
+    /// At most what 64 bits hold.
+    pub available: u64,
+}
+
+impl Ipam {
+    fn of(cidr: IpNet) -> Self {
+        let available = u64::try_from(size(cidr)).unwrap_or(u64::MAX);
+        Self { cidr, allocated: 0, available }
+    }
+}
+
 /// The node in a few words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -19,8 +35,7 @@ pub struct Summary {
     pub devices: Vec<String>,
     pub peers: usize,
     pub endpoints: usize,
-    /// For each CIDR: how many addresses are in use, how many there are.
-    pub ipam: Vec<(IpNet, u128, u128)>,
+    pub ipam: Vec<Ipam>,
     pub attach: Mode,
     pub masquerade: bool,
     pub mtu_bytes: u32,
@@ -35,7 +50,7 @@ impl Summary {
             devices: Vec::new(),
             peers: intent.peers.len(),
             endpoints: intent.endpoints.len(),
-            ipam: intent.node.cidrs.iter().map(|cidr| (*cidr, 0, size(*cidr))).collect(),
+            ipam: intent.node.cidrs.iter().map(|cidr| Ipam::of(*cidr)).collect(),
             attach: Mode::Tcx,
             masquerade: intent.masquerade == Masquerade::Nftables,
             mtu_bytes: 0,
@@ -52,8 +67,8 @@ impl Summary {
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
             let Ok(bytes) = key.key.as_slice().try_into() else { continue };
             let Some(address) = EndpointKey::from_bytes(bytes).address() else { continue };
-            for (cidr, used, _) in &mut summary.ipam {
-                *used += u128::from(cidr.contains(&address));
+            for ipam in &mut summary.ipam {
+                ipam.allocated += u64::from(ipam.cidr.contains(&address));
             }
         }
         summary
