@@ -45,6 +45,8 @@ program=$1
 say apply
 "$1" -c /run/work plan >&2
 for what in endpoints peers routes links; do say get $what; done
+# A packet, so that there is something to count.
+ping -c 1 -W 0.2 10.244.0.254 >&2 || true
 for map in endpoint ipcache metrics; do say bpf $map list; done
 say status
 "$1" -c /run/work destroy >&2
