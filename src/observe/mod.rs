@@ -1,6 +1,8 @@
-//! Kernel → [`Observed`] and [`Facts`]. Read-only: nothing here changes the kernel.
+//! Kernel → [`Observed`] and [`Facts`](crate::facts::Facts). Read-only: nothing here changes the
+//! kernel.
 //!
-//! Imports `kinds`, `kernel`, `intent`; used by `apply`, `daemon` and `cli` through `engine`.
+//! Imports `facts`, `intent`, `kinds`, `kernel`, and of `lower` which settings matter. Used by `engine`,
+//! and by the kinds' `exec.rs` to read again what an op expects.
 //!
 //! There are two readings in a round. [`facts`](facts::read) comes first and is about the machine:
 //! devices, addresses, how peers are reached, what earlier rounds recorded. `lower` needs it to say
