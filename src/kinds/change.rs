@@ -141,7 +141,8 @@ pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::K
 
 /// The ops that bring objects into being or into shape. Foreign objects are passed over.
 pub fn additions<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<Change<K>> {
-    let mut changes = Vec::new();
+    // As many as are missing at least; the rest differ, which is rare.
+    let mut changes = Vec::with_capacity(wanted.len().saturating_sub(seen.len()));
     let mut found = seen.iter().peekable();
     for (key, want) in wanted {
         while found.next_if(|(k, _)| *k < key).is_some() {}

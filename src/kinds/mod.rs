@@ -101,6 +101,9 @@ pub trait Kind: Sized + 'static {
         Self::needs(key, spec)
     }
 
+    /// Whether a change of one object may change others of the same kind, by `effects`.
+    const WRITES_THROUGH: bool = false;
+
     /// What else changes in `observed` when the object is made or changed, as the kernel does it by
     /// itself.
     fn effects(_key: &Self::Key, _spec: &Self::Spec, _observed: &mut Observed) {}

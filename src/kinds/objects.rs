@@ -236,14 +236,16 @@ macro_rules! closed_types {
                 blocked.push(Blocked { origin, reason });
                 unavailable.insert(key);
             })*
-            $(for _ in 0..PASSES_MAX {
+            $(for _ in 0..if $kind::WRITES_THROUGH { PASSES_MAX } else { 1 } {
                 let before = ops.len();
-                for change in additions::<$kind>(&desired.$field, &observed.$field) {
+                let changes = additions::<$kind>(&desired.$field, &observed.$field);
+                ops.reserve(changes.len());
+                for change in changes {
                     let op = Op::$kind(change);
                     let lacks = |object: &ObjectKey| unavailable.contains(object);
                     if !unavailable.is_empty() && op.stands_on().iter().any(lacks) {
                         unavailable.insert(op.object());
-                    } else if op.expected_in(observed) {
+                    } else if !$kind::WRITES_THROUGH || op.expected_in(observed) {
                         op.predict(observed);
                         ops.push(op);
                     }

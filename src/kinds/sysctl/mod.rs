@@ -94,6 +94,7 @@ impl Kind for Sysctl {
     type Seen = Seen;
     const NAME: &'static str = "sysctl";
     const REMOVABLE: bool = false;
+    const WRITES_THROUGH: bool = true;
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
         Seen { value: spec.value.clone() }
