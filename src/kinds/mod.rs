@@ -54,8 +54,7 @@ pub trait Kind: Sized + 'static {
     /// The kind's name in plans, JSON and logs.
     const NAME: &'static str;
 
-    /// Whether objects are removed after those of the other kinds: what hangs on devices that go
-    /// goes faster once they are gone.
+    /// Whether objects are removed after those of the other kinds: what hangs on devices, after them.
     const REMOVED_LATE: bool = false;
 
     /// What the kernel shows once the object is as asked.

@@ -112,7 +112,8 @@ impl Kind for BpfLink {
     type Spec = Spec;
     type Seen = Seen;
     const NAME: &'static str = "bpf-link";
-    // The kernel waits for a grace period for each TCX link that it detaches from a living device.
+    // After their devices. That was meant to spare a grace period for each TCX link, and does not: 200
+    // endpoints take 2.8 s to remove by TCX and 0.1 s by clsact, where the kernel waits is not known.
     const REMOVED_LATE: bool = true;
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
