@@ -8,8 +8,9 @@ mod records;
 
 pub use reasons::*;
 pub use records::{
-    DeviceKey, DeviceValue, EndpointKey, EndpointValue, Field, IpcacheKey, IpcacheValue,
-    MetricsKey, MetricsValue, NodeKey, NodeValue, Record,
+    Ct4Key, Ct6Key, CtValue, DeviceKey, DeviceValue, EndpointKey, EndpointValue, EventHead, Field,
+    Frag4Key, Frag6Key, FragValue, IpcacheKey, IpcacheValue, MetricsKey, MetricsValue,
+    MonitorFilter, MonitorValue, NodeKey, NodeValue, Record,
 };
 
 /// Pin name of the map of this node's addresses.
@@ -22,6 +23,48 @@ pub const CILIUM_METRICS: &str = "cilium_metrics";
 pub const CILIATE_DEVICE: &str = "ciliate_device";
 /// Pin name of the map with the node's own configuration.
 pub const CILIATE_NODE: &str = "ciliate_node";
+/// Pin names of the conntrack maps: TCP and everything else, by family.
+pub const CILIUM_CT4: &str = "cilium_ct4_global";
+pub const CILIUM_CT_ANY4: &str = "cilium_ct_any4_global";
+pub const CILIUM_CT6: &str = "cilium_ct6_global";
+pub const CILIUM_CT_ANY6: &str = "cilium_ct_any6_global";
+/// Pin names of the maps of packets in pieces.
+pub const CILIUM_FRAG4: &str = "cilium_ipv4_frag_datagrams";
+pub const CILIUM_FRAG6: &str = "cilium_ipv6_frag_datagrams";
+/// Pin name of the map that says who listens to events.
+pub const CILIATE_MONITOR: &str = "ciliate_monitor";
+/// Pin name of the array of the listeners' rings.
+pub const CILIATE_EVENTS: &str = "ciliate_events";
+/// Pin name of the counters of lost events, by slot and CPU.
+pub const CILIATE_LOST: &str = "ciliate_lost";
+
+/// Slots of [`CILIATE_EVENTS`]: how many can listen at once.
+pub const MONITOR_SLOTS: u32 = 8;
+
+/// [`NodeValue::flags`]: both families are in use, so world is two identities.
+pub const NODE_FLAG_TWO_WORLDS: u32 = 1;
+/// [`NodeValue::flags`]: the tunnel is Geneve.
+pub const NODE_FLAG_GENEVE: u32 = 2;
+
+/// [`Ct4Key::flags`]: 0 for a flow out of an endpoint, 1 for one into it.
+pub const CT_FLAG_IN: u8 = 1;
+/// [`Ct4Key::flags`]: ICMP errors about the flow.
+pub const CT_FLAG_RELATED: u8 = 2;
+/// [`Ct4Key::flags`]: the flow to a service before it is balanced.
+pub const CT_FLAG_SERVICE: u8 = 4;
+
+/// [`CtValue::bits`] and their names, as `bpf ct list` shows them.
+pub const CT_BITS: &[(u16, &str)] = &[
+    (1, "RxClosing"),
+    (2, "TxClosing"),
+    (8, "LBLoopback"),
+    (16, "SeenNonSyn"),
+    (32, "NodePort"),
+    (64, "ProxyRedirect"),
+    (128, "DSRInternal"),
+    (256, "FromL7LB"),
+    (1024, "FromTunnel"),
+];
 
 /// [`EndpointKey::family`] and [`IpcacheKey::family`] of an IPv4 address.
 pub const FAMILY_IPV4: u8 = 1;
@@ -85,7 +128,10 @@ pub enum MapKind {
     Hash,
     Array,
     PerCpuHash,
+    PerCpuArray,
+    LruHash,
     LpmTrie,
+    ArrayOfMaps,
 }
 
 impl MapKind {
@@ -95,7 +141,10 @@ impl MapKind {
             Self::Hash => 1,
             Self::Array => 2,
             Self::PerCpuHash => 5,
+            Self::PerCpuArray => 6,
+            Self::LruHash => 9,
             Self::LpmTrie => 11,
+            Self::ArrayOfMaps => 12,
         }
     }
 }
@@ -121,11 +170,31 @@ const fn map<K: Record, V: Record>(name: &'static str, kind: MapKind, max_entrie
     MapDef { name, kind, key_size: K::SIZE as u32, value_size: V::SIZE as u32, max_entries, flags }
 }
 
-/// All maps of all objects, by name.
+const fn sized(
+    name: &'static str,
+    kind: MapKind,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+) -> MapDef {
+    MapDef { name, kind, key_size, value_size, max_entries, flags: 0 }
+}
+
+/// All maps of all objects, by name. Of the conntrack maps `max_entries` is the default; the
+/// configuration may say another number.
 pub const MAPS: &[MapDef] = &[
     map::<DeviceKey, DeviceValue>(CILIATE_DEVICE, MapKind::Hash, 65_535),
+    sized(CILIATE_EVENTS, MapKind::ArrayOfMaps, 4, 4, MONITOR_SLOTS),
+    sized(CILIATE_LOST, MapKind::PerCpuArray, 4, 8, MONITOR_SLOTS),
+    map::<NodeKey, MonitorValue>(CILIATE_MONITOR, MapKind::Array, 1),
     map::<NodeKey, NodeValue>(CILIATE_NODE, MapKind::Array, 1),
+    map::<Ct4Key, CtValue>(CILIUM_CT4, MapKind::LruHash, 131_072),
+    map::<Ct6Key, CtValue>(CILIUM_CT6, MapKind::LruHash, 131_072),
+    map::<Ct4Key, CtValue>(CILIUM_CT_ANY4, MapKind::LruHash, 65_536),
+    map::<Ct6Key, CtValue>(CILIUM_CT_ANY6, MapKind::LruHash, 65_536),
     map::<IpcacheKey, IpcacheValue>(CILIUM_IPCACHE, MapKind::LpmTrie, 512_000),
+    map::<Frag4Key, FragValue>(CILIUM_FRAG4, MapKind::LruHash, 8192),
+    map::<Frag6Key, FragValue>(CILIUM_FRAG6, MapKind::LruHash, 8192),
     map::<EndpointKey, EndpointValue>(CILIUM_LXC, MapKind::Hash, 65_535),
     map::<MetricsKey, MetricsValue>(CILIUM_METRICS, MapKind::PerCpuHash, 1024),
 ];

@@ -21,6 +21,8 @@
 #define IDENTITY_UNKNOWN 0
 #define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
+#define IDENTITY_HEALTH 4
+#define IDENTITY_REMOTE_NODE 6
 #define IDENTITY_WORLD_IPV4 9
 #define IDENTITY_WORLD_IPV6 10
 
@@ -67,6 +69,10 @@ struct ipcache_key {
 
 #define IPCACHE_STATIC_BITS 32
 
+#define IPCACHE_FLAG_SKIP_TUNNEL 1
+#define IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT 2
+#define IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT 4
+
 struct ipcache_value {
 	__u32 identity;
 	union address tunnel_endpoint;
@@ -102,7 +108,12 @@ struct device_value {
 	__u32 reserved;
 };
 
-/* ciliate_node: one element, this node. */
+/* ciliate_node: both families are in use, so world is two identities, which the wire knows as one. */
+#define NODE_FLAG_TWO_WORLDS 1
+/* The tunnel's own protocol; decides what a packet's tunnel key may hold. */
+#define NODE_FLAG_GENEVE 2
+
+/* ciliate_node: one element, this node. tunnel_ifindex is 0 with native routing. */
 struct node_value {
 	__be32 router_ipv4;
 	__be32 router_ipv6[4];
@@ -113,6 +124,178 @@ struct node_value {
 	__u8 net_mac[ETH_ADDR_LEN];
 	__u8 net_mac_pad[2];
 	__u32 flags;
+	__u32 tunnel_ifindex;
+	__u8 tunnel_mac[ETH_ADDR_LEN];
+	__u8 tunnel_mac_pad[2];
+	__u32 reserved;
+};
+
+/*
+ * Conntrack. A tuple is written in the direction of the replies: `daddr` and `dport` are those of the side
+ * that began the flow, as one sees them in the packets that answer it.
+ */
+#define CT_FLAG_OUT 0
+#define CT_FLAG_IN 1
+#define CT_FLAG_RELATED 2
+#define CT_FLAG_SERVICE 4
+
+struct ct4_key {
+	__be32 daddr;
+	__be32 saddr;
+	__be16 dport;
+	__be16 sport;
+	__u8 protocol;
+	__u8 flags;
+} __attribute__((packed));
+
+struct ct6_key {
+	__be32 daddr[4];
+	__be32 saddr[4];
+	__be16 dport;
+	__be16 sport;
+	__u8 protocol;
+	__u8 flags;
+} __attribute__((packed));
+
+#define CT_BIT_RX_CLOSING 1
+#define CT_BIT_TX_CLOSING 2
+#define CT_BIT_LB_LOOPBACK 8
+#define CT_BIT_SEEN_NON_SYN 16
+#define CT_BIT_NODE_PORT 32
+#define CT_BIT_PROXY_REDIRECT 64
+#define CT_BIT_DSR_INTERNAL 128
+#define CT_BIT_FROM_L7LB 256
+#define CT_BIT_FROM_TUNNEL 1024
+
+/* Times are seconds of the monotonic clock (bpf_ktime_get_ns). `lifetime` is when the entry ends. */
+struct ct_value {
+	__u64 reserved0;
+	__u64 backend_id;
+	__u64 packets;
+	__u64 bytes;
+	__u32 lifetime;
+	__u16 bits;
+	__u16 rev_nat;
+	__u16 reserved1;
+	__u8 tx_flags;
+	__u8 rx_flags;
+	__u32 source_identity;
+	__u32 last_tx_report;
+	__u32 last_rx_report;
+};
+
+/* Fragments: the first tells the ports of the others. */
+struct frag4_key {
+	__be32 daddr;
+	__be32 saddr;
+	__be16 id;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct frag6_key {
+	__be32 id;
+	__u8 protocol;
+	__u8 pad[3];
+	__be32 saddr[4];
+	__be32 daddr[4];
+};
+
+struct frag_value {
+	__be16 sport;
+	__be16 dport;
+};
+
+/*
+ * Events. Every reader has a ring of its own, in the slot of ciliate_events that it took, and says in
+ * ciliate_monitor what it wants to see.
+ */
+#define MONITOR_SLOTS 8
+
+/* Bits of monitor_filter.types: 1 << type of the record. */
+#define EVENT_DROP 1
+#define EVENT_DEBUG 2
+#define EVENT_CAPTURE 3
+#define EVENT_TRACE 4
+
+/* Zero in `from`, `to`, `related`: any endpoint. */
+struct monitor_filter {
+	__u32 types;
+	__u16 from;
+	__u16 to;
+	__u16 related;
+	__u16 pad;
+};
+
+/* `readers`: bit n for slot n. `types`: all that anybody wants; zero when nobody listens. */
+struct monitor_value {
+	__u32 readers;
+	__u32 types;
+	struct monitor_filter filters[MONITOR_SLOTS];
+};
+
+/* In front of each record in a ring. `len` counts what follows, the record and the bytes of the packet. */
+struct event_head {
+	__u64 time_ns;
+	__u32 cpu;
+	__u32 len;
+};
+
+/* Cilium's records, version 2 of drop and version 1 of trace; behind them the first bytes of the packet. */
+struct event_common {
+	__u8 type;
+	__u8 subtype;
+	__u16 source;
+	__u32 hash;
+};
+
+struct event_capture {
+	struct event_common common;
+	__u32 len_original;
+	__u16 len_captured;
+	__u16 version;
+};
+
+#define EVENT_FLAG_IPV6 1
+#define EVENT_FLAG_L3_DEVICE 2
+#define EVENT_FLAG_VXLAN 4
+#define EVENT_FLAG_GENEVE 8
+
+struct drop_event {
+	struct event_capture head;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 destination_id;
+	__u16 line;
+	__u8 file;
+	__s8 ext_error;
+	__u32 ifindex;
+	__u8 flags;
+	__u8 pad[3];
+};
+
+struct trace_event {
+	struct event_capture head;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u16 destination_id;
+	__u8 reason;
+	__u8 flags;
+	__u32 ifindex;
+	union address original_source;
+};
+
+struct debug_event {
+	struct event_common common;
+	__u32 arg1;
+	__u32 arg2;
+	__u32 arg3;
+};
+
+struct capture_event {
+	struct event_capture head;
+	__u32 arg1;
+	__u32 arg2;
 };
 
 _Static_assert(sizeof(struct endpoint_key) == 20, "cilium_lxc key");
@@ -122,6 +305,17 @@ _Static_assert(sizeof(struct ipcache_value) == 24, "cilium_ipcache_v2 value");
 _Static_assert(sizeof(struct metrics_key) == 8, "cilium_metrics key");
 _Static_assert(sizeof(struct metrics_value) == 16, "cilium_metrics value");
 _Static_assert(sizeof(struct device_value) == 48, "ciliate_device value");
-_Static_assert(sizeof(struct node_value) == 48, "ciliate_node value");
+_Static_assert(sizeof(struct node_value) == 64, "ciliate_node value");
+_Static_assert(sizeof(struct ct4_key) == 14, "cilium_ct4_global key");
+_Static_assert(sizeof(struct ct6_key) == 38, "cilium_ct6_global key");
+_Static_assert(sizeof(struct ct_value) == 56, "conntrack value");
+_Static_assert(sizeof(struct frag4_key) == 12, "cilium_ipv4_frag_datagrams key");
+_Static_assert(sizeof(struct frag6_key) == 40, "cilium_ipv6_frag_datagrams key");
+_Static_assert(sizeof(struct monitor_value) == 104, "ciliate_monitor value");
+_Static_assert(sizeof(struct event_head) == 16, "event head");
+_Static_assert(sizeof(struct drop_event) == 40, "drop record");
+_Static_assert(sizeof(struct trace_event) == 48, "trace record");
+_Static_assert(sizeof(struct debug_event) == 20, "debug record");
+_Static_assert(sizeof(struct capture_event) == 24, "capture record");
 
 #endif

@@ -65,12 +65,19 @@ macro_rules! record {
     }) => {
         $(#[$doc])*
         #[repr(C)]
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
         }
 
         const _: () = assert!(size_of::<$name>() == $size);
+
+        /// Zero, as arrays are in the kernel before they are written.
+        impl Default for $name {
+            fn default() -> Self {
+                Self::from_bytes(&[0; $size])
+            }
+        }
 
         impl Record for $name {
             const SIZE: usize = $size;
@@ -226,7 +233,7 @@ record! {
 
 record! {
     /// Value of `ciliate_node`: this node.
-    NodeValue, 48 {
+    NodeValue, 64 {
         /// Zero when the node has none.
         router_ipv4_be: [u8; 4],
         /// Zero when the node has none.
@@ -239,8 +246,128 @@ record! {
         /// Of `cilium_net`.
         net_mac: [u8; 6],
         net_mac_pad: [u8; 2],
-        /// None defined yet; zero.
+        /// `NODE_FLAG_*`.
         flags: u32,
+        /// Of `cilium_vxlan` or `cilium_geneve`; zero with native routing.
+        tunnel_ifindex: u32,
+        tunnel_mac: [u8; 6],
+        tunnel_mac_pad: [u8; 2],
+        reserved: u32,
+    }
+}
+
+record! {
+    /// Key of `cilium_ct4_global` and `cilium_ct_any4_global`: a flow, in the direction of its replies.
+    Ct4Key, 14 {
+        /// Who began the flow.
+        daddr_be: [u8; 4],
+        saddr_be: [u8; 4],
+        /// Port of who began the flow; of an ICMP echo the identifier.
+        dport_be: [u8; 2],
+        sport_be: [u8; 2],
+        /// IP protocol number.
+        protocol: u8,
+        /// `CT_FLAG_*`.
+        flags: u8,
+    }
+}
+
+record! {
+    /// Key of `cilium_ct6_global` and `cilium_ct_any6_global`: as [`Ct4Key`].
+    Ct6Key, 38 {
+        daddr_be: [u8; 16],
+        saddr_be: [u8; 16],
+        dport_be: [u8; 2],
+        sport_be: [u8; 2],
+        protocol: u8,
+        flags: u8,
+    }
+}
+
+record! {
+    /// Value of the conntrack maps. Times are seconds of the monotonic clock.
+    CtValue, 56 {
+        reserved0: u64,
+        backend_id: u64,
+        packets: u64,
+        bytes: u64,
+        /// When the entry ends.
+        lifetime: u32,
+        /// `CT_BIT_*`.
+        bits: u16,
+        rev_nat: u16,
+        reserved1: u16,
+        /// TCP flags sent by who began the flow, and by who answers.
+        tx_flags: u8,
+        rx_flags: u8,
+        source_identity: u32,
+        last_tx_report: u32,
+        last_rx_report: u32,
+    }
+}
+
+record! {
+    /// Key of `cilium_ipv4_frag_datagrams`: a packet in pieces.
+    Frag4Key, 12 {
+        daddr_be: [u8; 4],
+        saddr_be: [u8; 4],
+        id_be: [u8; 2],
+        protocol: u8,
+        pad: u8,
+    }
+}
+
+record! {
+    /// Key of `cilium_ipv6_frag_datagrams`: a packet in pieces.
+    Frag6Key, 40 {
+        id_be: [u8; 4],
+        protocol: u8,
+        pad: [u8; 3],
+        saddr_be: [u8; 16],
+        daddr_be: [u8; 16],
+    }
+}
+
+record! {
+    /// Value of both: what the first piece said.
+    FragValue, 4 {
+        sport_be: [u8; 2],
+        dport_be: [u8; 2],
+    }
+}
+
+record! {
+    /// Value of `ciliate_monitor`: who listens to events.
+    MonitorValue, 104 {
+        /// Bit n: slot n of `ciliate_events` is read.
+        readers: u32,
+        /// Event types that anybody wants, as `1 << type`; zero when nobody listens.
+        types: u32,
+        /// [`MONITOR_SLOTS`](super::MONITOR_SLOTS) of [`MonitorFilter`].
+        filters: [u8; 96],
+    }
+}
+
+record! {
+    /// What one reader wants to see. Zero: any endpoint.
+    MonitorFilter, 12 {
+        /// As `1 << type`.
+        types: u32,
+        from: u16,
+        to: u16,
+        related: u16,
+        pad: u16,
+    }
+}
+
+record! {
+    /// Stands before each record in a ring of events.
+    EventHead, 16 {
+        /// Of the monotonic clock.
+        time_ns: u64,
+        cpu: u32,
+        /// In bytes: the record and what was captured of the packet.
+        len: u32,
     }
 }
 
@@ -321,7 +448,10 @@ mod tests {
         let bytes: [u8; 48] = std::array::from_fn(|index| index as u8);
         assert_eq!(EndpointValue::from_bytes(&bytes).to_bytes(), bytes);
         assert_eq!(DeviceValue::from_bytes(&bytes).to_bytes(), bytes);
+        let bytes: [u8; 64] = std::array::from_fn(|index| index as u8);
         assert_eq!(NodeValue::from_bytes(&bytes).to_bytes(), bytes);
+        let bytes: [u8; 56] = std::array::from_fn(|index| index as u8);
+        assert_eq!(CtValue::from_bytes(&bytes).to_bytes(), bytes);
     }
 
     #[test]
@@ -365,5 +495,12 @@ mod tests {
         check::<MetricsValue>();
         check::<DeviceValue>();
         check::<NodeValue>();
+        check::<Ct4Key>();
+        check::<Ct6Key>();
+        check::<CtValue>();
+        check::<Frag4Key>();
+        check::<Frag6Key>();
+        check::<MonitorValue>();
+        check::<MonitorFilter>();
     }
 }

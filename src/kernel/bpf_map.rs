@@ -3,7 +3,7 @@
 //! A [`Map`] knows its sizes from the kernel, so no call can be given a buffer of another size.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::bpf::{Attr, call, call_fd, command, info, obj_get, obj_pin, u32_at};
@@ -12,6 +12,11 @@ use super::bpf::{Attr, call, call_fd, command, info, obj_get, obj_pin, u32_at};
 const BATCH_ENTRIES_MAX: usize = 4096;
 /// Length of an object's name, with the NUL (`BPF_OBJ_NAME_LEN`).
 const NAME_LEN: usize = 16;
+/// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+const ARRAY_OF_MAPS: u32 = 12;
+/// What an array of maps is made to hold: rings of events (`BPF_MAP_TYPE_RINGBUF`), of any size.
+const RING_PROTOTYPE: MapShape =
+    MapShape { map_type: 27, key_size: 0, value_size: 0, max_entries: 4096, flags: 0 };
 /// `BPF_MAP_TYPE_PERCPU_HASH`, `…_PERCPU_ARRAY`, `…_LRU_PERCPU_HASH`.
 const PER_CPU_TYPES: [u32; 3] = [5, 6, 10];
 
@@ -49,12 +54,17 @@ impl Map {
     /// # Errors
     /// The kernel doesn't know the type, or has no memory for it.
     pub fn create(name: &str, shape: MapShape) -> io::Result<Self> {
+        // Looked at while the outer map is made, and not kept.
+        let prototype = (shape.map_type == ARRAY_OF_MAPS)
+            .then(|| Self::create("prototype", RING_PROTOTYPE))
+            .transpose()?;
         let mut attr = Attr::new()
             .u32(0, shape.map_type)
             .u32(4, shape.key_size)
             .u32(8, shape.value_size)
             .u32(12, shape.max_entries)
             .u32(16, shape.flags)
+            .u32(20, prototype.as_ref().map_or(0, |map| map.fd.as_raw_fd() as u32))
             .text(28, &name[..name.len().min(NAME_LEN - 1)]);
         // SAFETY: MAP_CREATE reads no addresses from these fields and returns a new descriptor.
         Self::of(unsafe { call_fd(command::MAP_CREATE, &mut attr)? })

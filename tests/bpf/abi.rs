@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::{
-    DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, MAPS, MetricsKey,
-    MetricsValue, NodeValue, Record,
+    Ct4Key, Ct6Key, CtValue, DeviceValue, EndpointKey, EndpointValue, Frag4Key, Frag6Key, FragValue,
+    IpcacheKey, IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorValue, NodeValue, Record,
 };
 use ciliate::bpf_objects::OBJECTS;
 
@@ -36,8 +36,15 @@ fn records_are_the_c_structures() {
             compare::<MetricsValue>(&btf, "metrics_value"),
             compare::<DeviceValue>(&btf, "device_value"),
             compare::<NodeValue>(&btf, "node_value"),
+            compare::<Ct4Key>(&btf, "ct4_key"),
+            compare::<Ct6Key>(&btf, "ct6_key"),
+            compare::<CtValue>(&btf, "ct_value"),
+            compare::<Frag4Key>(&btf, "frag4_key"),
+            compare::<Frag6Key>(&btf, "frag6_key"),
+            compare::<FragValue>(&btf, "frag_value"),
+            compare::<MonitorValue>(&btf, "monitor_value"),
         ];
-        assert_eq!(found, [true; 8], "structures in {}", object.name);
+        assert_eq!(found, [true; 15], "structures in {}", object.name);
     }
 }
 

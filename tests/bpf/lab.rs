@@ -80,7 +80,7 @@ impl Lab {
     /// Writes a world into the maps, which have to be empty of others.
     pub fn describe(&mut self, world: World) {
         let node = world.node.to_bytes();
-        let mut map: Array<_, [u8; 48]> = self.map(CILIATE_NODE).try_into().expect("array");
+        let mut map: Array<_, [u8; 64]> = self.map(CILIATE_NODE).try_into().expect("array");
         map.set(0, node, 0).expect("set node");
         let mut map: HashMap<_, [u8; 4], [u8; 48]> =
             self.map(CILIATE_DEVICE).try_into().expect("hash");

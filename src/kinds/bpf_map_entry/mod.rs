@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bpf_map::MapName;
 use super::{Field, Kind, ObjectKey};
-use crate::bpf_abi::MapKind;
+use crate::bpf_abi::{CILIATE_MONITOR, MapKind};
 use crate::net::IfName;
 
 pub use exec::dump;
@@ -100,7 +100,10 @@ impl Kind for BpfMapEntry {
     }
 }
 
-/// Whether the configuration decides what is in the map.
+/// Whether the configuration decides what is in the map. Counters, flows and fragments are written by the
+/// programs, and who listens to events by the listeners.
 pub fn is_managed(map: MapName) -> bool {
-    !matches!(map.def().kind, MapKind::PerCpuHash)
+    let def = map.def();
+    matches!(def.kind, MapKind::Hash | MapKind::Array | MapKind::LpmTrie)
+        && def.name != CILIATE_MONITOR
 }

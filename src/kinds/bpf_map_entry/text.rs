@@ -55,7 +55,7 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
             <&[u8; 48]>::try_from(bytes).ok().map(|b| device(&DeviceValue::from_bytes(b)))
         }
         bpf_abi::CILIATE_NODE => {
-            <&[u8; 48]>::try_from(bytes).ok().map(|b| node(&NodeValue::from_bytes(b)))
+            <&[u8; 64]>::try_from(bytes).ok().map(|b| node(&NodeValue::from_bytes(b)))
         }
         bpf_map::BEFORE_NAME => Some(format!("was {:?}", c_text(bytes))),
         _ => None,
