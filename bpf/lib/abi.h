@@ -131,8 +131,9 @@ struct node_value {
 };
 
 /*
- * Conntrack. A tuple is written in the direction of the replies: `daddr` and `dport` are those of the side
- * that began the flow, as one sees them in the packets that answer it.
+ * Conntrack. As in Cilium, addresses are written in the direction of the replies and ports in that of the
+ * flow: `daddr` and `sport` are those of the side that began it, `saddr` and `dport` those of the side it
+ * went to.
  */
 #define CT_FLAG_OUT 0
 #define CT_FLAG_IN 1
@@ -167,7 +168,10 @@ struct ct6_key {
 #define CT_BIT_FROM_L7LB 256
 #define CT_BIT_FROM_TUNNEL 1024
 
-/* Times are seconds of the monotonic clock (bpf_ktime_get_ns). `lifetime` is when the entry ends. */
+/*
+ * Times are seconds of the monotonic clock. `lifetime` is when the entry ends. `tx_flags` are the TCP flags
+ * of packets out of the endpoint, `rx_flags` of those into it; the reports are when a new one was last seen.
+ */
 struct ct_value {
 	__u64 reserved0;
 	__u64 backend_id;

@@ -257,13 +257,16 @@ record! {
 }
 
 record! {
-    /// Key of `cilium_ct4_global` and `cilium_ct_any4_global`: a flow, in the direction of its replies.
+    /// Key of `cilium_ct4_global` and `cilium_ct_any4_global`: a flow. As in Cilium, addresses are those of
+    /// its replies, and ports those of its own packets.
     Ct4Key, 14 {
         /// Who began the flow.
         daddr_be: [u8; 4],
+        /// Who it went to.
         saddr_be: [u8; 4],
-        /// Port of who began the flow; of an ICMP echo the identifier.
+        /// Port it went to.
         dport_be: [u8; 2],
+        /// Port of who began the flow; of an ICMP echo the identifier.
         sport_be: [u8; 2],
         /// IP protocol number.
         protocol: u8,
@@ -297,10 +300,12 @@ record! {
         bits: u16,
         rev_nat: u16,
         reserved1: u16,
-        /// TCP flags sent by who began the flow, and by who answers.
+        /// TCP flags of packets out of the endpoint.
         tx_flags: u8,
+        /// TCP flags of packets into the endpoint.
         rx_flags: u8,
         source_identity: u32,
+        /// When a flag was new, or five seconds had gone by; by direction.
         last_tx_report: u32,
         last_rx_report: u32,
     }
