@@ -3,9 +3,12 @@
 //!
 //! Pure. Imports nothing of this crate; everything may import it.
 
-mod reasons;
+#[macro_use]
 mod records;
+mod events;
+mod reasons;
 
+pub use events::*;
 pub use reasons::*;
 pub use records::{
     Ct4Key, Ct6Key, CtValue, DeviceKey, DeviceValue, EndpointKey, EndpointValue, EventHead, Field,

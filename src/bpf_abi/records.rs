@@ -24,7 +24,7 @@ pub struct Field {
 }
 
 /// The types a field may have.
-trait Scalar: Sized {
+pub trait Scalar: Sized {
     fn put(&self, out: &mut [u8]);
     fn take(bytes: &[u8]) -> Self;
 }
@@ -45,7 +45,7 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(u8, u16, u32, u64);
+scalar!(u8, u16, u32, u64, i8);
 
 impl<const N: usize> Scalar for [u8; N] {
     fn put(&self, out: &mut [u8]) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::{
-    Ct4Key, Ct6Key, CtValue, DeviceValue, EndpointKey, EndpointValue, Frag4Key, Frag6Key, FragValue,
-    IpcacheKey, IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorValue, NodeValue, Record,
+    Ct4Key, Ct6Key, CtValue, DeviceValue, EndpointKey, EndpointValue, Frag4Key, Frag6Key,
+    FragValue, IpcacheKey, IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorValue, NodeValue,
+    Record,
 };
 use ciliate::bpf_objects::OBJECTS;
 
