@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Each `bpf/<name>.c` becomes `$OUT_DIR/<name>.o`.
-const OBJECTS: &[&str] = &["bpf_host", "bpf_lxc"];
+const OBJECTS: &[&str] = &["bpf_host", "bpf_lxc", "bpf_overlay"];
 
 /// Newest first; older ones are not known to produce what the verifier of Linux 6.1 accepts.
 const CLANG_VERSIONS: std::ops::RangeInclusive<u32> = 14..=22;
@@ -45,7 +45,7 @@ fn build() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
-    for watched in ["bpf/lib", "bpf/bpf_host.c", "bpf/bpf_lxc.c"] {
+    for watched in ["bpf/lib", "bpf/bpf_host.c", "bpf/bpf_lxc.c", "bpf/bpf_overlay.c"] {
         println!("cargo::rerun-if-changed={watched}");
     }
     if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {

@@ -8,6 +8,7 @@
  */
 #define FILE_ID FILE_BPF_HOST
 
+#include "lib/encap.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/ipcache.h"
@@ -55,19 +56,32 @@ static __always_inline int deliver(struct __sk_buff *skb, struct ethhdr *eth,
 	return bpf_redirect(endpoint->ifindex, 0);
 }
 
+/* To another node, or an endpoint of one. As what came by the stack has no tunnel key, it is set here. */
+static __always_inline int to_tunnel(struct __sk_buff *skb, const struct node_value *node,
+				     const struct ipcache_value *destination, __u32 source_identity)
+{
+	int result = encap_set_key(skb, destination, source_identity);
+
+	if (result)
+		return drop(skb, -result, DIRECTION_EGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	return bpf_redirect(node->tunnel_ifindex, 0);
+}
+
 static __always_inline int from_host_ipv4(struct __sk_buff *skb, const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
 	__u32 identity = mark_identity(skb->mark);
+	const struct ipcache_value *target;
 	const struct endpoint_value *endpoint;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
 		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	if (identity == IDENTITY_UNKNOWN)
+		identity = identity_or_world(ipcache_identity(ipcache_lookup4(ip4->saddr)));
 	endpoint = endpoint_lookup4(ip4->daddr);
 	if (endpoint && !endpoint_is_host(endpoint)) {
-		if (identity == IDENTITY_UNKNOWN)
-			identity = identity_or_world(ipcache_identity4(ip4->saddr));
 		if (!ipv4_decrement_ttl(ip4))
 			return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
 		return deliver(skb, eth, endpoint, identity);
@@ -75,8 +89,12 @@ static __always_inline int from_host_ipv4(struct __sk_buff *skb, const struct no
 	/* Groups and the link itself are the kernel's business; such frames are addressed rightly already. */
 	if (ipv4_is_multicast_or_broadcast(ip4->daddr))
 		return TC_ACT_OK;
-	if (!endpoint && !ipv4_is_link_local(ip4->daddr) &&
-	    is_unroutable(ipcache_identity4(ip4->daddr), skb->mark))
+	if (endpoint)
+		return cross_to_net(skb, eth, node);
+	target = ipcache_lookup4(ip4->daddr);
+	if (goes_by_tunnel(node, target))
+		return to_tunnel(skb, node, target, identity);
+	if (!ipv4_is_link_local(ip4->daddr) && is_unroutable(ipcache_identity(target), skb->mark))
 		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	return cross_to_net(skb, eth, node);
 }
@@ -98,23 +116,28 @@ static __always_inline int from_host_ipv6(struct __sk_buff *skb, const struct no
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	__u32 identity = mark_identity(skb->mark);
 	const struct endpoint_value *endpoint;
+	const struct ipcache_value *target;
 	const __be32 *destination;
 
 	if (!eth || !ipv6_is_valid(ip6))
 		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	if (identity == IDENTITY_UNKNOWN)
+		identity = identity_or_world(ipcache_identity(ipcache_lookup6(ip6->saddr.in6_u.u6_addr32)));
 	destination = ip6->daddr.in6_u.u6_addr32;
 	endpoint = endpoint_lookup6(destination);
 	if (endpoint && !endpoint_is_host(endpoint)) {
-		if (identity == IDENTITY_UNKNOWN)
-			identity = identity_or_world(ipcache_identity6(ip6->saddr.in6_u.u6_addr32));
 		if (!ipv6_decrement_hop_limit(ip6))
 			return hop_limit_exceeded(skb, node);
 		return deliver(skb, eth, endpoint, identity);
 	}
 	if (ipv6_is_multicast(destination))
 		return TC_ACT_OK;
-	if (!endpoint && !ipv6_is_link_local(destination) &&
-	    is_unroutable(ipcache_identity6(destination), skb->mark))
+	if (endpoint)
+		return cross_to_net(skb, eth, node);
+	target = ipcache_lookup6(destination);
+	if (goes_by_tunnel(node, target))
+		return to_tunnel(skb, node, target, identity);
+	if (!ipv6_is_link_local(destination) && is_unroutable(ipcache_identity(target), skb->mark))
 		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	return cross_to_net(skb, eth, node);
 }

@@ -6,8 +6,10 @@
 #define FILE_ID FILE_BPF_LXC
 
 #include "lib/arp.h"
+#include "lib/encap.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
+#include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
 #include "lib/local_delivery.h"
@@ -39,20 +41,48 @@ static __always_inline int to_stack(struct __sk_buff *skb, struct ethhdr *eth,
 	return TC_ACT_OK;
 }
 
+/* To an endpoint of another node. The hop is counted where the tunnel ends. */
+static __always_inline int to_tunnel(struct __sk_buff *skb, const struct node_value *node,
+				     const struct ipcache_value *destination, __u32 identity)
+{
+	int result = encap_set_key(skb, destination, identity);
+
+	if (result)
+		return drop(skb, -result, DIRECTION_EGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	return bpf_redirect(node->tunnel_ifindex, 0);
+}
+
+/* The node, when it has a tunnel. */
+static __always_inline const struct node_value *tunnel_node(void)
+{
+	const struct node_value *node = node_lookup();
+
+	return node && node->tunnel_ifindex ? node : NULL;
+}
+
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, const struct device_value *device)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
+	const struct node_value *node;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
 		return drop(skb, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 	/* An endpoint without IPv4 has address 0, which is no source either. */
 	if (ip4->saddr != device->ipv4 || !ip4->saddr)
 		return drop(skb, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
+	endpoint = endpoint_lookup4(ip4->daddr);
+	node = tunnel_node();
+	if (!endpoint && node) {
+		destination = ipcache_lookup4(ip4->daddr);
+		if (goes_by_tunnel(node, destination))
+			return to_tunnel(skb, node, destination, device->identity);
+	}
 	if (!ipv4_decrement_ttl(ip4))
 		return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_EGRESS);
-	endpoint = endpoint_lookup4(ip4->daddr);
 	if (endpoint && !endpoint_is_host(endpoint))
 		return deliver(skb, eth, device, endpoint);
 	return to_stack(skb, eth, device);
@@ -74,7 +104,9 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, const stru
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
+	const struct node_value *node;
 
 	if (!eth || !ipv6_is_valid(ip6))
 		return drop(skb, DROP_INVALID_PACKET, DIRECTION_EGRESS);
@@ -96,9 +128,15 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, const stru
 	if (!ipv6_equal(ip6->saddr.in6_u.u6_addr32, device->ipv6) ||
 	    ipv6_is_unspecified(ip6->saddr.in6_u.u6_addr32))
 		return drop(skb, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
+	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
+	node = tunnel_node();
+	if (!endpoint && node) {
+		destination = ipcache_lookup6(ip6->daddr.in6_u.u6_addr32);
+		if (goes_by_tunnel(node, destination))
+			return to_tunnel(skb, node, destination, device->identity);
+	}
 	if (!ipv6_decrement_hop_limit(ip6))
 		return hop_limit_exceeded(skb, device);
-	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
 	if (endpoint && !endpoint_is_host(endpoint))
 		return deliver(skb, eth, device, endpoint);
 	return to_stack(skb, eth, device);

@@ -25,4 +25,9 @@ pub const OBJECTS: &[Object] = &[
         bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_lxc.o")),
         programs: &["cil_from_container"],
     },
+    Object {
+        name: "bpf_overlay",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_overlay.o")),
+        programs: &["cil_from_overlay", "cil_to_overlay"],
+    },
 ];

@@ -6,28 +6,27 @@
 #include "ipv6.h"
 #include "maps.h"
 
-/* What the cache does not know is world. */
-static __always_inline __u32 ipcache_lookup(const struct ipcache_key *key)
-{
-	const struct ipcache_value *value = bpf_map_lookup_elem(&cilium_ipcache_v2, key);
-
-	return value ? value->identity : IDENTITY_WORLD;
-}
-
-static __always_inline __u32 ipcache_identity4(__be32 address)
+/* NULL when nothing covers the address. */
+static __always_inline const struct ipcache_value *ipcache_lookup4(__be32 address)
 {
 	struct ipcache_key key = { .prefix_len = IPCACHE_STATIC_BITS + 32, .family = FAMILY_IPV4 };
 
 	key.address.v4 = address;
-	return ipcache_lookup(&key);
+	return bpf_map_lookup_elem(&cilium_ipcache_v2, &key);
 }
 
-static __always_inline __u32 ipcache_identity6(const __be32 *address)
+static __always_inline const struct ipcache_value *ipcache_lookup6(const __be32 *address)
 {
 	struct ipcache_key key = { .prefix_len = IPCACHE_STATIC_BITS + 128, .family = FAMILY_IPV6 };
 
 	ipv6_copy(key.address.v6, address);
-	return ipcache_lookup(&key);
+	return bpf_map_lookup_elem(&cilium_ipcache_v2, &key);
+}
+
+/* What the cache does not know is world. */
+static __always_inline __u32 ipcache_identity(const struct ipcache_value *value)
+{
+	return value ? value->identity : IDENTITY_WORLD;
 }
 
 /* Both forms: 2 on nodes with one family, 9 and 10 on nodes with two. */
@@ -35,6 +34,12 @@ static __always_inline int identity_is_world(__u32 identity)
 {
 	return identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IPV4 ||
 	       identity == IDENTITY_WORLD_IPV6;
+}
+
+/* Other nodes; 7 is one that has the API server. */
+static __always_inline int identity_is_remote_node(__u32 identity)
+{
+	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER;
 }
 
 #endif

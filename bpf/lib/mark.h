@@ -9,14 +9,26 @@
 #include "abi.h"
 
 #define MARK_MAGIC_MASK 0x0f00
+#define MARK_MAGIC_OVERLAY 0x0400
 #define MARK_MAGIC_PROXY_INGRESS 0x0a00
 #define MARK_MAGIC_PROXY_EGRESS 0x0b00
 #define MARK_MAGIC_HOST 0x0c00
 #define MARK_MAGIC_IDENTITY 0x0f00
 
+static __always_inline __u32 mark_of(__u32 identity, __u32 magic)
+{
+	return identity << 16 | (identity >> 16 & 0xff) | magic;
+}
+
 static __always_inline __u32 mark_with_identity(__u32 identity)
 {
-	return identity << 16 | (identity >> 16 & 0xff) | MARK_MAGIC_IDENTITY;
+	return mark_of(identity, MARK_MAGIC_IDENTITY);
+}
+
+/* On a packet into the tunnel, and by that on the one the tunnel makes of it. */
+static __always_inline __u32 mark_overlay(__u32 identity)
+{
+	return mark_of(identity, MARK_MAGIC_OVERLAY);
 }
 
 static __always_inline int mark_is_from_proxy(__u32 mark)

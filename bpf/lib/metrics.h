@@ -18,11 +18,14 @@
 #define DROP_INVALID_PACKET 134
 #define DROP_UNSUPPORTED_L3 139
 #define DROP_WRITE_ERROR 141
+#define DROP_NO_TUNNEL_KEY 147
 #define DROP_UNKNOWN_TARGET 150
 #define DROP_UNROUTABLE 151
 #define DROP_INVALID_EXTENSION_HEADER 156
+#define DROP_NO_TUNNEL_ENDPOINT 160
 #define DROP_NO_CONFIG 165
 #define DROP_UNSUPPORTED_L2 166
+#define DROP_INVALID_IDENTITY 171
 #define DROP_TTL_EXCEEDED 196
 
 #define DIRECTION_INGRESS 1
@@ -30,6 +33,7 @@
 
 #define FILE_BPF_HOST 1
 #define FILE_BPF_LXC 2
+#define FILE_BPF_OVERLAY 3
 
 /* The first packet of a kind on any CPU; out of line, because it happens once. */
 static __noinline int metric_create(struct metrics_key key, __u64 bytes)

@@ -21,8 +21,13 @@ const DIGEST_BYTES: usize = 8;
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let names: &[&str] = match program {
-        "cil_from_container" => &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_LXC, CILIUM_METRICS],
-        "cil_from_host" => &[CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS],
+        "cil_from_container" => {
+            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
+        }
+        "cil_from_host" | "cil_from_overlay" => {
+            &[CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
+        }
+        "cil_to_overlay" => &[],
         _ => &[CILIUM_METRICS],
     };
     names.iter().map(|name| MapName::of_abi(name)).collect()

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The programs of the tunnel's device, cilium_vxlan or cilium_geneve.
+ *
+ * cil_from_overlay  ingress: what other nodes sent, without what the tunnel put around it.
+ * cil_to_overlay    egress: what this node sends, before the tunnel puts that around it.
+ */
+#define FILE_ID FILE_BPF_OVERLAY
+
+#include "lib/encap.h"
+#include "lib/endpoint.h"
+#include "lib/eth.h"
+#include "lib/ipcache.h"
+#include "lib/ipv4.h"
+#include "lib/ipv6.h"
+#include "lib/local_delivery.h"
+#include "lib/mark.h"
+#include "lib/metrics.h"
+#include "lib/time_exceeded.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* linux/if_packet.h has it beside what needs a libc. */
+#define PACKET_HOST 0
+
+/* The identifier of the virtual network, or a negative number when the packet did not come by a tunnel. */
+static __always_inline __s64 tunnel_id(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key key;
+
+	/* The kernel wants to be told the outer packet's family. */
+	if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_LEN, 0) &&
+	    bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_LEN, BPF_F_TUNINFO_IPV6))
+		return -1;
+	return key.tunnel_id;
+}
+
+/* On the wire there is one world. */
+static __always_inline __u32 identity_from_wire(__u32 id, const struct node_value *node, __u32 world)
+{
+	return id == IDENTITY_WORLD && node->flags & NODE_FLAG_TWO_WORLDS ? world : id;
+}
+
+/* Past the host's stack, as if it had come from the endpoint's neighbour. */
+static __always_inline int deliver(struct __sk_buff *skb, struct ethhdr *eth,
+				   const struct endpoint_value *endpoint, __u32 identity)
+{
+	local_delivery_prepare(skb, eth, endpoint, identity);
+	/* To the tunnel's device it was somebody else's: the frame's addresses were those at the sender. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+/* Out of cilium_net, so that the stack finds it coming in by cilium_host. */
+static __always_inline int to_host(struct __sk_buff *skb, struct ethhdr *eth, const struct node_value *node,
+				   __u32 identity)
+{
+	eth_addr_copy(eth->h_source, node->tunnel_mac);
+	eth_addr_copy(eth->h_dest, node->host_mac);
+	skb->mark = mark_with_identity(identity);
+	return bpf_redirect(node->net_ifindex, 0);
+}
+
+static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, const struct node_value *node,
+					     __u32 identity)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+
+	if (!eth || !ipv4_is_valid(skb, ip4))
+		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	identity = identity_from_wire(identity, node, IDENTITY_WORLD_IPV4);
+	/* What another node's stack sent, by its address; the cache may know more of it. */
+	if (identity_is_remote_node(identity)) {
+		const struct ipcache_value *source = ipcache_lookup4(ip4->saddr);
+
+		if (source)
+			identity = source->identity;
+	}
+	endpoint = endpoint_lookup4(ip4->daddr);
+	if (!endpoint)
+		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	if (!ipv4_decrement_ttl(ip4))
+		return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
+	if (endpoint_is_host(endpoint))
+		return to_host(skb, eth, node, identity);
+	return deliver(skb, eth, endpoint, identity);
+}
+
+/* The error enters the stack by cilium_host, which sends it back through the tunnel. */
+static __noinline int hop_limit_exceeded(struct __sk_buff *skb, const struct node_value *node)
+{
+	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
+
+	if (result)
+		return drop(skb, -result, DIRECTION_INGRESS);
+	skb->mark = 0;
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect(node->host_ifindex, BPF_F_INGRESS);
+}
+
+static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, const struct node_value *node,
+					     __u32 identity)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+
+	if (!eth || !ipv6_is_valid(ip6))
+		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	identity = identity_from_wire(identity, node, IDENTITY_WORLD_IPV6);
+	if (identity_is_remote_node(identity)) {
+		const struct ipcache_value *source = ipcache_lookup6(ip6->saddr.in6_u.u6_addr32);
+
+		if (source)
+			identity = source->identity;
+	}
+	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
+	if (!endpoint)
+		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	if (!ipv6_decrement_hop_limit(ip6))
+		return hop_limit_exceeded(skb, node);
+	if (endpoint_is_host(endpoint))
+		return to_host(skb, eth, node, identity);
+	return deliver(skb, eth, endpoint, identity);
+}
+
+SEC("classifier")
+int cil_from_overlay(struct __sk_buff *skb)
+{
+	const struct node_value *node = node_lookup();
+	struct ethhdr *eth = frame_head(skb, ETH_HLEN);
+	__s64 id;
+
+	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
+	/* Cannot be: an array has all its elements. The verifier asks. */
+	if (!node)
+		return drop(skb, DROP_NO_CONFIG, DIRECTION_INGRESS);
+	/* Whatever nodes do not send each other; the stack knows best what it is. */
+	if (!eth || (eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6)))
+		return TC_ACT_OK;
+	id = tunnel_id(skb);
+	if (id < 0)
+		return drop(skb, DROP_NO_TUNNEL_KEY, DIRECTION_INGRESS);
+	/* No node calls itself that to others. */
+	if (id == IDENTITY_HOST)
+		return drop(skb, DROP_INVALID_IDENTITY, DIRECTION_INGRESS);
+	eth = frame_head(skb, ETH_HLEN);
+	if (eth && eth->h_proto == bpf_htons(ETH_P_IP))
+		return from_overlay_ipv4(skb, node, id);
+	return from_overlay_ipv6(skb, node, id);
+}
+
+SEC("classifier")
+int cil_to_overlay(struct __sk_buff *skb)
+{
+	__s64 id;
+
+	/* The tunnel leaves the mark on the outer packet: whatever sees that knows it is of the tunnel. */
+	if ((skb->mark & MARK_MAGIC_MASK) != MARK_MAGIC_OVERLAY) {
+		id = tunnel_id(skb);
+		if (id >= 0)
+			skb->mark = mark_overlay(id);
+	}
+	return TC_ACT_OK;
+}

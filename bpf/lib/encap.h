@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Into the tunnel: the packet is given a tunnel key, and the tunnel's device, VXLAN or Geneve, does the
+ * rest. The sender's identity travels as the virtual network identifier.
+ */
+#ifndef CILIATE_ENCAP_H
+#define CILIATE_ENCAP_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "ipcache.h"
+#include "mark.h"
+#include "metrics.h"
+
+#define TUNNEL_TTL 64
+
+/* Without the source address, which the kernel chooses by route. Kernels know the structure at this length. */
+#define TUNNEL_KEY_LEN __builtin_offsetof(struct bpf_tunnel_key, local_ipv4)
+
+/* What the world is called on the wire, where families don't tell it apart, and this node by others. */
+static __always_inline __u32 identity_on_wire(__u32 identity)
+{
+	switch (identity) {
+	case IDENTITY_HOST:
+		return IDENTITY_REMOTE_NODE;
+	case IDENTITY_WORLD_IPV4:
+	case IDENTITY_WORLD_IPV6:
+		return IDENTITY_WORLD;
+	default:
+		return identity;
+	}
+}
+
+/* Whether the way to the destination is the tunnel, on a node that has one. */
+static __always_inline int goes_by_tunnel(const struct node_value *node, const struct ipcache_value *destination)
+{
+	return node->tunnel_ifindex && destination &&
+	       (destination->flags & (IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT | IPCACHE_FLAG_SKIP_TUNNEL)) ==
+		       IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
+}
+
+/* Sets the tunnel key. Returns 0 or a drop reason as a negative number. */
+static __always_inline int encap_set_key(struct __sk_buff *skb, const struct ipcache_value *destination,
+					 __u32 source_identity)
+{
+	struct bpf_tunnel_key key = { .tunnel_ttl = TUNNEL_TTL };
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+
+	key.tunnel_id = identity_on_wire(source_identity);
+	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT) {
+		flags |= BPF_F_TUNINFO_IPV6;
+		ipv6_copy(key.remote_ipv6, destination->tunnel_endpoint.v6);
+		if (ipv6_is_unspecified(key.remote_ipv6))
+			return -DROP_NO_TUNNEL_ENDPOINT;
+	} else {
+		key.remote_ipv4 = bpf_ntohl(destination->tunnel_endpoint.v4);
+		if (!key.remote_ipv4)
+			return -DROP_NO_TUNNEL_ENDPOINT;
+	}
+	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_LEN, flags))
+		return -DROP_WRITE_ERROR;
+	skb->mark = mark_overlay(key.tunnel_id);
+	return 0;
+}
+
+#endif
