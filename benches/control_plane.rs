@@ -65,12 +65,17 @@ fn load(path: PathBuf) -> Loaded {
     engine::load(&Search::path(path)).unwrap_or_else(|invalid| panic!("{:?}", invalid.diagnostics))
 }
 
+fn open(loaded: &Loaded) -> Kernel {
+    let paths = &loaded.intent.paths;
+    Kernel::open(&paths.bpf, &paths.runtime).expect("kernel")
+}
+
 /// Reads the configuration and converges; the time is that of a whole `ciliate apply` without the
 /// start of a process.
 fn converge(path: &Path) -> (Duration, Loaded, Converged) {
     let begin = Instant::now();
     let loaded = load(path.to_path_buf());
-    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let mut kernel = open(&loaded);
     let scope = engine::lock(&loaded.intent.paths.runtime, Duration::ZERO).expect("lock");
     let look = |kernel: &mut Kernel| engine::view(kernel, &loaded.intent);
     let converged = engine::converge(&scope, &mut kernel, look, |_, _| {}).expect("converge");
@@ -81,7 +86,7 @@ fn converge(path: &Path) -> (Duration, Loaded, Converged) {
 
 /// A round that finds nothing to do.
 fn no_op(loaded: &Loaded) -> Duration {
-    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let mut kernel = open(loaded);
     let begin = Instant::now();
     let View { plan, .. } = engine::view(&mut kernel, &loaded.intent).expect("look");
     assert!(plan.is_converged(), "{:?}", plan.ops.first());
@@ -89,7 +94,7 @@ fn no_op(loaded: &Loaded) -> Duration {
 }
 
 fn destroy(loaded: &Loaded) -> Duration {
-    let mut kernel = Kernel::open(&loaded.intent.paths.bpf).expect("kernel");
+    let mut kernel = open(loaded);
     let scope = engine::lock(&loaded.intent.paths.runtime, Duration::ZERO).expect("lock");
     let begin = Instant::now();
     let gone = engine::converge(&scope, &mut kernel, engine::view_destroy, |_, _| {});

@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             }
         }
     };
-    let mut kernel = Kernel::open(&bpf)?;
+    let mut kernel = Kernel::open(&bpf, &runtime)?;
     if arguments.dry_run {
         let view = engine::view_destroy(&mut kernel)?;
         match arguments.output {

@@ -192,7 +192,8 @@ fn load(search: &Search) -> Result<Loaded, Failure> {
 
 /// Opens the kernel of the node that the configuration is for.
 fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
-    Ok(Kernel::open(&loaded.intent.paths.bpf)?)
+    let paths = &loaded.intent.paths;
+    Ok(Kernel::open(&paths.bpf, &paths.runtime)?)
 }
 
 /// Looks at the kernel; a namespace that isn't there is an error of the configuration.

@@ -60,7 +60,7 @@ struct Daemon<'a> {
 /// The kernel can't be opened at all, or the watchers can't be started.
 pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), EngineError> {
     let (sender, wakes) = mpsc::channel();
-    let kernel = Kernel::open(&loaded.intent.paths.bpf)?;
+    let kernel = Kernel::open(&loaded.intent.paths.bpf, &loaded.intent.paths.runtime)?;
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
         search,

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod bpf_map;
 pub mod lock;
+pub mod namespace;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
@@ -87,6 +88,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub struct Kernel {
     /// `<paths.bpf>`.
     bpf_root: PathBuf,
+    /// `<paths.runtime>`.
+    runtime: PathBuf,
     /// The socket of the node's own namespace.
     host: Netlink,
     thread: NetnsThread,
@@ -98,17 +101,19 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens the kernel for the node whose namespace the calling thread is in.
+    /// Opens the kernel for the node whose namespace the calling thread is in, with its folders
+    /// `<paths.bpf>` and `<paths.runtime>`.
     ///
     /// # Errors
     /// No netlink socket, or no access to the namespace (needs root).
-    pub fn open(bpf_root: &Path) -> Result<Self, KernelError> {
+    pub fn open(bpf_root: &Path, runtime: &Path) -> Result<Self, KernelError> {
         let host = Netlink::open()
             .map_err(|source| KernelError::Netlink { operation: "open a route socket", source })?;
         let thread = NetnsThread::start()
             .map_err(|source| KernelError::Netns { netns: Netns::HOST, source })?;
         Ok(Self {
             bpf_root: bpf_root.to_path_buf(),
+            runtime: runtime.to_path_buf(),
             host,
             thread,
             sockets: BTreeMap::new(),
@@ -120,6 +125,16 @@ impl Kernel {
     /// Where the pins are.
     pub fn bpf_root(&self) -> &Path {
         &self.bpf_root
+    }
+
+    /// Where namespaces of ours are mounted.
+    pub fn namespaces(&self) -> PathBuf {
+        self.runtime.join("netns")
+    }
+
+    /// Lets go of a namespace: the file is that of another one from now on.
+    pub fn forget(&mut self, netns: &Netns) {
+        self.sockets.remove(netns);
     }
 
     /// The route socket of a namespace, opened when first asked for.

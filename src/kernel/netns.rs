@@ -17,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::net::Netns;
 
 /// `NSFS_MAGIC` (linux/magic.h): the file system of namespace files.
-const NSFS_MAGIC: u64 = 0x6e73_6673;
+pub(super) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Why a namespace can't be worked in.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub fn open(path: &str) -> Result<File, NetnsError> {
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 
 /// Whether a namespace file is that of a network namespace.
-fn is_of_network(file: &File) -> bool {
+pub(super) fn is_of_network(file: &File) -> bool {
     // SAFETY: the request takes no argument and writes nothing; the descriptor is open.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
     kind == libc::CLONE_NEWNET

@@ -19,6 +19,7 @@ pub mod bpf_program;
 mod change;
 pub mod link;
 pub mod neighbour;
+pub mod netns;
 pub mod nftables;
 mod objects;
 pub mod owner;
@@ -126,6 +127,7 @@ macro_rules! for_each_kind {
         $callback! {
             BpfMap bpf_maps bpf_map,
             BpfMapEntry bpf_map_entries bpf_map_entry,
+            Netns namespaces netns,
             Link links link,
             Sysctl sysctls sysctl,
             Address addresses address,

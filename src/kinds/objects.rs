@@ -10,8 +10,8 @@ use super::change::{additions, conflicts, removals};
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
-    bpf_program::BpfProgram, link::Link, neighbour::Neighbour, nftables::Nftables, route::Route,
-    rule::Rule, sysctl::Sysctl,
+    bpf_program::BpfProgram, link::Link, neighbour::Neighbour, netns::Netns, nftables::Nftables,
+    route::Route, rule::Rule, sysctl::Sysctl,
 };
 use crate::for_each_kind;
 

@@ -3,7 +3,8 @@
 //! It shares no code with the planner beyond the types. A plan that fails here is a bug in ciliate;
 //! it is not applied.
 
-use crate::kinds::{ObjectKey, Observed, Op, Phase};
+use crate::kinds::netns::Netns;
+use crate::kinds::{Kind, ObjectKey, Observed, Op, Phase};
 
 /// A promise that a plan breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +26,7 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
     // Walked through, because what is on a link goes with it, foreign addresses included. Kinds that
     // are listed by mark are left out: what isn't ours is never seen there.
     let mut state = Observed {
+        namespaces: observed.namespaces.clone(),
         links: observed.links.clone(),
         addresses: observed.addresses.clone(),
         neighbours: observed.neighbours.clone(),
@@ -32,7 +34,11 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
     };
     for op in ops {
         if let Some(object) = std::iter::once(op.object())
-            .chain(op.stands_on().into_iter().filter(|on| matches!(on, ObjectKey::Link(_))))
+            .chain(
+                op.stands_on()
+                    .into_iter()
+                    .filter(|on| matches!(on, ObjectKey::Link(_) | ObjectKey::Netns(_))),
+            )
             .find(|object| is_foreign(object, &state))
         {
             return Err(Broken::Foreign(object.to_string()));
@@ -44,7 +50,7 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
             }
             Phase::Add => {}
         }
-        if matches!(op, Op::Link(_) | Op::Address(_) | Op::Neighbour(_)) {
+        if matches!(op, Op::Netns(_) | Op::Link(_) | Op::Address(_) | Op::Neighbour(_)) {
             op.predict(&mut state);
         }
     }
@@ -54,6 +60,9 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
 /// Whether the object is there without our mark.
 fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
     match object {
+        ObjectKey::Netns(key) => {
+            observed.namespaces.get(key).is_some_and(|seen| !Netns::owned(seen))
+        }
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),

@@ -75,7 +75,9 @@ impl Node {
         let loaded = engine::load(&Search::path(&self.config))
             .map_err(|invalid| format!("{:?}", invalid.diagnostics))?;
         self.space.run(|| {
-            let mut kernel = Kernel::open(&loaded.intent.paths.bpf).map_err(|e| e.to_string())?;
+            let paths = &loaded.intent.paths;
+            let kernel = Kernel::open(&paths.bpf, &paths.runtime);
+            let mut kernel = kernel.map_err(|e| e.to_string())?;
             engine::view(&mut kernel, &loaded.intent)
                 .map_err(|error| ciliate::kernel::chain(&error))
         })

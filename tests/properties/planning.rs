@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ciliate::kinds::netns::State;
 use ciliate::kinds::{ObjectKey, bpf_map_entry};
 use ciliate::kinds::{Observed, Op, Phase};
 use ciliate::plan::{Plan, SavedPlan, check};
@@ -23,6 +24,9 @@ fn predict(ops: &[Op], from: &Observed) -> Observed {
 /// What is named by an op and, being there without our mark, must not be.
 fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
     match object {
+        ObjectKey::Netns(key) => {
+            observed.namespaces.get(key).is_some_and(|seen| seen.state == State::Foreign)
+        }
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
@@ -80,6 +84,11 @@ proptest! {
         let renamed = |ifname: &str| ["cilium_net", "eth0", "eth1", "renamed"].contains(&ifname);
         for (key, seen) in world.observed.addresses.iter().filter(|(_, seen)| !seen.owned) {
             let ifname = key.ifname.to_string();
+            let netns = ObjectKey::Netns(key.netns.clone());
+            let goes = |op: &Op| op.object() == netns && op.verb() != "+";
+            if plan.ops.iter().any(goes) {
+                continue;
+            }
             if !gone.contains(&ifname) && !renamed(&ifname) {
                 prop_assert_eq!(predicted.addresses.get(key), Some(seen));
             }
@@ -102,7 +111,8 @@ proptest! {
             }
             // Any address of the right value serves a route.
             let on = stands_on.iter().find(|object| {
-                matches!(object, ObjectKey::Link(_)) && is_foreign(object, &world.observed)
+                matches!(object, ObjectKey::Link(_) | ObjectKey::Netns(_))
+                    && is_foreign(object, &world.observed)
             });
             prop_assert!(on.is_none(), "{} is put on {}", op.line(), on.unwrap());
         }
@@ -190,6 +200,9 @@ proptest! {
             let mut theirs = world.observed.clone();
             match op {
                 Op::Link(change) => theirs.links.get_mut(&change.key).unwrap().owned = false,
+                Op::Netns(change) => {
+                    theirs.namespaces.get_mut(&change.key).unwrap().state = State::Foreign;
+                }
                 Op::Neighbour(change) => match theirs.neighbours.get_mut(&change.key) {
                     Some(seen) => seen.owned = false,
                     None => continue,

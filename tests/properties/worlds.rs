@@ -36,7 +36,10 @@ const LINKS: &[(&str, &str, &str)] = &[
     ("lxc1", "/run/netns/one", "eth0"),
     ("lxc2", "/run/netns/two", "eth0"),
     ("lxc3", "/run/netns/two", "eth1"),
+    ("lxc_health", HEALTH, "cilium"),
 ];
+/// A namespace of ours.
+const HEALTH: &str = "/run/ciliate/netns/health";
 const OBJECTS_MAX: usize = 8;
 
 pub fn name(text: &str) -> IfName {
@@ -92,6 +95,13 @@ fn peer(link: IfName) -> impl Strategy<Value = link::Peer> {
     let ifname = prop_oneof![4 => Just(name(other)), 1 => Just(name("renamed"))];
     (Just(netns(path)), ifname, option::of(ifindex()), end())
         .prop_map(|(netns, ifname, ifindex, end)| link::Peer { netns, ifname, ifindex, end })
+}
+
+pub fn namespaces() -> impl Strategy<Value = (Netns, netns::Spec, netns::Seen)> {
+    use netns::State::{Apart, Empty, Foreign, Node, OtherKind};
+    let path = prop_oneof![2 => Just(HEALTH), 1 => Just("/run/ciliate/netns/other")];
+    (path, select(vec![Apart, Node, OtherKind, Empty, Foreign]))
+        .prop_map(|(path, state)| (Netns::at(path), netns::Spec, netns::Seen { state }))
 }
 
 pub fn links() -> impl Strategy<Value = (IfName, link::Spec, link::Seen)> {
@@ -314,6 +324,11 @@ fn close(mut world: World) -> World {
     let World { desired, observed } = &mut world;
     let links: BTreeSet<IfName> = desired.links.keys().copied().collect();
     let ours = |link: &IfName| links.contains(link);
+    // A namespace of ours is asked for along with what is in it.
+    if ours(&name("lxc_health")) {
+        let wanted = Wanted { spec: netns::Spec, origin: Origin::Node };
+        desired.namespaces.entry(Netns::at(HEALTH)).or_insert(wanted);
+    }
     desired
         .addresses
         .retain(|key, wanted| ours(&wanted.spec.link) && !FOREIGN.contains(&key.ifname.as_str()));
@@ -350,6 +365,15 @@ fn close(mut world: World) -> World {
     for (key, seen) in &mut observed.links {
         let wanted = desired.links.get(key).and_then(|wanted| wanted.spec.peer.as_ref());
         seen.peer = seen.peer.take().filter(|_| wanted.is_some());
+    }
+    // Nothing is seen in a namespace that isn't there.
+    let there = observed.namespaces.get(&Netns::at(HEALTH)).map(|seen| seen.state);
+    if !matches!(there, Some(netns::State::Apart | netns::State::Node)) {
+        netns::Netns::cascade(
+            &Netns::at(HEALTH),
+            &netns::Seen { state: netns::State::Empty },
+            observed,
+        );
     }
     // Entries can't be in a map that isn't there.
     observed.bpf_map_entries.retain(|key, _| observed.bpf_maps.contains_key(&key.map));

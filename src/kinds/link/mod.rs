@@ -13,7 +13,7 @@ mod seen;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, Observed};
+use super::{Field, Kind, ObjectKey, Observed};
 use crate::net::{IfName, Mac, Netns};
 
 pub use seen::{LinkInfo, decode, pair};
@@ -117,6 +117,13 @@ impl Kind for Link {
 
     fn describe_seen(_key: &IfName, seen: &Seen) -> String {
         describe(&seen.kind, seen.ifindex, &seen.end, seen.peer.as_ref())
+    }
+
+    /// The namespace of the other end, which may be ours to make.
+    fn needs(_key: &IfName, spec: &Spec) -> Vec<ObjectKey> {
+        let netns = spec.peer.as_ref().map(|peer| &peer.netns);
+        let netns = netns.filter(|netns| **netns != Netns::HOST);
+        netns.map(|netns| ObjectKey::Netns(netns.clone())).into_iter().collect()
     }
 
     fn cascade(key: &IfName, gone: &Seen, observed: &mut Observed) {

@@ -28,7 +28,9 @@ impl LinkInfo {
     /// as we write it on a kind that we make.
     pub fn owned(&self) -> bool {
         let alias = self.end.alias.strip_prefix(owner::LINK_ALIAS_PREFIX);
-        let as_written = alias.is_some_and(|a| a == " router" || a.starts_with(" endpoint "));
+        let as_written = alias.is_some_and(|alias| {
+            [" router", " health"].contains(&alias) || alias.starts_with(" endpoint ")
+        });
         self.end.grouped || (self.kind == "veth" && as_written)
     }
 
