@@ -113,6 +113,10 @@ fn nothing() -> Intent {
         },
         masquerade: intent::Masquerade::Off,
         datapath: intent::Datapath { attach_mode: intent::AttachMode::Auto },
+        conntrack: intent::Conntrack {
+            tcp_max_entries: intent::limits::CONNTRACK_TCP_DEFAULT,
+            any_max_entries: intent::limits::CONNTRACK_ANY_DEFAULT,
+        },
         paths: intent::Paths {
             runtime: PathBuf::new(),
             state: PathBuf::new(),

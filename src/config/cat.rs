@@ -59,11 +59,28 @@ fn section(out: &mut String, sources: &Sources, header: &str, span: Span, table:
         out.push('\n');
     }
     let _ = writeln!(out, "{}\n{header}", comment(sources, span));
-    for (key, value) in in_order(table) {
+    // Tables of their own come last: what follows a header is part of that table.
+    let (tables, values): (Vec<_>, Vec<_>) =
+        in_order(table).into_iter().partition(|(_, value)| is_tables(value.get_ref()));
+    for (key, value) in values {
         let _ = write!(out, "{}\n{} = ", comment(sources, value.into()), key_text(key));
         value_text(out, value.get_ref());
         out.push('\n');
     }
+    for (key, value) in tables {
+        let header = header.replace("]]", &format!(".{key}]]"));
+        for item in value.get_ref().as_array().into_iter().flatten() {
+            if let DeValue::Table(table) = item.get_ref() {
+                section(out, sources, &header, item.into(), table);
+            }
+        }
+    }
+}
+
+/// Whether a value is what `[[…]]` makes.
+fn is_tables(value: &DeValue<'_>) -> bool {
+    let items = value.as_array().filter(|items| !items.is_empty());
+    items.is_some_and(|items| items.iter().all(|item| item.get_ref().is_table()))
 }
 
 /// The place as a comment; no file name can end it early.

@@ -37,6 +37,9 @@ pub struct Root {
     /// How the BPF programs are run.
     #[schemars(with = "Option<Datapath>")]
     pub datapath: Maybe<Datapath>,
+    /// What is remembered of connections.
+    #[schemars(with = "Option<Conntrack>")]
+    pub conntrack: Maybe<Conntrack>,
     /// Encryption between nodes.
     #[schemars(with = "Option<Encryption>")]
     pub encryption: Maybe<Encryption>,
@@ -86,9 +89,14 @@ pub struct Routing {
     /// Encapsulation in tunnel mode; without effect in native mode.
     #[schemars(with = "Option<TunnelProtocol>")]
     pub tunnel_protocol: Maybe<TunnelProtocol>,
-    /// UDP port in tunnel mode; without effect in native mode. Default: 8472, for geneve 6081.
+    /// UDP port in tunnel mode, the same on every node; without effect in native mode. Default: 8472,
+    /// for geneve 6081.
     #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
     pub tunnel_port: Maybe<i64>,
+    /// Which of the nodes' addresses tunnels lead to, the same on every node; without effect in native
+    /// mode. Default: ipv4 where the node has an IPv4 address, else ipv6.
+    #[schemars(with = "Option<UnderlayProtocol>")]
+    pub underlay_protocol: Maybe<UnderlayProtocol>,
     /// Native mode: route each peer's CIDRs through its node address. All nodes have to be on one
     /// link. Default: false, the network routes them.
     #[schemars(with = "Option<bool>")]
@@ -111,6 +119,8 @@ pub struct Routing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoutingMode {
+    /// Packets to other nodes' endpoints travel inside UDP packets between the nodes; the default.
+    Tunnel,
     /// The kernel routes packets to other nodes, unchanged.
     Native,
 }
@@ -123,6 +133,16 @@ pub enum TunnelProtocol {
     Vxlan,
     /// Geneve (RFC 8926).
     Geneve,
+}
+
+/// `[routing] underlay-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnderlayProtocol {
+    /// The IPv4 addresses.
+    Ipv4,
+    /// The IPv6 addresses.
+    Ipv6,
 }
 
 /// `[masquerade]`.
@@ -163,6 +183,18 @@ pub enum AttachMode {
     Tcx,
     /// Filters of a clsact qdisc.
     Clsact,
+}
+
+/// `[conntrack]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Conntrack {
+    /// TCP connections that fit, of each family. Default: 131072.
+    #[schemars(with = "Option<i64>", range(min = 1024, max = 16_777_216))]
+    pub tcp_max_entries: Maybe<i64>,
+    /// Flows of other protocols that fit, of each family. Default: 65536.
+    #[schemars(with = "Option<i64>", range(min = 1024, max = 16_777_216))]
+    pub any_max_entries: Maybe<i64>,
 }
 
 /// `[encryption]`.
@@ -213,9 +245,36 @@ pub struct Peer {
     /// What its endpoints are numbered from.
     #[schemars(with = "Vec<String>", inner(regex(pattern = CIDR)))]
     pub cidrs: Spanned<Vec<Spanned<String>>>,
+    /// The address of its `cilium_host`, per family. Default: the first usable address of its first
+    /// CIDR of the family.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub routers: Maybe<Vec<Spanned<String>>>,
     /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.
     #[schemars(with = "Option<String>", regex(pattern = MAC))]
     pub mac: Maybe<String>,
+    /// An endpoint of the peer whose identity is known here in advance.
+    #[serde(default)]
+    #[schemars(with = "Vec<PeerEndpoint>")]
+    pub endpoint: Vec<Spanned<PeerEndpoint>>,
+}
+
+/// `[[peer.endpoint]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PeerEndpoint {
+    /// Name of the endpoint.
+    #[schemars(with = "String", regex(pattern = NAME))]
+    pub name: Spanned<String>,
+    /// Its addresses, out of the peer's `cidrs`, at most one per family.
+    #[schemars(with = "Vec<String>", inner(regex(pattern = ADDRESS)))]
+    pub addresses: Spanned<Vec<Spanned<String>>>,
+    /// Labels the identity is derived from, as on the peer.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub labels: Maybe<BTreeMap<Spanned<String>, Spanned<String>>>,
+    /// Security identity, as on the peer: 256 to 65535, or 128 to 255. Default: derived from `labels`;
+    /// without labels 5 (init).
+    #[schemars(with = "Option<i64>", range(min = 128, max = 65535))]
+    pub identity: Maybe<i64>,
 }
 
 /// `[[endpoint]]`.

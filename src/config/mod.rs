@@ -51,8 +51,9 @@ mod unsupported;
 pub use cat::cat_config;
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
-    AttachMode, Datapath, Encryption, EncryptionMode, Endpoint, Masquerade, MasqueradeMode, Node,
-    Paths, Peer, Root, Routing, RoutingMode, TunnelProtocol,
+    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Masquerade,
+    MasqueradeMode, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode, TunnelProtocol,
+    UnderlayProtocol,
 };
 pub use load::{Document, limits};
 pub use render::render;

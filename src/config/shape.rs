@@ -127,6 +127,7 @@ impl Fit<'_> {
                 respan(DeValue::Table(self.table(schema, table, &place)))
             }
             (Kind::Tables, DeValue::Array(array)) => {
+                let name = &place.path(name);
                 let items =
                     array.into_iter().filter_map(|item| self.item(&schema["items"], name, item));
                 respan(DeValue::Array(items.collect()))
@@ -400,11 +401,13 @@ fn wrong(
 ) -> Diagnostic {
     let name = key.get_ref().as_ref();
     let kind = Kind::of(schema);
-    if let Place::Top = place {
+    if matches!((place, kind), (Place::Top, _) | (_, Kind::Tables)) {
+        let each = name;
+        let name = place.path(name);
         let (message, help) = match (kind, value) {
             (Kind::Tables, DeValue::Table(_)) => (
                 format!("[{name}] has to be written [[{name}]]"),
-                format!("[[{name}]] stands once for each {name}; double the brackets"),
+                format!("[[{name}]] stands once for each {each}; double the brackets"),
             ),
             (Kind::Tables, _) => (
                 format!("`{name}` is a list of tables, not a value"),

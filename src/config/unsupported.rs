@@ -13,11 +13,6 @@ struct Unsupported {
 
 const UNSUPPORTED: &[Unsupported] = &[
     Unsupported {
-        path: "routing.mode=tunnel",
-        help: "set `mode = \"native\"`; the network, or `auto-direct-node-routes = true`, \
-               then has to route the peers' CIDRs",
-    },
-    Unsupported {
         path: "masquerade.mode=bpf",
         help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
     },
@@ -30,7 +25,7 @@ const UNSUPPORTED: &[Unsupported] = &[
 ];
 
 /// What to do instead of a section (`service`), a key (`peer.public-key`) or a value
-/// (`routing.mode=tunnel`), if it is one of those this version refuses.
+/// (`masquerade.mode=bpf`), if it is one of those this version refuses.
 pub(super) fn instead_of(path: &str) -> Option<&'static str> {
     UNSUPPORTED.iter().find(|unsupported| unsupported.path == path).map(|found| found.help)
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer, Routing, endpoint, node,
-    peer, routing,
+    Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer, PeerEndpoint,
+    Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, node, peer, routing,
 };
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
@@ -31,6 +31,7 @@ pub(super) struct Draft {
     pub routing: DraftRouting,
     pub masquerade: Masquerade,
     pub datapath: Datapath,
+    pub conntrack: Conntrack,
     pub paths: Paths,
     pub peers: Vec<DraftPeer>,
     pub endpoints: Vec<DraftEndpoint>,
@@ -54,6 +55,9 @@ pub(super) struct DraftRouting {
     pub value: Routing,
     pub native_cidrs: Vec<At<IpNet>>,
     pub mtu_bytes: Option<At<u32>>,
+    pub underlay: Option<At<Underlay>>,
+    /// Where `auto-direct-node-routes` is switched on.
+    pub auto_direct: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -63,8 +67,20 @@ pub(super) struct DraftPeer {
     /// False if an entry of `addresses` had to be left out.
     pub addresses_complete: bool,
     pub cidrs: Vec<At<IpNet>>,
+    /// False if an entry of `cidrs` had to be left out.
+    pub cidrs_complete: bool,
+    /// Written or derived; a derived one has the place of its CIDR.
+    pub routers: Vec<At<IpAddr>>,
     pub mac: Option<Mac>,
+    pub endpoints: Vec<DraftPeerEndpoint>,
     pub span: Span,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftPeerEndpoint {
+    pub name: At<Arc<str>>,
+    pub addresses: Vec<At<IpAddr>>,
+    pub role: Role,
 }
 
 #[derive(Debug)]
@@ -73,19 +89,26 @@ pub(super) struct DraftEndpoint {
     pub netns: Option<At<Netns>>,
     pub ifname: IfName,
     pub addresses: Vec<At<IpAddr>>,
+    pub role: Role,
+    pub span: Span,
+}
+
+/// What an endpoint is to security.
+#[derive(Debug)]
+pub(super) struct Role {
     pub labels: BTreeMap<String, String>,
     /// With the place of `identity`, or if that is derived, of `labels` or the table.
     pub identity: At<Identity>,
-    pub identity_is_derived: bool,
-    pub span: Span,
+    pub derived: bool,
 }
 
 /// Judges every value on its own.
 pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
     let root = document.root();
-    let (masquerade, datapath, paths) = (
+    let (masquerade, datapath, conntrack, paths) = (
         routing::masquerade(root.masquerade.as_ref()),
-        routing::datapath(root.datapath.as_ref()),
+        datapath::read(root.datapath.as_ref()),
+        datapath::conntrack(root.conntrack.as_ref(), problems),
         super::paths::read(root.paths.as_ref(), problems),
     );
     Draft {
@@ -93,6 +116,7 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         routing: routing::read(document, problems),
         masquerade,
         datapath,
+        conntrack,
         paths,
         peers: peer::read(&root.peer, problems),
         endpoints: endpoint::read(document, problems),
@@ -100,19 +124,43 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
 }
 
 impl Draft {
+    /// The family of the addresses that tunnels lead to, as far as the files say.
+    pub(super) fn underlay(&self) -> Option<Underlay> {
+        let written = self.routing.underlay.as_ref().map(|underlay| underlay.value);
+        let has = |v4: bool| self.node.addresses.iter().any(|a| a.value.is_ipv4() == v4);
+        let found = match (has(true), has(false)) {
+            (true, _) => Some(Underlay::Ipv4),
+            (false, true) => Some(Underlay::Ipv6),
+            (false, false) => None,
+        };
+        written.or(found)
+    }
+
+    fn mode(&self) -> RoutingMode {
+        match self.routing.value.mode {
+            RoutingMode::Native => RoutingMode::Native,
+            RoutingMode::Tunnel(tunnel) => {
+                RoutingMode::Tunnel(Tunnel { underlay: self.underlay(), ..tunnel })
+            }
+        }
+    }
+
     /// The intent. Only to be called if there are no problems: what is incomplete is left out.
     pub(super) fn finish(self) -> Intent {
+        let mode = self.mode();
         let peers = self.peers.into_iter().map(DraftPeer::finish);
         let endpoints = self.endpoints.into_iter().filter_map(DraftEndpoint::finish);
         Intent {
             node: self.node.finish(),
             routing: Routing {
+                mode,
                 native_cidrs: values(self.routing.native_cidrs),
                 mtu_bytes: self.routing.mtu_bytes.map(|mtu| mtu.value),
                 ..self.routing.value
             },
             masquerade: self.masquerade,
             datapath: self.datapath,
+            conntrack: self.conntrack,
             paths: self.paths,
             peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect(),
@@ -139,8 +187,21 @@ impl DraftPeer {
             name: self.name.value,
             addresses: values(self.addresses),
             cidrs: values(self.cidrs),
+            routers: values(self.routers),
             mac: self.mac,
+            endpoints: self.endpoints.into_iter().map(DraftPeerEndpoint::finish).collect(),
             span: self.span,
+        }
+    }
+}
+
+impl DraftPeerEndpoint {
+    fn finish(self) -> PeerEndpoint {
+        PeerEndpoint {
+            name: self.name.value,
+            addresses: values(self.addresses),
+            labels: self.role.labels,
+            identity: self.role.identity.value,
         }
     }
 }
@@ -154,8 +215,8 @@ impl DraftEndpoint {
             netns_span: netns.span,
             ifname: self.ifname,
             addresses: values(self.addresses),
-            labels: self.labels,
-            identity: self.identity.value,
+            labels: self.role.labels,
+            identity: self.role.identity.value,
             span: self.span,
         })
     }

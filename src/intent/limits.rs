@@ -16,6 +16,10 @@ pub const PEERS_MAX: usize = 65_535;
 /// room for addresses.
 pub const CIDRS_MAX: usize = 262_144;
 
+/// Most entries of the ipcache for all peers together: addresses, routers, CIDRs, addresses of
+/// endpoints. It has room for 512 000, and this node's own endpoints need some of it.
+pub const PEER_ENTRIES_MAX: usize = 500_000;
+
 /// Most underlay devices of the node.
 pub const DEVICES_MAX: usize = 16;
 
@@ -59,3 +63,16 @@ pub const RULE_PRIORITY_DEFAULT: u32 = 110;
 /// broadcast address have to leave room for an endpoint.
 pub const NODE_PREFIX_BITS_MAX_IPV4: u8 = 30;
 pub const NODE_PREFIX_BITS_MAX_IPV6: u8 = 126;
+
+/// UDP ports of tunnels if none is given: Linux's for VXLAN, which is older than IANA's 4789 and what
+/// Cilium uses, and IANA's for Geneve.
+pub const VXLAN_PORT_DEFAULT: u16 = 8472;
+pub const GENEVE_PORT_DEFAULT: u16 = 6081;
+
+/// Fewest and most entries of a conntrack map.
+pub const CONNTRACK_ENTRIES_MIN: u32 = 1024;
+pub const CONNTRACK_ENTRIES_MAX: u32 = 16_777_216;
+
+/// Entries of the conntrack maps if none are given: the floors of Cilium's sizing by memory.
+pub const CONNTRACK_TCP_DEFAULT: u32 = 131_072;
+pub const CONNTRACK_ANY_DEFAULT: u32 = 65_536;

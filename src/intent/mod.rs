@@ -9,9 +9,11 @@ pub mod limits;
 
 mod address;
 mod check;
+mod datapath;
 mod draft;
 mod endpoint;
 mod identity;
+mod labels;
 mod name;
 mod node;
 mod paths;
@@ -37,6 +39,7 @@ pub struct Intent {
     pub routing: Routing,
     pub masquerade: Masquerade,
     pub datapath: Datapath,
+    pub conntrack: Conntrack,
     pub paths: Paths,
     /// By name.
     pub peers: BTreeMap<Arc<str>, Peer>,
@@ -82,7 +85,56 @@ pub struct Routing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoutingMode {
     Native,
-    Tunnel,
+    Tunnel(Tunnel),
+}
+
+/// How packets are encapsulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tunnel {
+    pub protocol: TunnelProtocol,
+    /// UDP port, already defaulted.
+    pub port: u16,
+    /// Which of the nodes' addresses tunnels lead to; `None` where that depends on the addresses that
+    /// the machine has.
+    pub underlay: Option<Underlay>,
+}
+
+/// `[routing] tunnel-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelProtocol {
+    Vxlan,
+    Geneve,
+}
+
+/// `[routing] underlay-protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underlay {
+    Ipv4,
+    Ipv6,
+}
+
+impl Underlay {
+    /// Whether an address is of the family.
+    pub fn includes(self, address: &IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::Ipv4)
+    }
+
+    /// The family's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        }
+    }
+
+    /// What a packet grows by in a tunnel: IP, UDP, the tunnel's own header and the inner Ethernet
+    /// header. VXLAN's header and Geneve's without options are of the same length.
+    pub fn overhead_bytes(self) -> u32 {
+        match self {
+            Self::Ipv4 => 20 + 8 + 8 + 14,
+            Self::Ipv6 => 40 + 8 + 8 + 14,
+        }
+    }
 }
 
 /// `[masquerade] mode`.
@@ -107,6 +159,13 @@ pub enum AttachMode {
     Clsact,
 }
 
+/// `[conntrack]`: how much fits into the maps of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conntrack {
+    pub tcp_max_entries: u32,
+    pub any_max_entries: u32,
+}
+
 /// `[paths]`: one set for each instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -123,9 +182,24 @@ pub struct Peer {
     /// Underlay addresses, at most one per family.
     pub addresses: Vec<IpAddr>,
     pub cidrs: Vec<IpNet>,
+    /// The addresses of its `cilium_host`, at most one per family, already defaulted to the first
+    /// usable address of a CIDR.
+    pub routers: Vec<IpAddr>,
     /// A fixed neighbour entry for the peer's addresses, where the network answers no ARP.
     pub mac: Option<Mac>,
+    /// Endpoints there that are known in advance.
+    pub endpoints: Vec<PeerEndpoint>,
     pub span: Span,
+}
+
+/// An endpoint of another node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerEndpoint {
+    pub name: Arc<str>,
+    /// At least one, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    pub labels: BTreeMap<String, String>,
+    pub identity: Identity,
 }
 
 /// A network namespace on this node that is given a veth, addresses and an identity.

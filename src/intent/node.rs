@@ -41,7 +41,7 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftNode {
         name: node.name.as_ref().and_then(|text| name::name(text, problems)),
         addresses,
         devices: devices(node.devices.as_ref(), problems),
-        routers: routers(node.routers.as_ref(), &cidrs, complete && !lost, problems),
+        routers: routers(node.routers.as_ref(), &cidrs, ("the node", complete && !lost), problems),
         cidrs,
         cidrs_complete: complete && !lost,
         span,
@@ -92,68 +92,85 @@ fn devices(list: Option<&Spanned<Vec<Spanned<String>>>>, problems: &mut Problems
     read.into_iter().map(|(device, _)| device).collect()
 }
 
-/// The router of each family: as written, or the first usable address of the CIDR.
-fn routers(
+/// The router of each family: as written, or the first usable address of a CIDR. `whose` CIDRs they
+/// are stands in messages.
+pub(super) fn routers(
     list: Option<&Spanned<Vec<Spanned<String>>>>,
     cidrs: &[At<IpNet>],
-    cidrs_complete: bool,
+    (whose, cidrs_complete): (&str, bool),
     problems: &mut Problems,
 ) -> Vec<At<IpAddr>> {
     let (mut routers, complete) = address::addresses(list, "`routers`", Use::Endpoint, problems);
-    routers.retain(|router| {
-        let family = address::family(&router.value);
-        let own = cidrs.iter().find(|cidr| address::family_of_cidr(&cidr.value) == family);
-        let problem = match own {
-            None if cidrs_complete => {
-                Diagnostic::new(router.span, format!("router {} has no CIDR", router.value))
-                    .label(format!("the node has no {family} entry in `cidrs`"))
-                    .help(format!("add an {family} CIDR to `cidrs`, or remove this router"))
-            }
-            Some(own) if !own.value.contains(&router.value) => {
-                let message = format!("router {} is outside {}", router.value, own.value);
-                Diagnostic::new(router.span, message).related(own.span, "the node's CIDR").help(
-                    format!(
-                        "choose an address in it, or leave `routers` out for {}",
-                        first(own.value)
-                    ),
-                )
-            }
-            Some(own) => match unusable(own.value, router.value) {
-                None => return true,
-                Some(why) => {
-                    let message =
-                        format!("router {} is the {why} address of {}", router.value, own.value);
-                    Diagnostic::new(router.span, message).related(own.span, "the node's CIDR").help(
-                        format!("choose another, or leave `routers` out for {}", first(own.value)),
-                    )
-                }
-            },
-            None => return false,
-        };
-        problems.push(problem);
-        false
+    routers.retain(|router| match misplaced(router, cidrs, (whose, cidrs_complete)) {
+        Ok(fits) => fits,
+        Err(problem) => {
+            problems.push(*problem);
+            false
+        }
     });
     if complete {
-        let missing = cidrs.iter().filter(|cidr| {
+        for cidr in cidrs {
             let family = address::family_of_cidr(&cidr.value);
-            routers.iter().all(|router| address::family(&router.value) != family)
-        });
-        let derived: Vec<_> =
-            missing.map(|cidr| At { value: first(cidr.value), span: cidr.span }).collect();
-        routers.extend(derived);
+            let router = first(cidr.value);
+            if unusable(cidr.value, router).is_none()
+                && cidr.value.contains(&router)
+                && routers.iter().all(|router| address::family(&router.value) != family)
+            {
+                routers.push(At { value: router, span: cidr.span });
+            }
+        }
     }
     // In the order of `cidrs`, whether written or derived.
     let place =
         |router: &At<IpAddr>| cidrs.iter().position(|cidr| cidr.value.contains(&router.value));
-    routers.sort_by_key(place);
+    routers.sort_by_cached_key(place);
     routers
+}
+
+/// Whether a router can have its address; false where a CIDR that can't be judged may hold it.
+fn misplaced(
+    router: &At<IpAddr>,
+    cidrs: &[At<IpNet>],
+    (whose, cidrs_complete): (&str, bool),
+) -> Result<bool, Box<Diagnostic>> {
+    let value = router.value;
+    let family = address::family(&value);
+    let of_family = |cidr: &&At<IpNet>| address::family_of_cidr(&cidr.value) == family;
+    let holder = cidrs.iter().find(|cidr| cidr.value.contains(&value));
+    let problem = match holder.or_else(|| cidrs.iter().find(of_family)) {
+        None if cidrs_complete => {
+            Diagnostic::new(router.span, format!("router {value} has no CIDR"))
+                .label(format!("{whose} has no {family} entry in `cidrs`"))
+                .help(format!("add an {family} CIDR to `cidrs`, or remove this router"))
+        }
+        Some(own) if !own.value.contains(&value) => {
+            let message = format!("router {value} is outside {}", own.value);
+            Diagnostic::new(router.span, message).related(own.span, format!("{whose}'s CIDR")).help(
+                format!("choose an address in it, or leave `routers` out for {}", first(own.value)),
+            )
+        }
+        Some(own) => match unusable(own.value, value) {
+            None => return Ok(true),
+            Some(why) => {
+                let message = format!("router {value} is the {why} address of {}", own.value);
+                Diagnostic::new(router.span, message)
+                    .related(own.span, format!("{whose}'s CIDR"))
+                    .help(format!(
+                        "choose another, or leave `routers` out for {}",
+                        first(own.value)
+                    ))
+            }
+        },
+        None => return Ok(false),
+    };
+    Err(Box::new(problem))
 }
 
 /// The first usable address of a CIDR: the one after the network's own.
 fn first(cidr: IpNet) -> IpAddr {
     match cidr.network() {
-        IpAddr::V4(network) => IpAddr::V4((u32::from(network) + 1).into()),
-        IpAddr::V6(network) => IpAddr::V6((u128::from(network) + 1).into()),
+        IpAddr::V4(network) => IpAddr::V4(u32::from(network).saturating_add(1).into()),
+        IpAddr::V6(network) => IpAddr::V6(u128::from(network).saturating_add(1).into()),
     }
 }
 

@@ -1,12 +1,12 @@
-//! `[[peer]]`.
+//! `[[peer]]` and `[[peer.endpoint]]`.
 //!
 //! Pure.
 
 use serde_spanned::Spanned;
 
 use super::address::{self, Use, shown};
-use super::draft::{DraftPeer, Problems};
-use super::{limits, name};
+use super::draft::{DraftPeer, DraftPeerEndpoint, Problems};
+use super::{labels, limits, name, node};
 use crate::config::{self, Diagnostic};
 use crate::net::Mac;
 
@@ -24,7 +24,29 @@ pub(super) fn read(peers: &[Spanned<config::Peer>], problems: &mut Problems) -> 
             problem.help(format!("all peers together have at most {} CIDRs", limits::CIDRS_MAX)),
         );
     }
+    entries(&read, problems);
     read
+}
+
+/// What is known of the peers has to fit into the ipcache.
+fn entries(peers: &[DraftPeer], problems: &mut Problems) {
+    let mut entries = 0;
+    for peer in peers {
+        let endpoints = peer.endpoints.iter().map(|endpoint| endpoint.addresses.len());
+        entries += peer.addresses.len() + peer.routers.len() + peer.cidrs.len();
+        entries += endpoints.sum::<usize>();
+        if entries > limits::PEER_ENTRIES_MAX {
+            let message =
+                format!("there is no room for what is known of peer `{}`", peer.name.value);
+            let problem = Diagnostic::new(peer.span, message);
+            problems.push(problem.help(format!(
+                "addresses, routers, CIDRs and endpoints of all peers together are at most {}: leave \
+                 out [[peer.endpoint]]s",
+                limits::PEER_ENTRIES_MAX
+            )));
+            return;
+        }
+    }
 }
 
 fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<DraftPeer> {
@@ -39,7 +61,8 @@ fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<Draft
         );
         problems.push(problem.help("give the address that the other node is reached by"));
     }
-    let (mut cidrs, _) = address::cidrs(Some(&peer.cidrs), problems);
+    let (mut cidrs, complete) = address::cidrs(Some(&peer.cidrs), problems);
+    let before = cidrs.len();
     cidrs.retain(|cidr| address::holds_endpoints(cidr, problems));
     if peer.cidrs.get_ref().is_empty() {
         let problem =
@@ -48,8 +71,45 @@ fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<Draft
             problem.help("give the networks its endpoints are numbered from, or remove the peer"),
         );
     }
+    let cidrs_complete = complete && before == cidrs.len() && !cidrs.is_empty();
+    let whose = format!("peer `{}`", peer.name.get_ref());
+    let routers = node::routers(peer.routers.as_ref(), &cidrs, (&whose, cidrs_complete), problems);
     let mac = peer.mac.as_ref().and_then(|text| mac(text, problems));
-    Some(DraftPeer { name: name?, addresses, addresses_complete, cidrs, mac, span: written.into() })
+    let endpoints =
+        peer.endpoint.iter().filter_map(|written| endpoint(written, problems)).collect();
+    Some(DraftPeer {
+        name: name?,
+        addresses,
+        addresses_complete,
+        cidrs,
+        cidrs_complete,
+        routers,
+        mac,
+        endpoints,
+        span: written.into(),
+    })
+}
+
+fn endpoint(
+    written: &Spanned<config::PeerEndpoint>,
+    problems: &mut Problems,
+) -> Option<DraftPeerEndpoint> {
+    let endpoint = written.get_ref();
+    let name = name::name(&endpoint.name, problems);
+    let (addresses, _) =
+        address::addresses(Some(&endpoint.addresses), "`addresses`", Use::Endpoint, problems);
+    if endpoint.addresses.get_ref().is_empty() {
+        let message = format!("endpoint `{}` of a peer has no address", endpoint.name.get_ref());
+        let problem = Diagnostic::new(&endpoint.addresses, message);
+        problems.push(problem.help("give the addresses it has, or remove it"));
+    }
+    let role = labels::role(
+        endpoint.labels.as_ref(),
+        endpoint.identity.as_ref(),
+        written.into(),
+        problems,
+    );
+    Some(DraftPeerEndpoint { name: name?, addresses, role: role? })
 }
 
 fn mac(text: &Spanned<String>, problems: &mut Problems) -> Option<Mac> {
@@ -66,4 +126,36 @@ fn mac(text: &Spanned<String>, problems: &mut Problems) -> Option<Mac> {
     };
     problems.push(problem);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Span;
+    use crate::intent::draft::At;
+
+    #[test]
+    fn what_is_known_of_peers_has_to_fit() {
+        let span = Span { start: 0, end: 0 };
+        let peer = |name: &str, addresses: usize| DraftPeer {
+            name: At { value: name.into(), span },
+            addresses: vec![At { value: [10, 0, 0, 1].into(), span }; addresses],
+            addresses_complete: true,
+            cidrs: Vec::new(),
+            cidrs_complete: true,
+            routers: Vec::new(),
+            mac: None,
+            endpoints: Vec::new(),
+            span,
+        };
+        let mut peers = vec![peer("a", 1), peer("b", limits::PEER_ENTRIES_MAX - 1)];
+        let mut problems = Vec::new();
+        entries(&peers, &mut problems);
+        assert_eq!(problems.len(), 0);
+        peers.extend([peer("c", 1), peer("d", 1)]);
+        entries(&peers, &mut problems);
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(problem.message, "there is no room for what is known of peer `c`");
+        assert!(problem.help.as_ref().is_some_and(|help| help.contains("at most 500000")));
+    }
 }

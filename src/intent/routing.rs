@@ -1,11 +1,11 @@
-//! `[routing]`, `[masquerade]` and `[datapath]`.
+//! `[routing]` and `[masquerade]`.
 //!
 //! Pure.
 
 use serde_spanned::Spanned;
 
 use super::draft::{At, DraftRouting, Problems};
-use super::{AttachMode, Datapath, Masquerade, Routing, RoutingMode, address, limits};
+use super::{Masquerade, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay, address, limits};
 use crate::config::{self, Diagnostic, Document, MasqueradeMode, Span};
 
 /// Tables that belong to the kernel (`/etc/iproute2/rt_tables`), and what to do instead.
@@ -20,15 +20,7 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
     let section = document.root().routing.as_ref();
     let empty = config::Routing::default();
     let routing = section.map_or(&empty, Spanned::get_ref);
-    if routing.mode.is_none() && !document.has_lost("routing") && !document.has_lost("routing.mode")
-    {
-        let at = section.map_or_else(|| document.beginning(), Span::from);
-        let message = "`mode` of [routing] is not set, and its default, \"tunnel\", is not supported by \
-                       this version of ciliate";
-        problems.push(Diagnostic::new(at, message).help("write mode = \"native\" below [routing]"));
-    }
-    let port = |port: &Spanned<i64>| number(port, "`tunnel-port`", 1, 65_535, problems);
-    routing.tunnel_port.as_ref().and_then(port);
+    let tunnel = tunnel(routing, problems);
     let (native_cidrs, _) = address::cidrs(routing.native_cidrs.as_ref(), problems);
     let mtu = |mtu: &Spanned<i64>| {
         let value = number(
@@ -46,18 +38,49 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         let (min, max) = (limits::RULE_PRIORITY_MIN, limits::RULE_PRIORITY_MAX);
         rule_priority(priority, min.into(), max.into(), problems)
     });
+    let mode = match routing.mode.as_ref().map(Spanned::get_ref) {
+        Some(config::RoutingMode::Native) => RoutingMode::Native,
+        Some(config::RoutingMode::Tunnel) | None => RoutingMode::Tunnel(tunnel),
+    };
+    let auto_direct = routing.auto_direct_node_routes.as_ref().filter(|on| *on.get_ref());
     let value = Routing {
-        mode: RoutingMode::Native,
-        auto_direct_node_routes: routing
-            .auto_direct_node_routes
-            .as_ref()
-            .is_some_and(|on| *on.get_ref()),
+        mode,
+        auto_direct_node_routes: auto_direct.is_some(),
         native_cidrs: Vec::new(),
         mtu_bytes: None,
         table,
         rule_priority: rule_priority.unwrap_or(limits::RULE_PRIORITY_DEFAULT),
     };
-    DraftRouting { value, native_cidrs, mtu_bytes }
+    let underlay = routing.underlay_protocol.as_ref().map(|protocol| {
+        let value = match protocol.get_ref() {
+            config::UnderlayProtocol::Ipv4 => Underlay::Ipv4,
+            config::UnderlayProtocol::Ipv6 => Underlay::Ipv6,
+        };
+        At { value, span: protocol.into() }
+    });
+    DraftRouting {
+        value,
+        native_cidrs,
+        mtu_bytes,
+        underlay,
+        auto_direct: auto_direct.map(Span::from),
+    }
+}
+
+/// The tunnel, also where native mode leaves it without effect: a mistake in it is one all the same.
+fn tunnel(routing: &config::Routing, problems: &mut Problems) -> Tunnel {
+    let protocol = match routing.tunnel_protocol.as_ref().map(Spanned::get_ref) {
+        Some(config::TunnelProtocol::Geneve) => TunnelProtocol::Geneve,
+        Some(config::TunnelProtocol::Vxlan) | None => TunnelProtocol::Vxlan,
+    };
+    let written = routing.tunnel_port.as_ref();
+    let port = written.and_then(|port| number(port, "`tunnel-port`", 1, 65_535, problems));
+    let default = match protocol {
+        TunnelProtocol::Vxlan => limits::VXLAN_PORT_DEFAULT,
+        TunnelProtocol::Geneve => limits::GENEVE_PORT_DEFAULT,
+    };
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(default);
+    Tunnel { protocol, port, underlay: None }
 }
 
 /// Reads a number within bounds.
@@ -111,14 +134,4 @@ pub(super) fn masquerade(section: Option<&Spanned<config::Masquerade>>) -> Masqu
         Some(MasqueradeMode::Off) => Masquerade::Off,
         Some(MasqueradeMode::Nftables) | None => Masquerade::Nftables,
     }
-}
-
-pub(super) fn datapath(section: Option<&Spanned<config::Datapath>>) -> Datapath {
-    let mode = section.and_then(|section| section.get_ref().attach_mode.as_ref());
-    let attach_mode = match mode.map(|mode| *mode.get_ref()) {
-        Some(config::AttachMode::Tcx) => AttachMode::Tcx,
-        Some(config::AttachMode::Clsact) => AttachMode::Clsact,
-        Some(config::AttachMode::Auto) | None => AttachMode::Auto,
-    };
-    Datapath { attach_mode }
 }

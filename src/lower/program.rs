@@ -6,8 +6,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{Lowering, want};
-use crate::bpf_abi::{CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS};
+use crate::bpf_abi::{
+    CILIATE_DEVICE, CILIATE_NODE, CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6,
+    CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
+};
 use crate::bpf_objects::{OBJECTS, Object};
+use crate::intent::Conntrack;
 use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
@@ -45,10 +49,21 @@ pub fn key(name: &str) -> bpf_program::Key {
     bpf_program::Key { name: name.into(), digest }
 }
 
+/// What a map is made with: as the ABI says, but for the sizes that the configuration decides.
+fn layout(map: MapName, conntrack: Conntrack) -> Layout {
+    let max_entries = match map.def().name {
+        CILIUM_CT4 | CILIUM_CT6 => conntrack.tcp_max_entries,
+        CILIUM_CT_ANY4 | CILIUM_CT_ANY6 => conntrack.any_max_entries,
+        _ => map.def().max_entries,
+    };
+    Layout { max_entries, ..Layout::of(map) }
+}
+
 /// Adds the maps and programs.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for map in MapName::all() {
-        want::<BpfMap>(&mut lowering.desired.bpf_maps, map, Layout::of(map), &Origin::Node);
+        let layout = layout(map, lowering.intent.conntrack);
+        want::<BpfMap>(&mut lowering.desired.bpf_maps, map, layout, &Origin::Node);
     }
     for object in OBJECTS {
         let digest = digest(object);

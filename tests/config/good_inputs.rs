@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ciliate::config::{Document, cat_config, render};
-use ciliate::intent::{self, AttachMode, Intent, Masquerade, RoutingMode};
+use ciliate::intent::{
+    self, AttachMode, Intent, Masquerade, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+};
 
 /// The contract's example, as far as this version goes.
 pub const CONTRACT: &str = r#"
@@ -18,6 +20,7 @@ routers   = ["10.244.0.26"]
 mode            = "native"
 tunnel-protocol = "vxlan"
 tunnel-port     = 8472
+underlay-protocol = "ipv4"
 auto-direct-node-routes = true
 native-cidrs    = ["10.0.0.0/8"]
 mtu             = 1500
@@ -29,6 +32,10 @@ mode = "nftables"
 
 [datapath]
 attach-mode = "clsact"
+
+[conntrack]
+tcp-max-entries = 262144
+any-max-entries = 1024
 
 [encryption]
 mode = "off"
@@ -43,7 +50,18 @@ cgroup  = "/sys/fs/cgroup/b"
 name       = "node-b"
 addresses  = ["172.18.0.2"]
 cidrs      = ["10.244.1.0/24"]
+routers    = ["10.244.1.26"]
 mac        = "02:42:ac:12:00:02"
+
+[[peer.endpoint]]
+name      = "server"
+addresses = ["10.244.1.124"]
+labels    = { app = "server" }
+
+[[peer.endpoint]]
+name      = "fixed"
+addresses = ["10.244.1.9"]
+identity  = 300
 
 [[endpoint]]
 name      = "default/client:http"
@@ -84,6 +102,13 @@ fn the_contract_is_understood() {
     assert_eq!(intent.paths.bpf.to_str(), Some("/sys/fs/bpf/ciliate-b"));
     let peer = &intent.peers["node-b"];
     assert_eq!(peer.mac.unwrap().to_string(), "02:42:ac:12:00:02");
+    assert_eq!(peer.routers, [ip("10.244.1.26")]);
+    let [server, fixed] = peer.endpoints.as_slice() else { panic!("{:?}", peer.endpoints) };
+    assert_eq!((&*server.name, server.addresses.as_slice()), ("server", &[ip("10.244.1.124")][..]));
+    assert_eq!(server.identity, intent::identity_of_labels(&server.labels));
+    assert_eq!((fixed.identity.number(), fixed.labels.len()), (300, 0));
+    let conntrack = intent.conntrack;
+    assert_eq!((conntrack.tcp_max_entries, conntrack.any_max_entries), (262_144, 1024));
     let endpoint = &intent.endpoints["default/client:http"];
     assert_eq!(endpoint.netns.path(), Some("/run/netns/client"));
     assert_eq!(endpoint.identity.number(), 17_248);
@@ -100,6 +125,8 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(!intent.routing.auto_direct_node_routes);
     assert_eq!((intent.routing.table, intent.routing.rule_priority), (None, 110));
     assert_eq!(intent.routing.mtu_bytes, None);
+    let conntrack = intent.conntrack;
+    assert_eq!((conntrack.tcp_max_entries, conntrack.any_max_entries), (131_072, 65_536));
     assert_eq!(intent.masquerade, Masquerade::Nftables);
     assert_eq!(intent.datapath.attach_mode, AttachMode::Auto);
     assert_eq!(intent.paths.runtime.to_str(), Some("/run/ciliate"));
@@ -110,6 +137,60 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(a.addresses.is_empty());
     assert_eq!(a.identity, intent::Identity::INIT);
     assert_eq!(b.identity, intent::identity_of_labels(&b.labels));
+}
+
+/// The tunnel of a node with a `[routing]` section and addresses.
+fn tunnel(routing: &str, addresses: &str) -> Tunnel {
+    let cidrs = "cidrs = [\"10.244.0.0/24\"]";
+    let text = format!("[node]\n{cidrs}\naddresses = {addresses}\n[routing]\n{routing}\n");
+    match read(&[("a.toml", &text)]).routing.mode {
+        RoutingMode::Tunnel(tunnel) => tunnel,
+        RoutingMode::Native => panic!("{routing} is native"),
+    }
+}
+
+#[test]
+fn tunnels_have_the_documented_defaults() {
+    let (vxlan, geneve) = (TunnelProtocol::Vxlan, TunnelProtocol::Geneve);
+    let (v4, v6) = ("[\"172.18.0.3\"]", "[\"fc00:18::3\"]");
+    let both = "[\"fc00:18::3\", \"172.18.0.3\"]";
+    let (ipv4, ipv6) = (Some(Underlay::Ipv4), Some(Underlay::Ipv6));
+    for (routing, addresses, protocol, port, underlay) in [
+        ("", "[]", vxlan, 8472, None),
+        ("mode = \"tunnel\"", v4, vxlan, 8472, ipv4),
+        ("tunnel-protocol = \"geneve\"", v6, geneve, 6081, ipv6),
+        ("tunnel-protocol = \"geneve\"\ntunnel-port = 8472", both, geneve, 8472, ipv4),
+        ("underlay-protocol = \"ipv6\"\ntunnel-port = 4789", both, vxlan, 4789, ipv6),
+        ("underlay-protocol = \"ipv6\"", "[]", vxlan, 8472, ipv6),
+    ] {
+        let expected = Tunnel { protocol, port, underlay };
+        assert_eq!(tunnel(routing, addresses), expected, "{routing} {addresses}");
+    }
+}
+
+#[test]
+fn routers_of_peers_are_derived_per_family() {
+    let peers = r#"
+[[peer]]
+name = "several"
+addresses = ["172.18.0.2"]
+cidrs = ["10.1.0.9/32", "10.2.0.0/24", "10.3.0.0/24", "fd00:2::/64"]
+
+[[peer]]
+name = "given"
+addresses = ["172.18.0.4"]
+cidrs = ["10.4.0.0/24", "10.5.0.0/24", "fd00:4::/64"]
+routers = ["10.5.0.7"]
+
+[[peer]]
+name = "none"
+addresses = ["172.18.0.5"]
+cidrs = ["10.6.0.1/32", "fd00:6::1/128", "10.7.0.0/31"]
+"#;
+    let intent = read(&[("a.toml", MINIMAL), ("b.toml", peers)]);
+    assert_eq!(intent.peers["several"].routers, [ip("10.2.0.1"), ip("fd00:2::1")]);
+    assert_eq!(intent.peers["given"].routers, [ip("10.5.0.7"), ip("fd00:4::1")]);
+    assert_eq!(intent.peers["none"].routers, [] as [IpAddr; 0]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn judge(text: &str) -> Vec<String> {
 fn good_files_fit_and_bad_ones_do_not() {
     assert_eq!(judge(CONTRACT), Vec::<String>::new());
     assert_eq!(judge(MINIMAL), Vec::<String>::new());
-    let bad = "[node]\ncolour = 1\ncidrs = \"x\"\n[routing]\nmode = \"tunnel\"\nmtu = 10\n[[peer]]\nname = \"x\"\naddresses = [1]\n";
+    let bad = "[node]\ncolour = 1\ncidrs = \"x\"\n[routing]\nmode = \"bridge\"\nmtu = 10\n[[peer]]\nname = \"x\"\naddresses = [1]\n";
     let expected = [
         ".node.cidrs",
         ".node.colour",
@@ -121,8 +121,10 @@ fn what_the_schema_refuses_the_program_refuses() {
     for bad in [
         "[node]\ncolour = 1\n",
         "[node]\ncidrs = \"x\"\n",
-        "[routing]\nmode = \"tunnel\"\n",
+        "[routing]\nmode = \"bridge\"\n",
+        "[conntrack]\ntcp-max-entries = \"many\"\n",
         "[[peer]]\nname = \"x\"\n",
+        "[[peer]]\nname = \"x\"\naddresses = []\ncidrs = []\n[[peer.endpoint]]\nname = \"y\"\n",
         "[[endpoint]]\nname = \"x\"\nlabels = { a = 1 }\n",
         "[load-balancing]\n",
     ] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 
 use ciliate::config::{Document, render, schema};
 use ciliate::intent::{self, Intent};
@@ -19,19 +20,31 @@ fn of(schema: &Value) -> Map<String, Value> {
 
 /// The sections in the order of a file, each as it is written, with its keys.
 fn sections() -> Vec<(String, Value)> {
-    let order = ["node", "routing", "masquerade", "datapath", "encryption", "paths"];
+    let order = ["node", "routing", "masquerade", "datapath", "conntrack", "encryption", "paths"];
     let order = order.into_iter().chain(["peer", "endpoint"]);
     let all = of(&schema());
     assert_eq!(all.len(), order.clone().count(), "a section is missing here");
-    let section = |name: &str| match all[name].get("items") {
-        Some(items) => (format!("[[{name}]]"), {
-            let mut items = items.clone();
-            items["description"] = all[name]["description"].clone();
-            items
-        }),
-        None => (format!("[{name}]"), all[name].clone()),
+    let mut sections = Vec::new();
+    for name in order {
+        section(name, &all[name], &mut sections);
+    }
+    sections
+}
+
+/// One section, and after it the tables in it that have a header of their own.
+fn section(name: &str, schema: &Value, sections: &mut Vec<(String, Value)>) {
+    let Some(items) = schema.get("items") else {
+        return sections.push((format!("[{name}]"), schema.clone()));
     };
-    order.map(section).collect()
+    let mut items = items.clone();
+    items["description"] = schema["description"].clone();
+    let (inner, plain): (Map<String, Value>, Map<String, Value>) =
+        of(&items).into_iter().partition(|(_, schema)| schema["items"]["type"] == "object");
+    items["properties"] = Value::Object(plain);
+    sections.push((format!("[[{name}]]"), items));
+    for (key, schema) in inner {
+        section(&format!("{name}.{key}"), &schema, sections);
+    }
 }
 
 fn kind(schema: &Value) -> String {
@@ -82,9 +95,8 @@ fn reference() -> String {
         out += "| key | type | default | meaning |\n|---|---|---|---|\n";
         let required = section["required"].as_array().cloned().unwrap_or_default();
         for (key, schema) in of(&section) {
-            let without_default = [("[node]", "cidrs"), ("[routing]", "mode")];
             let required = required.contains(&Value::from(key.as_str()))
-                || without_default.contains(&(header.as_str(), key.as_str()));
+                || (header.as_str(), key.as_str()) == ("[node]", "cidrs");
             let (meaning, default) = meaning(&schema, required);
             let _ = writeln!(out, "| `{key}` | {} | {default} | {meaning} |", kind(&schema));
         }
@@ -131,9 +143,17 @@ fn the_default_file_has_every_key_and_sets_none() {
     let file: toml::Table = toml::from_str(&uncommented()).expect("TOML");
     for (header, section) in sections() {
         let name = header.trim_matches(['[', ']']);
-        let value = &file[name];
-        let table = value.get(0).unwrap_or(value).as_table().expect("a table");
-        let mut written: BTreeSet<String> = table.keys().cloned().collect();
+        let mut parts = name.split('.');
+        let top = parts.next().expect("a name");
+        let whole = &file[top];
+        let mut table = whole.get(0).unwrap_or(whole);
+        for part in parts {
+            table = &table[part][0];
+        }
+        let table = table.as_table().expect("a table");
+        let plain = |value: &toml::Value| value.get(0).is_none_or(|first| !first.is_table());
+        let plain = table.iter().filter(|(_, value)| plain(value));
+        let mut written: BTreeSet<String> = plain.map(|(key, _)| key.clone()).collect();
         if name == "endpoint" {
             // One of the two has to be given, and only one.
             written.insert("pid".into());
@@ -146,10 +166,16 @@ fn the_default_file_has_every_key_and_sets_none() {
 fn the_default_file_shows_the_defaults() {
     let shown = intent(uncommented());
     let cidrs = "cidrs = [\"10.244.0.0/24\", \"fd00:10:244::/80\"]";
-    let unset = intent(format!("[node]\n{cidrs}\n[routing]\nmode = \"native\"\n"));
+    let addresses = "addresses = [\"172.18.0.3\"]";
+    let unset = intent(format!("[node]\n{cidrs}\n{addresses}\n"));
     assert_eq!(shown.node.routers, unset.node.routers);
     assert_eq!(shown.masquerade, unset.masquerade);
     assert_eq!(shown.datapath, unset.datapath);
+    assert_eq!(shown.conntrack, unset.conntrack);
+    assert_eq!(
+        shown.peers["node-b"].routers,
+        ["10.244.1.1".parse::<IpAddr>().expect("an address")]
+    );
     assert_eq!(shown.paths, unset.paths);
     let (shown, unset) = (shown.routing, unset.routing);
     assert_eq!(shown.mode, unset.mode);

@@ -9,8 +9,8 @@ use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
 use ciliate::facts::{Facts, NextHop};
 use ciliate::intent::{
-    AttachMode, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer, Routing,
-    RoutingMode,
+    AttachMode, Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer,
+    Routing, RoutingMode,
 };
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::bpf_map_entry::c_text;
@@ -88,6 +88,8 @@ fn peers(families: Families) -> impl Strategy<Value = BTreeMap<Arc<str>, Peer>> 
                 name: name.clone(),
                 addresses: of_families(families, &four, &six),
                 cidrs: of_families(families, &cidr4, &cidr6),
+                routers: Vec::new(),
+                endpoints: Vec::new(),
                 mac: (number == 4).then_some(Mac([2, 0, 0, 0, 0, 4])),
                 span: SPAN,
             };
@@ -126,6 +128,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             },
             masquerade,
             datapath: Datapath { attach_mode },
+            conntrack: Conntrack { tcp_max_entries: 131_072, any_max_entries: 65_536 },
             paths: Paths {
                 runtime: PathBuf::from("/run/ciliate"),
                 state: PathBuf::from("/var/lib/ciliate"),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::networks::{Network, Owner, endpoint_networks, holding};
 use crate::config::{Diagnostic, Span};
 use crate::intent::address::family;
-use crate::intent::draft::{At, Draft, DraftEndpoint, Problems};
+use crate::intent::draft::{At, Draft, DraftEndpoint, DraftPeer, Problems};
 use crate::intent::node::unusable;
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
@@ -24,6 +24,18 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
             problems.extend(misplaced(draft, endpoint, address));
         }
     }
+    for peer in &draft.peers {
+        for (endpoint, address) in of_endpoints(peer) {
+            problems.extend(misplaced_at(peer, endpoint, address, &networks));
+        }
+    }
+}
+
+/// The addresses of a peer's endpoints, with the endpoints' names.
+fn of_endpoints(peer: &DraftPeer) -> impl Iterator<Item = (&str, &At<IpAddr>)> {
+    peer.endpoints.iter().flat_map(|endpoint| {
+        endpoint.addresses.iter().map(|address| (&*endpoint.name.value, address))
+    })
 }
 
 /// Whose address it is.
@@ -36,6 +48,30 @@ enum Holder<'a> {
     },
     Peer(&'a str),
     Endpoint(&'a str),
+    PeerRouter {
+        peer: &'a str,
+        derived: bool,
+    },
+    PeerEndpoint {
+        peer: &'a str,
+        endpoint: &'a str,
+    },
+}
+
+impl Holder<'_> {
+    /// Of a router, whether its address was derived from a CIDR.
+    fn router(self) -> Option<bool> {
+        match self {
+            Self::Router { derived } | Self::PeerRouter { derived, .. } => Some(derived),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a router that was derived from a CIDR that `other` is not of.
+    fn overlaps(self, other: Holder<'_>) -> bool {
+        let Self::PeerRouter { peer: ours, derived: true } = self else { return false };
+        !matches!(other, Holder::PeerEndpoint { peer, .. } if peer == ours)
+    }
 }
 
 impl fmt::Display for Holder<'_> {
@@ -45,6 +81,10 @@ impl fmt::Display for Holder<'_> {
             Self::Router { .. } => f.write_str("the router"),
             Self::Peer(name) => write!(f, "peer `{name}`"),
             Self::Endpoint(name) => write!(f, "endpoint `{name}`"),
+            Self::PeerRouter { peer, .. } => write!(f, "the router of peer `{peer}`"),
+            Self::PeerEndpoint { peer, endpoint } => {
+                write!(f, "endpoint `{endpoint}` of peer `{peer}`")
+            }
         }
     }
 }
@@ -66,37 +106,55 @@ fn unique(draft: &Draft, problems: &mut Problems) {
     let endpoints = draft.endpoints.iter().flat_map(|endpoint| {
         endpoint.addresses.iter().map(|address| (Holder::Endpoint(&endpoint.name.value), address))
     });
-    let mut all: Vec<_> = underlay(draft).chain(routers).chain(endpoints).collect();
-    all.sort_by_key(|(holder, address)| {
-        (!matches!(holder, Holder::Router { .. }), address.span.start)
-    });
+    let peers = draft.peers.iter().flat_map(of_peer);
+    let mut all: Vec<_> = underlay(draft).chain(routers).chain(endpoints).chain(peers).collect();
+    all.sort_by_key(|(holder, address)| (holder.router().is_none(), address.span.start));
     let mut seen: BTreeMap<IpAddr, (Holder<'_>, Span)> = BTreeMap::new();
     for (holder, address) in all {
         let Some(&(earlier, span)) = seen.get(&address.value) else {
             seen.insert(address.value, (holder, address.span));
             continue;
         };
-        // The same thing twice is complained about by name.
-        if earlier != holder {
+        // The same thing twice is complained about by name, and CIDRs that overlap as such.
+        if earlier != holder && !earlier.overlaps(holder) && !holder.overlaps(earlier) {
             problems.push(twice((earlier, span), (holder, address)));
         }
     }
+}
+
+/// What a peer has on its endpoints' side.
+fn of_peer(peer: &DraftPeer) -> impl Iterator<Item = (Holder<'_>, &At<IpAddr>)> {
+    let name = &peer.name.value;
+    let routers = peer.routers.iter().map(move |router| {
+        let derived = peer.cidrs.iter().any(|cidr| cidr.span == router.span);
+        (Holder::PeerRouter { peer: name, derived }, router)
+    });
+    let endpoints = of_endpoints(peer);
+    routers.chain(
+        endpoints.map(move |(endpoint, address)| {
+            (Holder::PeerEndpoint { peer: name, endpoint }, address)
+        }),
+    )
 }
 
 fn twice(earlier: (Holder<'_>, Span), later: (Holder<'_>, &At<IpAddr>)) -> Diagnostic {
     let ((earlier, span), (later, address)) = (earlier, later);
     let value = address.value;
     let problem = |message: String| Diagnostic::new(address.span, message);
+    if let Some(derived) = earlier.router() {
+        let why = match derived {
+            true => "the router has the first address of this CIDR, since `routers` names no other",
+            false => "the router's address",
+        };
+        let whose = match earlier {
+            Holder::PeerRouter { peer, .. } => format!("the address of peer `{peer}`'s router"),
+            _ => "the router's address".to_owned(),
+        };
+        return problem(format!("{value} of {later} is {whose}"))
+            .related(span, why)
+            .help("choose another address, or another one for the router with `routers`");
+    }
     match (earlier, later) {
-        (Holder::Router { derived }, later) => {
-            let why = match derived {
-                true => "the router has the first address of this CIDR, since `routers` names no other",
-                false => "the router's address",
-            };
-            problem(format!("{value} of {later} is the router's address"))
-                .related(span, why)
-                .help("choose another address, or another one for the router with `routers`")
-        }
         (Holder::Node, peer @ Holder::Peer(_)) | (peer @ Holder::Peer(_), Holder::Node) => {
             problem(format!("{peer} has this node's address {value}"))
                 .related(span, "the other one")
@@ -121,6 +179,42 @@ fn swallowed(holder: Holder<'_>, address: &At<IpAddr>, network: &Network<'_>) ->
     Diagnostic::new(address.span, message)
         .related(network.span, "this CIDR")
         .help("nodes have addresses outside all `cidrs`: correct the address or the CIDR")
+}
+
+/// The address of a peer's endpoint that is not one of the peer's CIDRs to give.
+fn misplaced_at(
+    peer: &DraftPeer,
+    endpoint: &str,
+    address: &At<IpAddr>,
+    networks: &[Network<'_>],
+) -> Option<Diagnostic> {
+    let (value, name) = (address.value, &*peer.name.value);
+    let what = format!("{value} of endpoint `{endpoint}` of peer `{name}`");
+    match holding(networks, value) {
+        Some(network) if network.owner == Owner::Peer(name) => {
+            let why = unusable(network.cidr, value)?;
+            // A CIDR of one address is that address.
+            if network.cidr.prefix_len() == network.cidr.max_prefix_len() {
+                return None;
+            }
+            let message = format!("{what} is the {why} address of {}", network.cidr);
+            Some(
+                Diagnostic::new(address.span, message)
+                    .related(network.span, "the peer's CIDR")
+                    .help("give the address that the endpoint has"),
+            )
+        }
+        // What is missing may be among the CIDRs that were refused.
+        None if !peer.cidrs_complete => None,
+        _ => {
+            let problem = Diagnostic::new(address.span, format!("{what} is outside its CIDRs"));
+            let problem = match peer.cidrs.first() {
+                Some(cidr) => problem.related(cidr.span, "the peer's CIDRs"),
+                None => problem,
+            };
+            Some(problem.help("correct the address, or add its network to the peer's `cidrs`"))
+        }
+    }
 }
 
 /// An endpoint's address that is not one of the node's CIDRs to give.

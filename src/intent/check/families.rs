@@ -9,13 +9,66 @@ use ipnet::IpNet;
 use crate::config::{Diagnostic, Span};
 use crate::intent::address::family_of_cidr;
 use crate::intent::draft::{At, Draft, DraftPeer, Problems};
-use crate::intent::limits::MTU_BYTES_MIN_IPV6;
+use crate::intent::limits::{MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
+use crate::intent::{RoutingMode, Underlay};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
-    if draft.routing.value.auto_direct_node_routes {
+    if let RoutingMode::Tunnel(_) = draft.routing.value.mode {
+        direct_routes(draft, problems);
+        if let Some(underlay) = draft.underlay() {
+            own_end(draft, underlay, problems);
+            draft.peers.iter().for_each(|peer| far_end(draft, peer, underlay, problems));
+        }
+    } else if draft.routing.value.auto_direct_node_routes {
         draft.peers.iter().for_each(|peer| reachable(peer, problems));
     }
     mtu(draft, problems);
+}
+
+/// There is one way to a peer: through the tunnel, or by a route.
+fn direct_routes(draft: &Draft, problems: &mut Problems) {
+    let Some(span) = draft.routing.auto_direct else { return };
+    let message = "auto-direct-node-routes is for mode = \"native\", and the mode is \"tunnel\"";
+    problems.push(Diagnostic::new(span, message).help(
+        "write mode = \"native\" below [routing] to reach the peers by routes, or remove this to \
+         reach them through the tunnel",
+    ));
+}
+
+/// This node's address that tunnels begin at, where the file has the addresses.
+fn own_end(draft: &Draft, underlay: Underlay, problems: &mut Problems) {
+    let addresses = &draft.node.addresses;
+    let Some(written) = &draft.routing.underlay else { return };
+    if addresses.is_empty() || addresses.iter().any(|address| underlay.includes(&address.value)) {
+        return;
+    }
+    let family = underlay.name();
+    let message = format!("tunnels lead to {family} addresses, and this node has none");
+    let mut problem = Diagnostic::new(written.span, message);
+    if let Some(other) = addresses.first() {
+        problem = problem.related(other.span, "its only address");
+    }
+    problems.push(problem.help(format!(
+        "add its {family} address to `addresses` of [node], or choose the other family on every node"
+    )));
+}
+
+/// A peer's address that a tunnel leads to.
+fn far_end(draft: &Draft, peer: &DraftPeer, underlay: Underlay, problems: &mut Problems) {
+    let has_one = peer.addresses.iter().any(|address| underlay.includes(&address.value));
+    if has_one || !peer.addresses_complete || peer.addresses.is_empty() {
+        return;
+    }
+    let (name, family) = (&peer.name.value, underlay.name());
+    let message = format!("tunnels lead to {family} addresses, and peer `{name}` has none");
+    let mut problem = Diagnostic::new(peer.addresses[0].span, message).label("its only address");
+    if let Some(written) = &draft.routing.underlay {
+        problem = problem.related(written.span, "the family is chosen here");
+    }
+    problems.push(problem.help(format!(
+        "add the peer's {family} address to its `addresses`, or choose the other family with \
+         `underlay-protocol` of [routing], on every node"
+    )));
 }
 
 /// A direct route leads through an address of the CIDR's own family.
@@ -40,19 +93,34 @@ fn reachable(peer: &DraftPeer, problems: &mut Problems) {
     }
 }
 
+/// An MTU that leaves less than IP asks for, of the underlay or inside the tunnel.
 fn mtu(draft: &Draft, problems: &mut Problems) {
-    let Some(mtu) = draft.routing.mtu_bytes.as_ref().filter(|mtu| mtu.value < MTU_BYTES_MIN_IPV6)
-    else {
-        return;
+    let Some(mtu) = draft.routing.mtu_bytes.as_ref() else { return };
+    let overhead = match draft.routing.value.mode {
+        RoutingMode::Native => 0,
+        // The larger one where the family isn't known.
+        RoutingMode::Tunnel(_) => draft.underlay().unwrap_or(Underlay::Ipv6).overhead_bytes(),
     };
-    let Some((what, span)) = first_ipv6(draft) else { return };
-    let message = format!("an MTU of {} is too small for IPv6", mtu.value);
-    let help = format!(
-        "with IPv6 the MTU is at least {MTU_BYTES_MIN_IPV6}; or remove the IPv6 addresses and CIDRs"
-    );
-    problems.push(
-        Diagnostic::new(mtu.span, message).related(span, format!("{what} is IPv6")).help(help),
-    );
+    let inside = draft.node.cidrs.iter().find(|cidr| !cidr.value.addr().is_ipv4());
+    let (family, smallest, cause) = match (first_ipv6(draft), inside) {
+        (_, Some(cidr)) => {
+            ("IPv6", MTU_BYTES_MIN_IPV6 + overhead, Some((cidr.value.to_string(), cidr.span)))
+        }
+        (Some(cause), None) => ("IPv6", MTU_BYTES_MIN_IPV6, Some(cause)),
+        (None, None) => ("IPv4", MTU_BYTES_MIN + overhead, None),
+    };
+    if mtu.value >= smallest {
+        return;
+    }
+    let through = if overhead > 0 { " in a tunnel" } else { "" };
+    let message = format!("an MTU of {} is too small for {family}{through}", mtu.value);
+    let mut problem = Diagnostic::new(mtu.span, message);
+    let mut help = format!("with {family}{through} the MTU is at least {smallest}");
+    if let Some((what, span)) = cause {
+        problem = problem.related(span, format!("{what} is IPv6"));
+        help += "; or remove the IPv6 addresses and CIDRs";
+    }
+    problems.push(problem.help(help));
 }
 
 /// The first thing in the configuration that needs IPv6.

@@ -9,8 +9,13 @@ use crate::intent::draft::{At, Draft, Problems};
 use crate::intent::paths::cleaned;
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
-    unique("peer", draft.peers.iter().map(|peer| &peer.name), problems);
-    unique("endpoint", draft.endpoints.iter().map(|endpoint| &endpoint.name), problems);
+    unique("peers", draft.peers.iter().map(|peer| &peer.name), problems);
+    unique("endpoints", draft.endpoints.iter().map(|endpoint| &endpoint.name), problems);
+    for peer in &draft.peers {
+        let what = format!("endpoints of peer `{}`", peer.name.value);
+        let names = peer.endpoints.iter().map(|endpoint| &endpoint.name);
+        unique(&what, names, problems);
+    }
     this_node(draft, problems);
     namespaces(draft, problems);
 }
@@ -24,7 +29,7 @@ fn unique<'a>(
     for name in names {
         if let Some(earlier) = seen.get(&*name.value) {
             let problem =
-                Diagnostic::new(name.span, format!("there are two {what}s named `{}`", name.value));
+                Diagnostic::new(name.span, format!("there are two {what} named `{}`", name.value));
             problems.push(
                 problem
                     .related(*earlier, "the first one")
