@@ -44,7 +44,7 @@ pub enum KernelError {
     #[error("nft: {0}")]
     Nft(String),
     #[error(
-        "`nft` is not found in PATH; install the package `nftables`, or set masquerade.mode = \"off\""
+        "`nft` is not found, in PATH nor in /usr/sbin, /sbin and /usr/local/sbin; install the package `nftables`, or set masquerade.mode = \"off\""
     )]
     NftMissing,
     #[error("program {program} is refused by the kernel: {reason}")]

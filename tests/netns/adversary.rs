@@ -13,7 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::daemon::Daemon;
 use crate::lab::{Lab, V4};
-use crate::node::{CILIATE, Ran, Text, endpoint};
+use crate::node::{CILIATE, Ran, Text, assert_equal, endpoint};
 use crate::space::sh;
 use crate::traffic::{answers, exchange};
 
@@ -147,10 +147,13 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, _, server) = lab.walk_through();
     lab.b.apply();
+    // The folders in which it may be are hidden from the one process.
+    let hidden = "for folder in /usr/sbin /sbin /usr/local/sbin; do \
+        if [ -d $folder ]; then mount -t tmpfs none $folder; fi; done; PATH=/nonexistent exec \"$@\"";
     let without_nft = |arguments: &[&str]| {
-        let mut command = lab.a.space.command("env");
-        command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).args(arguments);
-        Ran::from(command.output().expect("run ciliate"))
+        let mut command = lab.a.space.command("unshare");
+        command.args(["--mount", "sh", "-euc", hidden, "sh", CILIATE, "-c"]);
+        Ran::from(command.arg(&lab.a.config).args(arguments).output().expect("run ciliate"))
     };
     let applied = without_nft(&["apply"]);
     assert_eq!(applied.code, 1, "{applied:?}");
@@ -161,6 +164,19 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
     let destroyed = without_nft(&["destroy"]);
     assert_eq!(destroyed.code, 1, "{destroyed:?}");
     assert!(destroyed.all().contains("install the package `nftables`"), "{destroyed:?}");
+}
+
+#[test]
+fn nft_is_found_where_path_does_not_lead() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let predicted = lab.a.view().predicted;
+    let mut command = lab.a.space.command("env");
+    command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).arg("apply");
+    let ran = Ran::from(command.output().expect("run ciliate"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("+ nftables table inet ciliate 2 sets, 1 chain, "), "{ran:?}");
+    assert_equal(&predicted, &lab.a.view().observed, "predicted", "observed");
 }
 
 #[test]
