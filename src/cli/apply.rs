@@ -11,6 +11,7 @@ use super::{
 use crate::config::Search;
 use crate::engine::{self, Converged, tally};
 use crate::kernel::chain;
+use crate::kinds::counted;
 use crate::plan::{FORMAT_VERSION, SavedPlan};
 use crate::report::Outcome;
 
@@ -106,7 +107,9 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
         (_, 0, blocked) => format!(
             "Not converged: {add} added, {change} changed, {remove} removed, {blocked} blocked."
         ),
-        (_, n, blocked) => format!("Not converged: {n} changes left, {blocked} blocked."),
+        (_, n, blocked) => {
+            format!("Not converged: {} left, {blocked} blocked.", counted(n, "change"))
+        }
     };
     output.heading(&text)?;
     for op in &left.ops {
