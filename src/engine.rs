@@ -171,23 +171,34 @@ pub fn converge(
     let mut rounds: Vec<(Plan, Report)> = Vec::new();
     let mut last = look(kernel)?;
     while !last.plan.ops.is_empty() && rounds.len() < ROUNDS_MAX {
-        let total = last.plan.ops.len();
-        let report = apply(scope, kernel, &last.plan, |done| progress(done, total));
-        let (succeeded, done) = (report.succeeded(), report.done());
-        // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
-        if succeeded && as_predicted(kernel, &mut last)? {
-            let blocked = last.plan.blocked.clone();
-            let plan = std::mem::replace(&mut last.plan, Plan { ops: Vec::new(), blocked });
-            rounds.push((plan, report));
-            break;
-        }
-        rounds.push((last.plan, report));
-        last = look(kernel)?;
-        if done == 0 {
+        let done = round(scope, kernel, &mut last, &mut look, &mut progress)?;
+        let (got_further, settled) = (done.1.done() > 0, last.plan.ops.is_empty());
+        rounds.push(done);
+        if settled || !got_further {
             break;
         }
     }
     Ok(Converged { rounds, last })
+}
+
+/// One round: applies the view's plan and looks again. `view` becomes that of now; returns the plan
+/// that it had, and what became of that.
+fn round(
+    scope: &WriterScope,
+    kernel: &mut Kernel,
+    view: &mut View,
+    look: &mut impl FnMut(&mut Kernel) -> Result<View, EngineError>,
+    progress: &mut impl FnMut(usize, usize),
+) -> Result<(Plan, Report), EngineError> {
+    let total = view.plan.ops.len();
+    let report = apply(scope, kernel, &view.plan, |done| progress(done, total));
+    let blocked = view.plan.blocked.clone();
+    let plan = std::mem::replace(&mut view.plan, Plan { ops: Vec::new(), blocked });
+    // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
+    if !report.succeeded() || !as_predicted(kernel, view)? {
+        *view = look(kernel)?;
+    }
+    Ok((plan, report))
 }
 
 /// Observes again and compares with the prediction; if they are equal, the view becomes that of now.
@@ -201,21 +212,20 @@ fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineErro
     Ok(equal)
 }
 
-/// Applies a plan that was made earlier, as it is, and looks again.
+/// Applies the plan of a view as it is, in one round, and looks again: whoever saved a plan has seen all
+/// that is done.
 ///
 /// # Errors
 /// The kernel can't be looked at.
 pub fn apply_saved(
     scope: &WriterScope,
     kernel: &mut Kernel,
-    plan: Plan,
+    mut view: View,
     mut look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
-    let total = plan.ops.len();
-    let report = apply(scope, kernel, &plan, |done| progress(done, total));
-    let last = look(kernel)?;
-    Ok(Converged { rounds: vec![(plan, report)], last })
+    let done = round(scope, kernel, &mut view, &mut look, &mut progress)?;
+    Ok(Converged { rounds: vec![done], last: view })
 }
 
 /// Takes the lock of the node that an intent is for.

@@ -51,11 +51,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             };
             let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
             let saved = SavedPlan::parse(&text).map_err(|error| refused(chain(&error)))?;
-            let plan = saved
-                .into_plan(view.plan, &view.observed)
-                .map_err(|error| refused(chain(&error)))?;
+            saved.is_as(&view.plan, &view.observed).map_err(|error| refused(chain(&error)))?;
             let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
-            engine::apply_saved(&scope, &mut kernel, plan, look, tick)?
+            engine::apply_saved(&scope, &mut kernel, view, look, tick)?
         }
     };
     drop(progress);
