@@ -47,7 +47,7 @@ pub fn read(kernel: &mut Kernel, intent: &Intent) -> Result<Facts, KernelError> 
         facts.default_devices = default_devices(&mut round)?;
     }
     if !facts.tcx {
-        let devices = crate::kinds::bpf_link::filter::clsact_devices(&mut round)?;
+        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(&mut round)?;
         facts.clsact = devices.into_values().collect();
     }
     let paths = interest(intent, &facts);
