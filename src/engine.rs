@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search};
-use crate::facts::Facts;
+use crate::facts::{Facts, NetnsProblem};
 use crate::intent::{self, Intent};
 use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
 use crate::lower::{Summary, lower, lower_nothing};
+use crate::net::Netns;
 use crate::observe::{facts, observe};
 use crate::plan::{Plan, check};
 use crate::report::Report;
@@ -247,25 +248,51 @@ pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError
     Ok(())
 }
 
-/// The configuration's complaints that only the machine can tell: endpoints whose namespace isn't
-/// there.
+/// The configuration's complaints that only the machine can tell: endpoints whose namespace can't be
+/// used.
 pub fn missing_namespaces(intent: &Intent, facts: &Facts) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for endpoint in intent.endpoints.values() {
         let Some(Err(problem)) = facts.namespaces.get(&endpoint.name) else { continue };
         let message = format!("network namespace of endpoint `{}`: {problem}", endpoint.name);
-        let path = endpoint.netns.path().unwrap_or_default();
-        let help = match (problem.starts_with("no such"), path.strip_prefix("/run/netns/")) {
-            (true, Some(name)) => {
-                format!("make it with `ip netns add {name}`, or correct the path")
-            }
-            (true, None) => "start the process that owns it, or correct the path or pid".into(),
-            (false, _) => "give the endpoint a network namespace of its own".into(),
-        };
+        let help = help_with(problem, &endpoint.netns);
         diagnostics.push(Diagnostic::new(endpoint.netns_span, message).help(help));
     }
     diagnostics.sort_by_key(|d| d.span.start);
     diagnostics
+}
+
+/// What an operator can do about a namespace.
+fn help_with(problem: &NetnsProblem, netns: &Netns) -> String {
+    let named = netns.path().and_then(|path| path.strip_prefix("/run/netns/"));
+    match (problem, named) {
+        (NetnsProblem::NoSuchPath, Some(name)) => {
+            format!("make it with `ip netns add {name}`, or correct the path")
+        }
+        (NetnsProblem::NoSuchPath, None) => {
+            "start what makes the namespace, or correct the path".into()
+        }
+        (NetnsProblem::NoSuchPid, _) => {
+            "start the process, and write the pid that it has now".into()
+        }
+        (NetnsProblem::NotANetns, _) => {
+            "name a file as `ip netns add` makes it, or a process by its pid".into()
+        }
+        (NetnsProblem::IsNodesOwn | NetnsProblem::IsMachinesOwn, _) if netns.pid().is_some() => {
+            "the process has no network namespace of its own; or the one that was meant has ended and \
+             another has its number: write the pid that it has now"
+                .into()
+        }
+        (NetnsProblem::IsNodesOwn | NetnsProblem::IsMachinesOwn, _) => {
+            "give the endpoint a network namespace of its own, as `ip netns add` makes it".into()
+        }
+        (NetnsProblem::IsOf(other), _) => {
+            format!("one namespace is one endpoint: remove this one or `{other}`")
+        }
+        (NetnsProblem::Refused(_), _) => {
+            "make sure that root may open the file and enter the namespace".into()
+        }
+    }
 }
 
 /// How many ops of each kind, for a summary: adding, changing, removing.
@@ -279,4 +306,49 @@ pub fn tally(ops: &[Op]) -> (usize, usize, usize) {
         }
     }
     tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[node]\ncidrs = [\"10.244.0.0/24\"]\n[routing]\nmode = \"native\"\n\
+        [[endpoint]]\nname = \"named\"\nnetns = \"/run/netns/some\"\n\
+        [[endpoint]]\nname = \"file\"\nnetns = \"/srv/netns\"\n\
+        [[endpoint]]\nname = \"process\"\npid = 1234\n";
+
+    /// What is said of an endpoint: the message, the line, the help.
+    fn said(endpoint: &str, problem: NetnsProblem) -> (String, usize, String) {
+        let intent = intent::read(&Document::of_texts([("x", TEXT.to_string())])).unwrap();
+        let mut facts = Facts::default();
+        facts.namespaces.insert("file".into(), Ok(Vec::new()));
+        facts.namespaces.insert(endpoint.into(), Err(problem));
+        let mut said = missing_namespaces(&intent, &facts);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let said = said.remove(0);
+        let line = 1 + TEXT[..said.span.start].matches('\n').count();
+        (said.message.clone(), line, said.help.clone().unwrap_or_default())
+    }
+
+    #[test]
+    fn every_problem_with_a_namespace_says_what_to_do() {
+        use NetnsProblem::*;
+        for (endpoint, problem, line, message, help) in [
+            ("named", NoSuchPath, 7, "no such file", "`ip netns add some`"),
+            ("file", NoSuchPath, 10, "no such file", "start what makes"),
+            ("process", NoSuchPid, 13, "no such process", "the pid that it has now"),
+            ("file", NotANetns, 10, "is not a network namespace", "as `ip netns add`"),
+            ("named", IsNodesOwn, 7, "the node's own", "give the endpoint"),
+            ("process", IsNodesOwn, 13, "the node's own", "another has its number"),
+            ("process", IsMachinesOwn, 13, "the machine's own", "another has its number"),
+            ("named", IsOf("twin".into()), 7, "of endpoint `twin` as well", "or `twin`"),
+            ("named", Refused("EPERM".into()), 7, "EPERM", "root"),
+        ] {
+            let (text, at, what_to_do) = said(endpoint, problem);
+            let begin = format!("network namespace of endpoint `{endpoint}`: ");
+            assert!(text.starts_with(&begin) && text.contains(message), "{text}");
+            assert_eq!(at, line, "{text}");
+            assert!(what_to_do.contains(help), "{text}: {what_to_do}");
+        }
+    }
 }

@@ -63,6 +63,24 @@ fn unusable_namespaces_block_their_endpoints_only() {
     daemon.stop();
 }
 
+#[test]
+fn the_namespace_of_process_1_is_nobodys_endpoint() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let machine = lab.space("machine");
+    let text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    lab.a.write(&text.endpoint("machine", &machine, &["10.244.0.66"]));
+    // Seen from a namespace of processes whose first lives there; the node is in another.
+    let node = lab.a.space.path();
+    let script = format!("nsenter --net={node} \"$@\"; exit $?");
+    let mut command = machine.command("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c", &script, "sh", CILIATE, "-c"]);
+    let ran = Ran::from(command.arg(&lab.a.config).arg("plan").output().expect("run ciliate"));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let problem = "`machine`: this is the machine's own network namespace";
+    assert!(ran.stderr.contains(problem) && !ran.stderr.contains("`client`"), "{ran:?}");
+}
+
 /// Adds an address with our mark, as anybody may who is root in the namespace.
 fn add_with_our_mark(address: [u8; 4]) {
     let ifindex = std::fs::read_to_string("/proc/thread-self/net/dev_mcast").expect("devices");
