@@ -9,6 +9,7 @@ mod adversary;
 mod allocation;
 mod blocked;
 mod capture;
+mod carrier;
 mod crash;
 mod daemon;
 mod events;
