@@ -76,6 +76,8 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     // Watching begins before the first look: what changes in between is not missed.
     let mut watchers = watch::Watchers::start(sender.clone())?;
     watchers.follow(search, &daemon.loaded.intent);
+    // So is what was saved after the command line read the files. What is wrong with it is in the status.
+    let _ = daemon.reload(false);
     let runtime = daemon.loaded.intent.paths.runtime.clone();
     let control = control::serve(&runtime, status, sender)?;
     daemon.round();
@@ -121,6 +123,9 @@ impl Daemon<'_> {
             }
             let mut answer = Ok(());
             if wanted.config || wanted.reload {
+                // Watched before they are read, or what is saved in between in a folder that is new
+                // would wake nobody. Afterwards those of endpoints' namespaces, which the round looks at.
+                watchers.follow(self.search, &self.loaded.intent);
                 answer = self.reload(wanted.reload);
                 watchers.follow(self.search, &self.loaded.intent);
             }
