@@ -137,6 +137,7 @@ pub fn apply(
             }
             outcomes.push(outcome);
         }
+        kernel.beat();
         progress(outcomes.len());
     }
     kernel.end_round();

@@ -60,13 +60,15 @@ struct Daemon<'a> {
 /// The kernel can't be opened at all, or the watchers can't be started.
 pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), EngineError> {
     let (sender, wakes) = mpsc::channel();
-    let kernel = Kernel::open(&loaded.intent.paths.bpf)?;
+    let systemd = Systemd::new();
+    let mut kernel = Kernel::open(&loaded.intent.paths.bpf)?;
+    kernel.set_pulse(systemd.pulse());
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
         search,
         options,
         kernel,
-        systemd: Systemd::new(),
+        systemd,
         status: status.clone(),
         retry: RETRY_MIN,
         unsettled: false,

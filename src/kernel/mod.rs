@@ -17,6 +17,7 @@ pub mod sysctl;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use netlink::Netlink;
 use netns::NetnsThread;
@@ -83,6 +84,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Called each time that the kernel has answered: work that takes long shows by it that it gets on.
+pub type Pulse = Arc<dyn Fn() + Send + Sync>;
+
 /// The kernel of one node, for one round: sockets, the pins' folder, and a count of what was written.
 pub struct Kernel {
     /// `<paths.bpf>`.
@@ -95,6 +99,7 @@ pub struct Kernel {
     /// System calls that wrote to the kernel.
     pub writes: u64,
     pub(crate) nft_cache: nft::Cache,
+    pulse: Option<Pulse>,
 }
 
 impl Kernel {
@@ -114,7 +119,21 @@ impl Kernel {
             sockets: BTreeMap::new(),
             writes: 0,
             nft_cache: nft::Cache::default(),
+            pulse: None,
         })
+    }
+
+    /// Whom to tell that the kernel answers.
+    pub fn set_pulse(&mut self, pulse: Option<Pulse>) {
+        self.host.set_pulse(pulse.clone());
+        self.pulse = pulse;
+    }
+
+    /// Something is done.
+    pub fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse();
+        }
     }
 
     /// Where the pins are.
@@ -134,9 +153,10 @@ impl Kernel {
             if self.sockets.len() >= NETNS_SOCKETS_MAX {
                 self.sockets.clear();
             }
-            let socket = self.within(netns, Netlink::open)?.map_err(|source| {
+            let mut socket = self.within(netns, Netlink::open)?.map_err(|source| {
                 KernelError::Netlink { operation: "open a route socket", source }
             })?;
+            socket.set_pulse(self.pulse.clone());
             self.sockets.insert(netns.clone(), socket);
         }
         Ok(self.sockets.entry(netns.clone()).or_insert_with(|| unreachable!("inserted above")))
@@ -154,12 +174,14 @@ impl Kernel {
         if netns.path().is_none() {
             return Ok(job());
         }
-        self.thread.run(netns, job).map_err(|source| {
+        let result = self.thread.run(netns, job).map_err(|source| {
             if let (netns::NetnsError::ThreadEnded, Ok(thread)) = (&source, NetnsThread::start()) {
                 self.thread = thread;
             }
             KernelError::Netns { netns: netns.clone(), source }
-        })
+        });
+        self.beat();
+        result
     }
 
     /// Lets go of every namespace: ends a round.

@@ -35,17 +35,23 @@ impl<'n> Daemon<'n> {
     /// The same with another configuration.
     #[track_caller]
     pub fn start_of(node: &'n Node, config: &Path) -> Self {
-        Self::spawn(node, config, 1)
+        Self::spawn(node, config, 1, &[])
     }
 
     /// The same with another time between full looks, in seconds.
     #[track_caller]
     pub fn start_with(node: &'n Node, resync: u32) -> Self {
-        Self::spawn(node, &node.config, resync)
+        Self::spawn(node, &node.config, resync, &[])
+    }
+
+    /// The same with more in the environment.
+    #[track_caller]
+    pub fn start_in(node: &'n Node, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(node, &node.config, 1, environment)
     }
 
     #[track_caller]
-    fn spawn(node: &'n Node, config: &Path, resync: u32) -> Self {
+    fn spawn(node: &'n Node, config: &Path, resync: u32, environment: &[(&str, &str)]) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("open a log");
         let child = node
             .space
@@ -53,6 +59,7 @@ impl<'n> Daemon<'n> {
             .arg("-c")
             .arg(config)
             .args(["run", "--resync", &resync.to_string()])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

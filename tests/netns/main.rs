@@ -19,6 +19,7 @@ mod foreign;
 mod hitless;
 mod lab;
 mod main_job;
+mod manager;
 mod node;
 mod quiet;
 mod reload;
