@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search};
-use crate::facts::Facts;
+use crate::facts::{Facts, NetnsProblem};
 use crate::intent::{self, Intent};
 use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
 use crate::lower::{Summary, lower, lower_nothing};
+use crate::net::Netns;
 use crate::observe::{facts, observe};
 use crate::plan::{Plan, check};
 use crate::report::Report;
@@ -175,23 +176,34 @@ pub fn converge(
     let mut rounds: Vec<(Plan, Report)> = Vec::new();
     let mut last = look(kernel)?;
     while !last.plan.ops.is_empty() && rounds.len() < ROUNDS_MAX {
-        let total = last.plan.ops.len();
-        let report = apply(scope, kernel, &last.plan, |done| progress(done, total));
-        let (succeeded, done) = (report.succeeded(), report.done());
-        // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
-        if succeeded && as_predicted(kernel, &mut last)? {
-            let blocked = last.plan.blocked.clone();
-            let plan = std::mem::replace(&mut last.plan, Plan { ops: Vec::new(), blocked });
-            rounds.push((plan, report));
-            break;
-        }
-        rounds.push((last.plan, report));
-        last = look(kernel)?;
-        if done == 0 {
+        let done = round(scope, kernel, &mut last, &mut look, &mut progress)?;
+        let (got_further, settled) = (done.1.done() > 0, last.plan.ops.is_empty());
+        rounds.push(done);
+        if settled || !got_further {
             break;
         }
     }
     Ok(Converged { rounds, last })
+}
+
+/// One round: applies the view's plan and looks again. `view` becomes that of now; returns the plan
+/// that it had, and what became of that.
+fn round(
+    scope: &WriterScope,
+    kernel: &mut Kernel,
+    view: &mut View,
+    look: &mut impl FnMut(&mut Kernel) -> Result<View, EngineError>,
+    progress: &mut impl FnMut(usize, usize),
+) -> Result<(Plan, Report), EngineError> {
+    let total = view.plan.ops.len();
+    let report = apply(scope, kernel, &view.plan, |done| progress(done, total));
+    let blocked = view.plan.blocked.clone();
+    let plan = std::mem::replace(&mut view.plan, Plan { ops: Vec::new(), blocked });
+    // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
+    if !report.succeeded() || !as_predicted(kernel, view)? {
+        *view = look(kernel)?;
+    }
+    Ok((plan, report))
 }
 
 /// Observes again and compares with the prediction; if they are equal, the view becomes that of now.
@@ -205,21 +217,20 @@ fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineErro
     Ok(equal)
 }
 
-/// Applies a plan that was made earlier, as it is, and looks again.
+/// Applies the plan of a view as it is, in one round, and looks again: whoever saved a plan has seen all
+/// that is done.
 ///
 /// # Errors
 /// The kernel can't be looked at.
 pub fn apply_saved(
     scope: &WriterScope,
     kernel: &mut Kernel,
-    plan: Plan,
+    mut view: View,
     mut look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
-    let total = plan.ops.len();
-    let report = apply(scope, kernel, &plan, |done| progress(done, total));
-    let last = look(kernel)?;
-    Ok(Converged { rounds: vec![(plan, report)], last })
+    let done = round(scope, kernel, &mut view, &mut look, &mut progress)?;
+    Ok(Converged { rounds: vec![done], last: view })
 }
 
 /// Takes the lock of the node that an intent is for.
@@ -241,25 +252,51 @@ pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError
     Ok(())
 }
 
-/// The configuration's complaints that only the machine can tell: endpoints whose namespace isn't
-/// there.
+/// The configuration's complaints that only the machine can tell: endpoints whose namespace can't be
+/// used.
 pub fn missing_namespaces(intent: &Intent, facts: &Facts) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for endpoint in intent.endpoints.values() {
         let Some(Err(problem)) = facts.namespaces.get(&endpoint.name) else { continue };
         let message = format!("network namespace of endpoint `{}`: {problem}", endpoint.name);
-        let path = endpoint.netns.path().unwrap_or_default();
-        let help = match (problem.starts_with("no such"), path.strip_prefix("/run/netns/")) {
-            (true, Some(name)) => {
-                format!("make it with `ip netns add {name}`, or correct the path")
-            }
-            (true, None) => "start the process that owns it, or correct the path or pid".into(),
-            (false, _) => "give the endpoint a network namespace of its own".into(),
-        };
+        let help = help_with(problem, &endpoint.netns);
         diagnostics.push(Diagnostic::new(endpoint.netns_span, message).help(help));
     }
     diagnostics.sort_by_key(|d| d.span.start);
     diagnostics
+}
+
+/// What an operator can do about a namespace.
+fn help_with(problem: &NetnsProblem, netns: &Netns) -> String {
+    let named = netns.path().and_then(|path| path.strip_prefix("/run/netns/"));
+    match (problem, named) {
+        (NetnsProblem::NoSuchPath, Some(name)) => {
+            format!("make it with `ip netns add {name}`, or correct the path")
+        }
+        (NetnsProblem::NoSuchPath, None) => {
+            "start what makes the namespace, or correct the path".into()
+        }
+        (NetnsProblem::NoSuchPid, _) => {
+            "start the process, and write the pid that it has now".into()
+        }
+        (NetnsProblem::NotANetns, _) => {
+            "name a file as `ip netns add` makes it, or a process by its pid".into()
+        }
+        (NetnsProblem::IsNodesOwn | NetnsProblem::IsMachinesOwn, _) if netns.pid().is_some() => {
+            "the process has no network namespace of its own; or the one that was meant has ended and \
+             another has its number: write the pid that it has now"
+                .into()
+        }
+        (NetnsProblem::IsNodesOwn | NetnsProblem::IsMachinesOwn, _) => {
+            "give the endpoint a network namespace of its own, as `ip netns add` makes it".into()
+        }
+        (NetnsProblem::IsOf(other), _) => {
+            format!("one namespace is one endpoint: remove this one or `{other}`")
+        }
+        (NetnsProblem::Refused(_), _) => {
+            "make sure that root may open the file and enter the namespace".into()
+        }
+    }
 }
 
 /// How many ops of each kind, for a summary: adding, changing, removing.
@@ -273,4 +310,49 @@ pub fn tally(ops: &[Op]) -> (usize, usize, usize) {
         }
     }
     tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[node]\ncidrs = [\"10.244.0.0/24\"]\n[routing]\nmode = \"native\"\n\
+        [[endpoint]]\nname = \"named\"\nnetns = \"/run/netns/some\"\n\
+        [[endpoint]]\nname = \"file\"\nnetns = \"/srv/netns\"\n\
+        [[endpoint]]\nname = \"process\"\npid = 1234\n";
+
+    /// What is said of an endpoint: the message, the line, the help.
+    fn said(endpoint: &str, problem: NetnsProblem) -> (String, usize, String) {
+        let intent = intent::read(&Document::of_texts([("x", TEXT.to_string())])).unwrap();
+        let mut facts = Facts::default();
+        facts.namespaces.insert("file".into(), Ok(Vec::new()));
+        facts.namespaces.insert(endpoint.into(), Err(problem));
+        let mut said = missing_namespaces(&intent, &facts);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let said = said.remove(0);
+        let line = 1 + TEXT[..said.span.start].matches('\n').count();
+        (said.message.clone(), line, said.help.clone().unwrap_or_default())
+    }
+
+    #[test]
+    fn every_problem_with_a_namespace_says_what_to_do() {
+        use NetnsProblem::*;
+        for (endpoint, problem, line, message, help) in [
+            ("named", NoSuchPath, 7, "no such file", "`ip netns add some`"),
+            ("file", NoSuchPath, 10, "no such file", "start what makes"),
+            ("process", NoSuchPid, 13, "no such process", "the pid that it has now"),
+            ("file", NotANetns, 10, "is not a network namespace", "as `ip netns add`"),
+            ("named", IsNodesOwn, 7, "the node's own", "give the endpoint"),
+            ("process", IsNodesOwn, 13, "the node's own", "another has its number"),
+            ("process", IsMachinesOwn, 13, "the machine's own", "another has its number"),
+            ("named", IsOf("twin".into()), 7, "of endpoint `twin` as well", "or `twin`"),
+            ("named", Refused("EPERM".into()), 7, "EPERM", "root"),
+        ] {
+            let (text, at, what_to_do) = said(endpoint, problem);
+            let begin = format!("network namespace of endpoint `{endpoint}`: ");
+            assert!(text.starts_with(&begin) && text.contains(message), "{text}");
+            assert_eq!(at, line, "{text}");
+            assert!(what_to_do.contains(help), "{text}: {what_to_do}");
+        }
+    }
 }

@@ -14,7 +14,29 @@ use crate::kinds::link::LinkInfo;
 use crate::net::IfName;
 
 /// By endpoint: our addresses there, or why the namespace can't be used.
-pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>>;
+pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, NetnsProblem>>;
+
+/// Why an endpoint's network namespace can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetnsProblem {
+    #[error("no such file")]
+    NoSuchPath,
+    #[error("no such process")]
+    NoSuchPid,
+    #[error("the file is not a network namespace")]
+    NotANetns,
+    /// Its default route would become the node's.
+    #[error("this is the node's own network namespace")]
+    IsNodesOwn,
+    /// That of process 1, where the node is itself in another: as bad.
+    #[error("this is the machine's own network namespace")]
+    IsMachinesOwn,
+    #[error("it is the namespace of endpoint `{0}` as well")]
+    IsOf(Arc<str>),
+    /// It can't be opened or entered, in the kernel's words.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Default)]

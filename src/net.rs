@@ -134,6 +134,11 @@ impl Netns {
     pub fn path(&self) -> Option<&str> {
         self.0.as_deref()
     }
+
+    /// The process, if the file is that of one.
+    pub fn pid(&self) -> Option<u32> {
+        self.path()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?.parse().ok()
+    }
 }
 
 impl fmt::Display for Netns {
@@ -175,6 +180,15 @@ mod tests {
         assert_eq!("..".parse::<IfName>(), Err(IfNameError::Dots));
         assert_eq!("a/b".parse::<IfName>(), Err(IfNameError::Character('/')));
         assert_eq!("a b".parse::<IfName>(), Err(IfNameError::Character(' ')));
+    }
+
+    #[test]
+    fn processes_are_told_from_files() {
+        assert_eq!(Netns::at("/proc/1234/ns/net").pid(), Some(1234));
+        for other in ["/run/netns/1234", "/proc/self/ns/net", "/proc/1234/ns/mnt"] {
+            assert_eq!(Netns::at(other).pid(), None, "{other}");
+        }
+        assert_eq!(Netns::HOST.pid(), None);
     }
 
     #[test]

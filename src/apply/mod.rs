@@ -59,6 +59,18 @@ pub trait Apply: Kind {
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>>;
 }
 
+/// Groups changes by namespace: their places in the list.
+pub fn by_netns<'a, K: Kind>(
+    changes: &[&'a Change<K>],
+    netns: impl Fn(&'a K::Key) -> &'a Netns,
+) -> BTreeMap<&'a Netns, Vec<usize>> {
+    let mut groups: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
+    for (index, change) in changes.iter().enumerate() {
+        groups.entry(netns(&change.key)).or_default().push(index);
+    }
+    groups
+}
+
 /// Sends requests to a namespace's route socket: one outcome for each.
 pub fn send(
     kernel: &mut Kernel,
@@ -125,6 +137,7 @@ pub fn apply(
             }
             outcomes.push(outcome);
         }
+        kernel.beat();
         progress(outcomes.len());
     }
     kernel.end_round();

@@ -11,6 +11,7 @@ use super::{
 use crate::config::Search;
 use crate::engine::{self, Converged, tally};
 use crate::kernel::chain;
+use crate::kinds::counted;
 use crate::plan::{FORMAT_VERSION, SavedPlan};
 use crate::report::Outcome;
 
@@ -50,11 +51,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             };
             let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
             let saved = SavedPlan::parse(&text).map_err(|error| refused(chain(&error)))?;
-            let plan = saved
-                .into_plan(view.plan, &view.observed)
-                .map_err(|error| refused(chain(&error)))?;
+            saved.is_as(&view.plan, &view.observed).map_err(|error| refused(chain(&error)))?;
             let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
-            engine::apply_saved(&scope, &mut kernel, plan, look, tick)?
+            engine::apply_saved(&scope, &mut kernel, view, look, tick)?
         }
     };
     drop(progress);
@@ -106,7 +105,9 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
         (_, 0, blocked) => format!(
             "Not converged: {add} added, {change} changed, {remove} removed, {blocked} blocked."
         ),
-        (_, n, blocked) => format!("Not converged: {n} changes left, {blocked} blocked."),
+        (_, n, blocked) => {
+            format!("Not converged: {} left, {blocked} blocked.", counted(n, "change"))
+        }
     };
     output.heading(&text)?;
     for op in &left.ops {

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{EXIT_ERROR, EXIT_OK, Failure, Format, Output, diagnostics_json};
 use crate::config::Search;
 use crate::engine;
+use crate::kinds::counted;
 use crate::plan::FORMAT_VERSION;
 
 /// Parse and validate the configuration; needs no privileges and no kernel
@@ -39,10 +40,4 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             Ok(EXIT_OK)
         }
     }
-}
-
-/// `1 file`, `2 files`.
-fn counted(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }

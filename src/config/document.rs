@@ -287,7 +287,7 @@ pub struct Endpoint {
     /// File of the network namespace, as `ip netns` makes it. Either this or `pid`.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub netns: Maybe<String>,
-    /// A process in the network namespace. Either this or `netns`.
+    /// A process in the network namespace: the one that has this number now. Either this or `netns`.
     #[schemars(with = "Option<i64>", range(min = 1, max = 4_194_304))]
     pub pid: Maybe<i64>,
     /// Name of the device in the namespace. Default: eth0.

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ use crate::plan::FORMAT_VERSION;
 /// Where the answer to a reload goes.
 pub type Reply = Sender<Result<(), String>>;
 
-/// A line is at most this long.
+/// A line is at most this long, its end included.
 const LINE_BYTES_MAX: u64 = 4096;
 /// A client that says nothing for this long is let go.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -185,16 +186,25 @@ fn answer_all(stream: &UnixStream, status: &Mutex<Status>, wakes: &Sender<Wake>)
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut reader = BufReader::new(stream);
     loop {
-        let mut line = String::new();
-        if reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
+        let mut line = Vec::new();
+        // One byte more than a line may have tells a long one from one that just fits.
+        if reader.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let answer = match serde_json::from_str(&line) {
+        let too_long = line.len() as u64 > LINE_BYTES_MAX;
+        let answer = match serde_json::from_slice(&line) {
+            _ if too_long => {
+                json!({"error": format!("a request is at most {LINE_BYTES_MAX} bytes long")})
+            }
             Ok(request) => answer(&request, status, wakes),
             Err(error) => json!({"error": format!("not a request: {error}")}),
         };
         let mut writer = stream;
         writer.write_all(format!("{answer}\n").as_bytes())?;
+        if too_long {
+            // Where the next request begins can't be told.
+            return stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -226,4 +236,74 @@ pub fn status(runtime: &Path) -> Option<Status> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).ok()?;
     serde_json::from_str(&line).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Document;
+
+    /// What a client that sends these bytes is answered, and what the loop is told.
+    fn exchange(sent: &[u8]) -> (Vec<Value>, usize) {
+        let (client, server) = UnixStream::pair().expect("a pair of sockets");
+        let (wakes, woken) = mpsc::channel::<Wake>();
+        let running = thread::spawn(move || {
+            let text = "[node]\naddresses = [\"192.0.2.1\"]\ncidrs = [\"10.0.0.0/24\"]\n\
+                        [routing]\nmode = \"native\"\n";
+            let document = Document::of_texts([("a.toml", text.to_string())]);
+            let intent = crate::intent::read(&document).expect("a configuration");
+            let status = Mutex::new(Status::new(&Loaded { document, intent }));
+            let _ = answer_all(&server, &status, &wakes);
+        });
+        let answering = thread::spawn(move || {
+            let wakes = woken.into_iter();
+            wakes
+                .map(|wake| {
+                    if let Wake::Reload(Some(reply)) = wake {
+                        reply.send(Ok(())).ok()
+                    } else {
+                        None
+                    }
+                })
+                .count()
+        });
+        let mut writer = &client;
+        // The other side may have closed before all was sent.
+        let _ = writer.write_all(sent).and_then(|()| client.shutdown(Shutdown::Write));
+        let lines = BufReader::new(&client).lines().map_while(Result::ok);
+        let answers = lines.map(|line| serde_json::from_str(&line).expect("JSON")).collect();
+        running.join().expect("no panic");
+        (answers, answering.join().expect("no panic"))
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_error() {
+        let request = b"{\"command\":\"reload\"}\n";
+        // Of what is beyond the limit, and of the next line, nothing is taken for a request.
+        for excess in [1, 100, 3 * LINE_BYTES_MAX as usize] {
+            let mut line = vec![b' '; LINE_BYTES_MAX as usize + excess - request.len()];
+            line.extend(request);
+            line.extend(request);
+            let (answers, reloads) = exchange(&line);
+            assert_eq!(answers, [json!({"error": "a request is at most 4096 bytes long"})]);
+            assert_eq!(reloads, 0);
+        }
+    }
+
+    #[test]
+    fn lines_up_to_the_limit_are_requests() {
+        let request = b"{\"command\":\"reload\"}\n";
+        let mut lines = vec![b' '; LINE_BYTES_MAX as usize - request.len()];
+        lines.extend(request);
+        lines.extend(b"\xff\n");
+        lines.extend(request);
+        let (answers, reloads) = exchange(&lines);
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        assert_eq!(
+            (&answers[0], &answers[2]),
+            (&json!({"reloaded": true}), &json!({"reloaded": true}))
+        );
+        assert!(answers[1]["error"].is_string(), "{}", answers[1]);
+        assert_eq!(reloads, 2);
+    }
 }

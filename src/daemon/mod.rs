@@ -60,13 +60,15 @@ struct Daemon<'a> {
 /// The kernel can't be opened at all, or the watchers can't be started.
 pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), EngineError> {
     let (sender, wakes) = mpsc::channel();
-    let kernel = Kernel::open(&loaded.intent.paths.bpf, &loaded.intent.paths.runtime)?;
+    let systemd = Systemd::new();
+    let mut kernel = Kernel::open(&loaded.intent.paths.bpf, &loaded.intent.paths.runtime)?;
+    kernel.set_pulse(systemd.pulse());
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
         search,
         options,
         kernel,
-        systemd: Systemd::new(),
+        systemd,
         status: status.clone(),
         retry: RETRY_MIN,
         unsettled: false,
@@ -76,6 +78,8 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     // Watching begins before the first look: what changes in between is not missed.
     let mut watchers = watch::Watchers::start(sender.clone())?;
     watchers.follow(search, &daemon.loaded.intent);
+    // So is what was saved after the command line read the files. What is wrong with it is in the status.
+    let _ = daemon.reload(false);
     let runtime = daemon.loaded.intent.paths.runtime.clone();
     let control = control::serve(&runtime, status, sender)?;
     daemon.round();
@@ -121,6 +125,9 @@ impl Daemon<'_> {
             }
             let mut answer = Ok(());
             if wanted.config || wanted.reload {
+                // Watched before they are read, or what is saved in between in a folder that is new
+                // would wake nobody. Afterwards those of endpoints' namespaces, which the round looks at.
+                watchers.follow(self.search, &self.loaded.intent);
                 answer = self.reload(wanted.reload);
                 watchers.follow(self.search, &self.loaded.intent);
             }

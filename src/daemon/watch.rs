@@ -2,8 +2,10 @@
 //! not passed on; the loop looks for itself.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -54,10 +56,17 @@ const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 const ROUTE_MESSAGES: [u16; 2] = [24, 25];
 const ROUTE_PROTOCOL_OFFSET: usize = 16 + 5;
 
+/// How often folders that appear while watching begins are gone after at once; later ones wake the loop.
+const FOLLOW_ATTEMPTS: usize = 8;
+
 /// What is watched.
 pub struct Watchers {
     files: RecommendedWatcher,
+    /// The folders that matter, there or not. The events' thread reads them.
+    wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
     watched: BTreeSet<PathBuf>,
+    /// Folders that are there and can't be watched, which was said.
+    refused: BTreeSet<PathBuf>,
 }
 
 impl Watchers {
@@ -78,17 +87,21 @@ impl Watchers {
         if let Err(error) = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone()) {
             warn!("nftables can't be watched, drift is found by the timer: {error}");
         }
+        let wanted: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
+        let folders = wanted.clone();
         let files = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| changes(&event.kind)) {
+            let folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.is_ok_and(|event| changes(&event.kind) && concerns(&event.paths, &folders)) {
                 let _ = wakes.send(Wake::Config);
             }
         });
         let files = files.map_err(|e| failed("watch the files", &e))?;
-        Ok(Self { files, watched: BTreeSet::new() })
+        Ok(Self { files, wanted, watched: BTreeSet::new(), refused: BTreeSet::new() })
     }
 
     /// Watches the folders that matter for a configuration: those of its files, those of the endpoints'
-    /// namespaces, and the pins. A folder that appears later is noticed through its parent.
+    /// namespaces, and the pins. For a folder that isn't there the nearest one above it is watched, in
+    /// which it, or the next one on the way to it, will appear.
     pub fn follow(&mut self, search: &Search, intent: &Intent) {
         let mut wanted = search.watch_directories();
         for endpoint in intent.endpoints.values() {
@@ -104,16 +117,59 @@ impl Watchers {
             wanted.insert(folder);
         }
         wanted.insert(pins.clone());
-        for gone in self.watched.difference(&wanted) {
+        let absolute = wanted.iter().flat_map(std::path::absolute);
+        let wanted: BTreeSet<PathBuf> = absolute.collect();
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&wanted);
+        let mut before = BTreeSet::new();
+        // Again, until no folder has appeared between the look for it and the watch on the one above.
+        for _ in 0..FOLLOW_ATTEMPTS {
+            let standing: BTreeSet<_> = wanted.iter().filter_map(|path| standing(path)).collect();
+            if standing == before {
+                break;
+            }
+            self.watch(&standing);
+            before = standing;
+        }
+    }
+
+    fn watch(&mut self, folders: &BTreeSet<PathBuf>) {
+        for gone in self.watched.difference(folders) {
             let _ = self.files.unwatch(gone);
         }
-        // Watched again even if it was before: the folder may be another one of the same name.
-        self.watched = wanted
-            .into_iter()
-            .filter(|path| path.is_dir())
-            .filter(|path| self.files.watch(path, RecursiveMode::NonRecursive).is_ok())
-            .collect();
+        self.watched.clear();
+        for folder in folders {
+            // Also if it was watched before: it may be another folder of the same name.
+            match self.files.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(folder.clone());
+                    self.refused.remove(folder);
+                }
+                Err(error) if folder.is_dir() && self.refused.insert(folder.clone()) => {
+                    let folder = folder.display();
+                    warn!("{folder} can't be watched, SIGHUP reads what changes there: {error}");
+                }
+                Err(_) => {}
+            }
+        }
     }
+}
+
+/// A folder, or the nearest one above it that is there.
+fn standing(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|path| path.is_dir()).map(Path::to_path_buf)
+}
+
+/// Whether an event is about a folder that matters, something in it, or a folder on the way to it. One
+/// without paths says that events were lost.
+fn concerns(paths: &[PathBuf], folders: &BTreeSet<PathBuf>) -> bool {
+    let concerned = |path: &PathBuf| {
+        // Of all that sort after a path, what is below it comes first.
+        let mut after =
+            folders.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
+        path.parent().is_some_and(|parent| folders.contains(parent))
+            || after.next().is_some_and(|folder| folder.starts_with(path))
+    };
+    paths.is_empty() || paths.iter().any(concerned)
 }
 
 /// Whether an event can mean a change. Our own reading must not wake us up.
@@ -174,4 +230,29 @@ fn is_foreign_route(message: &[u8]) -> bool {
         && message.get(ROUTE_PROTOCOL_OFFSET).is_some_and(|p| *p != owner::PROTOCOL)
         // A route of the kernel or of a manager may be how we reach a peer.
         && message.get(17).is_some_and(|prefix_len| *prefix_len != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_what_is_in_them_and_the_way_to_them() {
+        let folders = BTreeSet::from(["/run/x/conf.d", "/etc/x"].map(PathBuf::from));
+        for (path, expected) in [
+            ("/etc/x", true),
+            ("/etc/x/a.toml", true),
+            ("/etc", true),
+            ("/run/x", true),
+            ("/run/x/conf.d/b.toml", true),
+            ("/etc/x/deeper/c.toml", false),
+            ("/etc/passwd", false),
+            ("/etc/x.toml", false),
+            ("/run/x/lock", false),
+            ("/run/xy", false),
+        ] {
+            assert_eq!(concerns(&[PathBuf::from(path)], &folders), expected, "{path}");
+        }
+        assert!(concerns(&[], &folders), "lost events");
+    }
 }

@@ -18,6 +18,7 @@ pub mod sysctl;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use netlink::Netlink;
 use netns::NetnsThread;
@@ -45,7 +46,7 @@ pub enum KernelError {
     #[error("nft: {0}")]
     Nft(String),
     #[error(
-        "`nft` is not found in PATH; install the package `nftables`, or set masquerade.mode = \"off\""
+        "`nft` is not found, in PATH nor in /usr/sbin, /sbin and /usr/local/sbin; install the package `nftables`, or set masquerade.mode = \"off\""
     )]
     NftMissing,
     #[error("program {program} is refused by the kernel: {reason}")]
@@ -84,6 +85,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Called each time that the kernel has answered: work that takes long shows by it that it gets on.
+pub type Pulse = Arc<dyn Fn() + Send + Sync>;
+
 /// The kernel of one node, for one round: sockets, the pins' folder, and a count of what was written.
 pub struct Kernel {
     /// `<paths.bpf>`.
@@ -98,6 +102,7 @@ pub struct Kernel {
     /// System calls that wrote to the kernel.
     pub writes: u64,
     pub(crate) nft_cache: nft::Cache,
+    pulse: Option<Pulse>,
 }
 
 impl Kernel {
@@ -119,7 +124,21 @@ impl Kernel {
             sockets: BTreeMap::new(),
             writes: 0,
             nft_cache: nft::Cache::default(),
+            pulse: None,
         })
+    }
+
+    /// Whom to tell that the kernel answers.
+    pub fn set_pulse(&mut self, pulse: Option<Pulse>) {
+        self.host.set_pulse(pulse.clone());
+        self.pulse = pulse;
+    }
+
+    /// Something is done.
+    pub fn beat(&self) {
+        if let Some(pulse) = &self.pulse {
+            pulse();
+        }
     }
 
     /// Where the pins are.
@@ -149,9 +168,10 @@ impl Kernel {
             if self.sockets.len() >= NETNS_SOCKETS_MAX {
                 self.sockets.clear();
             }
-            let socket = self.within(netns, Netlink::open)?.map_err(|source| {
+            let mut socket = self.within(netns, Netlink::open)?.map_err(|source| {
                 KernelError::Netlink { operation: "open a route socket", source }
             })?;
+            socket.set_pulse(self.pulse.clone());
             self.sockets.insert(netns.clone(), socket);
         }
         Ok(self.sockets.entry(netns.clone()).or_insert_with(|| unreachable!("inserted above")))
@@ -169,12 +189,14 @@ impl Kernel {
         if netns.path().is_none() {
             return Ok(job());
         }
-        self.thread.run(netns, job).map_err(|source| {
+        let result = self.thread.run(netns, job).map_err(|source| {
             if let (netns::NetnsError::ThreadEnded, Ok(thread)) = (&source, NetnsThread::start()) {
                 self.thread = thread;
             }
             KernelError::Netns { netns: netns.clone(), source }
-        })
+        });
+        self.beat();
+        result
     }
 
     /// Lets go of every namespace: ends a round.

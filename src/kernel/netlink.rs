@@ -77,6 +77,7 @@ pub struct Netlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    pulse: Option<super::Pulse>,
 }
 
 impl Netlink {
@@ -97,7 +98,13 @@ impl Netlink {
         let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))
             .map_err(io::Error::from)?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM_BYTES_MAX) })
+        let buffer = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+        Ok(Self { socket, sequence: 0, buffer, pulse: None })
+    }
+
+    /// Whom to tell of each answer.
+    pub fn set_pulse(&mut self, pulse: Option<super::Pulse>) {
+        self.pulse = pulse;
     }
 
     /// The messages that answer a dump request, complete and consistent.
@@ -301,6 +308,9 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         self.buffer.clear();
         self.socket.recv(&mut self.buffer, 0)?;
+        if let Some(pulse) = &self.pulse {
+            pulse();
+        }
         let mut rest = self.buffer.as_slice();
         while rest.len() >= HEADER_BYTES {
             let header = NetlinkHeader::parse(&NetlinkBuffer::new(rest))

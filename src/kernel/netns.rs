@@ -63,10 +63,13 @@ pub(super) fn is_of_network(file: &File) -> bool {
 }
 
 /// What tells namespaces apart: device and inode of their files.
+pub type Identity = (u64, u64);
+
+/// The identity of the namespace behind a file.
 ///
 /// # Errors
 /// The file can't be looked at.
-pub fn identity(file: &File) -> Result<(u64, u64), NetnsError> {
+pub fn identity(file: &File) -> Result<Identity, NetnsError> {
     let metadata = file.metadata()?;
     Ok((metadata.dev(), metadata.ino()))
 }
@@ -75,7 +78,7 @@ pub fn identity(file: &File) -> Result<(u64, u64), NetnsError> {
 ///
 /// # Errors
 /// /proc is not mounted.
-pub fn own_identity() -> Result<(u64, u64), NetnsError> {
+pub fn own_identity() -> Result<Identity, NetnsError> {
     identity(&File::open("/proc/thread-self/ns/net")?)
 }
 

@@ -11,6 +11,25 @@ use super::KernelError;
 
 const NO_ARGUMENTS: [&str; 0] = [];
 
+/// What is run: found by PATH; or where distributions install it, which is not in the PATH of every
+/// user, cron job and container.
+const PROGRAMS: [&str; 4] = ["nft", "/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"];
+
+/// Runs the first of the programs that is there.
+fn with_nft<T>(
+    programs: &[&str],
+    run: impl Fn(&str) -> Result<T, NftablesError>,
+) -> Result<T, KernelError> {
+    for program in programs {
+        match run(program) {
+            Err(NftablesError::NftExecution { inner, .. })
+                if inner.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map_err(|error| failure(&error)),
+        }
+    }
+    Err(KernelError::NftMissing)
+}
+
 /// The last listing and the generation it was made at.
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -42,8 +61,8 @@ fn list(name: &str) -> Result<Option<Value>, KernelError> {
     {
         return Ok(None);
     }
-    let text = get_current_ruleset_raw(None::<&str>, ["list", "table", "inet", name])
-        .map_err(|error| failure(&error))?;
+    let arguments = ["list", "table", "inet", name];
+    let text = with_nft(&PROGRAMS, |nft| get_current_ruleset_raw(Some(nft), arguments))?;
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}")))
@@ -54,16 +73,12 @@ fn list(name: &str) -> Result<Option<Value>, KernelError> {
 /// # Errors
 /// `nft` is missing, or the kernel refuses the whole document.
 pub fn apply(document: &Value) -> Result<(), KernelError> {
-    apply_ruleset_raw(&document.to_string(), None::<&str>, NO_ARGUMENTS)
-        .map(drop)
-        .map_err(|error| failure(&error))
+    let text = document.to_string();
+    with_nft(&PROGRAMS, |nft| apply_ruleset_raw(&text, Some(nft), NO_ARGUMENTS).map(drop))
 }
 
 fn failure(error: &NftablesError) -> KernelError {
     match error {
-        NftablesError::NftExecution { inner, .. } if inner.kind() == io::ErrorKind::NotFound => {
-            KernelError::NftMissing
-        }
         // Several lines, some of them empty or of carets.
         NftablesError::NftFailed { stderr, .. } => {
             KernelError::Nft(stderr.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -143,4 +158,38 @@ fn generation() -> io::Result<u32> {
         attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
     }
     Err(io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(programs: &[&str]) -> (Result<String, KernelError>, usize) {
+        let tried = std::cell::Cell::new(0);
+        let result = with_nft(programs, |nft| {
+            tried.set(tried.get() + 1);
+            // Any program will do that says something when it is given an option and a word.
+            get_current_ruleset_raw(Some(nft), ["found"])
+        });
+        (result, tried.get())
+    }
+
+    #[test]
+    fn the_first_program_that_is_there_is_run() {
+        let (said, tried) =
+            run(&["/nonexistent/nft", "/nonexistent/sbin/nft", "/bin/echo", "/bin/true"]);
+        assert_eq!((said.unwrap().trim(), tried), ("-j found", 3));
+    }
+
+    #[test]
+    fn one_that_fails_is_not_passed_over() {
+        let (said, tried) = run(&["/bin/false", "/bin/echo"]);
+        assert!(matches!(said, Err(KernelError::Nft(_))), "{said:?}");
+        assert_eq!(tried, 1);
+    }
+
+    #[test]
+    fn none_is_told_from_one_that_fails() {
+        assert!(matches!(run(&["/nonexistent/nft"]).0, Err(KernelError::NftMissing)));
+    }
 }

@@ -125,6 +125,12 @@ impl<K: Kind> Change<K> {
     }
 }
 
+/// A number of things in words: `1 file`, `2 files`.
+pub fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 fn join(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -33,7 +33,7 @@ use std::fmt::{Debug, Display};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use change::{Action, Change, Field};
+pub use change::{Action, Change, Field, counted};
 pub(crate) use objects::plan_all;
 pub use objects::{
     Blocked, BlockedReason, Desired, ObjectKey, Observed, Op, Origin, Phase, Wanted,

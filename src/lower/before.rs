@@ -3,11 +3,6 @@
 use crate::kinds::bpf_map::{BEFORE_TEXT_BYTES, MapName};
 use crate::kinds::{Desired, ObjectKey, Origin, bpf_map_entry, bpf_map_entry::BpfMapEntry};
 
-/// What a record of a setting begins with; its path follows.
-pub const SYSCTL: &str = "sysctl:";
-/// What a record of a clsact qdisc that we added begins with; the device follows.
-pub const CLSACT: &str = "clsact:";
-
 /// Text in the room a key or a value of the map has. Longer text is cut; paths and values that we
 /// record are shorter.
 fn bytes(text: &str) -> Vec<u8> {

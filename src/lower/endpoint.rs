@@ -37,7 +37,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         match lowering.facts.namespaces.get(&endpoint.name) {
             Some(Err(problem)) => {
                 let netns = endpoint.netns.to_string();
-                let reason = BlockedReason::NetnsUnusable { netns, problem: problem.clone() };
+                let reason = BlockedReason::NetnsUnusable { netns, problem: problem.to_string() };
                 lowering.block(origin.clone(), reason);
                 keep(lowering, endpoint, &origin);
             }

@@ -109,7 +109,7 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
     attach(desired, mode, &key("cil_to_host"), own(host, Hook::Ingress), &Origin::Node);
     attach(desired, mode, &key("cil_to_host"), own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
-        let record = format!("{}{ifname}", before::CLSACT);
+        let record = format!("{}{ifname}", owner::RECORD_OF_CLSACT);
         let recorded = lowering.facts.before.contains_key(&record);
         let qdisc_ours =
             mode == Mode::Clsact && (recorded || !lowering.facts.clsact.contains(&ifname));

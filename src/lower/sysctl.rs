@@ -10,7 +10,7 @@ use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
 use crate::facts::Facts;
 use crate::intent::Intent;
 use crate::kinds::sysctl::{Key, Spec, Sysctl};
-use crate::kinds::{Desired, ObjectKey, Origin};
+use crate::kinds::{Desired, ObjectKey, Origin, owner};
 use crate::net::{IfName, Netns};
 
 const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
@@ -63,7 +63,7 @@ fn recorded(facts: &Facts) -> BTreeMap<&str, &str> {
     facts
         .before
         .iter()
-        .filter_map(|(what, was)| Some((what.strip_prefix(before::SYSCTL)?, was.as_str())))
+        .filter_map(|(what, was)| Some((what.strip_prefix(owner::RECORD_OF_SYSCTL)?, was.as_str())))
         .collect()
 }
 
@@ -90,11 +90,16 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for path in &keep {
         let was = records.get(path.as_str()).copied();
         if let Some(was) = was.or(facts.sysctls.get(path.as_str()).map(String::as_str)) {
-            before::keep(desired, &format!("{}{path}", before::SYSCTL), was, &Origin::Node);
+            before::keep(
+                desired,
+                &format!("{}{path}", owner::RECORD_OF_SYSCTL),
+                was,
+                &Origin::Node,
+            );
         }
     }
     for (path, value) in wanted {
-        let needs = vec![before::object(&format!("{}{path}", before::SYSCTL))];
+        let needs = vec![before::object(&format!("{}{path}", owner::RECORD_OF_SYSCTL))];
         let spec = Spec { value: value.into(), needs };
         want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &Origin::Node);
     }

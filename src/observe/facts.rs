@@ -13,9 +13,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use crate::facts::{Facts, Namespaces, NextHop};
+use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use crate::intent::{AttachMode, Endpoint, Intent};
-use crate::kernel::netns;
+use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, sysctl};
@@ -47,7 +47,7 @@ pub fn read(kernel: &mut Kernel, intent: &Intent) -> Result<Facts, KernelError> 
         facts.default_devices = default_devices(&mut round)?;
     }
     if !facts.tcx {
-        let devices = crate::kinds::bpf_link::filter::clsact_devices(&mut round)?;
+        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(&mut round)?;
         facts.clsact = devices.into_values().collect();
     }
     let paths = interest(intent, &facts);
@@ -76,35 +76,55 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
 fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, KernelError> {
     let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
     let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
-    let mut users: BTreeMap<(u64, u64), Arc<str>> = BTreeMap::new();
+    // Where it can't be looked at, as in a container, no endpoint can be it either.
+    let machines = netns::open("/proc/1/ns/net").and_then(|file| netns::identity(&file)).ok();
+    let mut users: BTreeMap<netns::Identity, Arc<str>> = BTreeMap::new();
     let mut found = BTreeMap::new();
     for endpoint in intent.endpoints.values() {
-        let netns = &endpoint.netns;
-        let identity =
-            netns::open(netns.path().unwrap_or_default()).and_then(|file| netns::identity(&file));
-        let state = match identity {
-            // Its default route would become the node's.
-            Ok(identity) if identity == own => {
-                Err("this is the node's own network namespace".to_string())
-            }
-            Ok(identity) => match users.insert(identity, endpoint.name.clone()) {
-                Some(other) => {
-                    users.insert(identity, other.clone());
-                    Err(format!("it is the namespace of endpoint `{other}` as well"))
+        // Whatever is wrong with it, the other endpoints don't have to wait.
+        let state = match identity(&endpoint.netns) {
+            Err(problem) => Err(problem),
+            Ok(identity) if identity == own => Err(NetnsProblem::IsNodesOwn),
+            Ok(identity) if Some(identity) == machines => Err(NetnsProblem::IsMachinesOwn),
+            Ok(identity) => match users.get(&identity) {
+                Some(other) => Err(NetnsProblem::IsOf(other.clone())),
+                None => {
+                    users.insert(identity, endpoint.name.clone());
+                    enter(round, endpoint)?
                 }
-                None => match round.kernel.netlink(netns).map(drop) {
-                    Err(KernelError::Netns { source, .. }) => Err(chain(&source)),
-                    Err(error) => return Err(error),
-                    Ok(()) if !endpoint.addresses.is_empty() => Ok(Vec::new()),
-                    Ok(()) => Ok(held_addresses(round, endpoint)?),
-                },
             },
-            // Whatever is wrong with it, the other endpoints don't have to wait.
-            Err(error) => Err(error.to_string()),
         };
         found.insert(endpoint.name.clone(), state);
     }
     Ok(found)
+}
+
+/// Which namespace it is.
+fn identity(netns: &Netns) -> Result<netns::Identity, NetnsProblem> {
+    let file = netns::open(netns.path().unwrap_or_default());
+    file.and_then(|file| netns::identity(&file)).map_err(|error| problem(netns, &error))
+}
+
+fn problem(netns: &Netns, error: &NetnsError) -> NetnsProblem {
+    match error {
+        NetnsError::Missing if netns.pid().is_some() => NetnsProblem::NoSuchPid,
+        NetnsError::Missing => NetnsProblem::NoSuchPath,
+        NetnsError::NotANamespace => NetnsProblem::NotANetns,
+        error => NetnsProblem::Refused(chain(error)),
+    }
+}
+
+/// Our addresses in a namespace, as far as they matter, or why it can't be entered.
+fn enter(
+    round: &mut Round<'_>,
+    endpoint: &Endpoint,
+) -> Result<Result<Vec<IpAddr>, NetnsProblem>, KernelError> {
+    match round.kernel.netlink(&endpoint.netns).map(drop) {
+        Err(KernelError::Netns { netns, source }) => Ok(Err(problem(&netns, &source))),
+        Err(error) => Err(error),
+        Ok(()) if !endpoint.addresses.is_empty() => Ok(Ok(Vec::new())),
+        Ok(()) => held_addresses(round, endpoint).map(Ok),
+    }
 }
 
 /// The addresses that earlier rounds gave to an endpoint, as its device has them.

@@ -142,7 +142,11 @@ macro_rules! observe_all {
         pub fn observe(kernel: &mut Kernel, desired: &Desired) -> Result<Observed, KernelError> {
             let mut round = Round::new(kernel);
             Ok(Observed {
-                $($field: <crate::kinds::$module::$kind as Observe>::list(&mut round, desired)?,)*
+                $($field: {
+                    let list = <crate::kinds::$module::$kind as Observe>::list(&mut round, desired)?;
+                    round.kernel.beat();
+                    list
+                },)*
             })
         }
     };

@@ -61,14 +61,14 @@ impl SavedPlan {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// The plan, if it is the one that would be made now: planning is deterministic, so a plan that
+    /// Whether the plan is the one that would be made now: planning is deterministic, so a plan that
     /// differs is of another configuration, kernel or ciliate, or was edited.
     ///
     /// # Errors
     /// The first object that isn't as the plan expects, or is planned otherwise.
-    pub fn into_plan(self, fresh: Plan, observed: &Observed) -> Result<Plan, SavedPlanError> {
+    pub fn is_as(&self, fresh: &Plan, observed: &Observed) -> Result<(), SavedPlanError> {
         if self.ops == fresh.ops {
-            return Ok(fresh);
+            return Ok(());
         }
         check::still_fits(&self.ops, observed).map_err(SavedPlanError::Moved)?;
         let length = self.ops.len().max(fresh.ops.len());

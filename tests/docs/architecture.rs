@@ -12,7 +12,7 @@ type Imports = BTreeMap<String, BTreeSet<String>>;
 fn module(file: &Path) -> String {
     let relative =
         file.strip_prefix(path("src")).expect("below src").to_string_lossy().into_owned();
-    if relative.ends_with("/exec.rs") || relative == "kinds/bpf_link/filter.rs" {
+    if relative.ends_with("/exec.rs") || relative.contains("/exec/") {
         return "exec".into();
     }
     relative.split(['/', '.']).next().unwrap_or_default().to_owned()

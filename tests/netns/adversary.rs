@@ -13,7 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::daemon::Daemon;
 use crate::lab::{Lab, V4};
-use crate::node::{CILIATE, Ran, Text, endpoint};
+use crate::node::{CILIATE, Ran, Text, assert_equal, endpoint};
 use crate::space::sh;
 use crate::traffic::{answers, exchange};
 
@@ -61,6 +61,24 @@ fn unusable_namespaces_block_their_endpoints_only() {
     lab.a.space.sh("ip route del 10.244.1.0/24");
     daemon.wait("to repair", |_| !lab.a.space.sh("ip route show 10.244.1.0/24").is_empty());
     daemon.stop();
+}
+
+#[test]
+fn the_namespace_of_process_1_is_nobodys_endpoint() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let machine = lab.space("machine");
+    let text = Text::node_a(&lab).endpoint("client", &client, &["10.244.0.49"]);
+    lab.a.write(&text.endpoint("machine", &machine, &["10.244.0.66"]));
+    // Seen from a namespace of processes whose first lives there; the node is in another.
+    let node = lab.a.space.path();
+    let script = format!("nsenter --net={node} \"$@\"; exit $?");
+    let mut command = machine.command("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c", &script, "sh", CILIATE, "-c"]);
+    let ran = Ran::from(command.arg(&lab.a.config).arg("plan").output().expect("run ciliate"));
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let problem = "`machine`: this is the machine's own network namespace";
+    assert!(ran.stderr.contains(problem) && !ran.stderr.contains("`client`"), "{ran:?}");
 }
 
 /// Adds an address with our mark, as anybody may who is root in the namespace.
@@ -147,10 +165,13 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, _, server) = lab.walk_through();
     lab.b.apply();
+    // The folders in which it may be are hidden from the one process.
+    let hidden = "for folder in /usr/sbin /sbin /usr/local/sbin; do \
+        if [ -d $folder ]; then mount -t tmpfs none $folder; fi; done; PATH=/nonexistent exec \"$@\"";
     let without_nft = |arguments: &[&str]| {
-        let mut command = lab.a.space.command("env");
-        command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).args(arguments);
-        Ran::from(command.output().expect("run ciliate"))
+        let mut command = lab.a.space.command("unshare");
+        command.args(["--mount", "sh", "-euc", hidden, "sh", CILIATE, "-c"]);
+        Ran::from(command.arg(&lab.a.config).args(arguments).output().expect("run ciliate"))
     };
     let applied = without_nft(&["apply"]);
     assert_eq!(applied.code, 1, "{applied:?}");
@@ -161,6 +182,19 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
     let destroyed = without_nft(&["destroy"]);
     assert_eq!(destroyed.code, 1, "{destroyed:?}");
     assert!(destroyed.all().contains("install the package `nftables`"), "{destroyed:?}");
+}
+
+#[test]
+fn nft_is_found_where_path_does_not_lead() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let predicted = lab.a.view().predicted;
+    let mut command = lab.a.space.command("env");
+    command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).arg("apply");
+    let ran = Ran::from(command.output().expect("run ciliate"));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("+ nftables table inet ciliate 2 sets, 1 chain, "), "{ran:?}");
+    assert_equal(&predicted, &lab.a.view().observed, "predicted", "observed");
 }
 
 #[test]

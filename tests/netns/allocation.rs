@@ -1,5 +1,7 @@
 //! Addresses that ciliate chooses, and endpoints that are processes.
 
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Stdio};
 
 use crate::lab::{DUAL, Lab, V4};
@@ -75,6 +77,9 @@ fn chosen_addresses_outlive_the_namespace() {
     exchange(&again, &second, "10.244.0.2");
 }
 
+/// Goes to the namespace behind each file that it reads the path of, and is the same process.
+const WANDERING: &str = r#"read place; exec nsenter --net="$place" sh -c "$0" "$0""#;
+
 /// A process in a namespace of its own. Dropped, it ends, and the namespace with it.
 struct Sleeper(Child);
 
@@ -98,6 +103,31 @@ impl Sleeper {
 
     fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// A process in a namespace that it can be told to leave.
+    fn wanderer(space: &Space) -> Self {
+        let mut command = space.command("sh");
+        command.args(["-c", WANDERING, WANDERING]).stdin(Stdio::piped());
+        let sleeper = Self(command.spawn().expect("run sh"));
+        sleeper.wait_in(&space.path());
+        sleeper
+    }
+
+    /// Sends a wanderer to another namespace.
+    fn go(&mut self, place: &str) {
+        let input = self.0.stdin.as_mut().expect("the wanderer's input");
+        writeln!(input, "{place}").expect("tell the wanderer");
+        self.wait_in(place);
+    }
+
+    fn wait_in(&self, place: &str) {
+        let inode = |path: &str| std::fs::metadata(path).map(|file| file.ino()).ok();
+        let here = format!("/proc/{}/ns/net", self.pid());
+        let arrived = crate::daemon::wait_until(crate::daemon::PATIENCE, || {
+            inode(&here).is_some() && inode(&here) == inode(place)
+        });
+        assert!(arrived, "not in {place}");
     }
 }
 
@@ -124,5 +154,40 @@ fn endpoints_by_pid() {
     crate::space::sh(&format!("{of_process} ping -n -c 1 -W 5 10.244.0.7"));
     drop(process);
     let ran = lab.a.ciliate(&["plan"]);
-    assert!(ran.code == 1 && ran.stderr.contains("endpoint `process`"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("endpoint `process`: no such process"), "{ran:?}");
+}
+
+#[test]
+fn a_pid_means_what_is_behind_it_now() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let [first, second, neighbour] = ["first", "second", "neighbour"].map(|name| lab.space(name));
+    let mut process = Sleeper::wanderer(&first);
+    let mut text = Text::node_a(&lab).endpoint("neighbour", &neighbour, &["10.244.0.7"]);
+    text.endpoints += &endpoint("process", &format!("pid = {}", process.pid()), &["10.244.0.8"]);
+    lab.a.write(&text);
+    lab.a.apply();
+    assert_eq!(addresses(&first), ["10.244.0.8/32"]);
+
+    process.go(&second.path());
+    let plan = lab.a.ciliate(&["plan"]);
+    assert!(plan.code == 2 && plan.stdout.contains("peer missing -> eth0 in /proc/"), "{plan:?}");
+    lab.a.apply();
+    assert_eq!(addresses(&second), ["10.244.0.8/32"]);
+    assert_eq!(first.sh("ip -o link show type veth"), "");
+    assert_eq!(crate::traffic::ping(&neighbour, "10.244.0.8"), 63);
+
+    // As if another process had the number: one of the node, one of another endpoint.
+    for (place, problem) in [
+        (lab.a.space.path(), "`process`: this is the node's own network namespace"),
+        (neighbour.path(), "`process`: it is the namespace of endpoint `neighbour` as well"),
+    ] {
+        let before = (lab.a.space.sh("ip -4 addr; ip route"), neighbour.sh("ip -4 addr; ip route"));
+        process.go(&place);
+        for command in ["plan", "apply"] {
+            let ran = lab.a.ciliate(&[command]);
+            assert!(ran.code == 1 && ran.stderr.contains(problem), "{place}: {ran:?}");
+        }
+        let after = (lab.a.space.sh("ip -4 addr; ip route"), neighbour.sh("ip -4 addr; ip route"));
+        assert_eq!(before, after, "{place}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `ciliate run` as a child process.
 
 use std::fs::OpenOptions;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use ciliate::kinds::Observed;
 use ciliate::net::IfName;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::node::{Node, differences};
+use crate::node::{CILIATE, Node, differences};
 
 /// How long anything may take. Repairs take a second; a machine that also runs other tests is slow.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,12 +32,34 @@ impl<'n> Daemon<'n> {
         Self::start_with(node, 1)
     }
 
+    /// The same with another configuration.
+    #[track_caller]
+    pub fn start_of(node: &'n Node, config: &Path) -> Self {
+        Self::spawn(node, config, 1, &[])
+    }
+
     /// The same with another time between full looks, in seconds.
     #[track_caller]
     pub fn start_with(node: &'n Node, resync: u32) -> Self {
+        Self::spawn(node, &node.config, resync, &[])
+    }
+
+    /// The same with more in the environment.
+    #[track_caller]
+    pub fn start_in(node: &'n Node, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(node, &node.config, 1, environment)
+    }
+
+    #[track_caller]
+    fn spawn(node: &'n Node, config: &Path, resync: u32, environment: &[(&str, &str)]) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("open a log");
         let child = node
-            .command(&["run", "--resync", &resync.to_string()])
+            .space
+            .command(CILIATE)
+            .arg("-c")
+            .arg(config)
+            .args(["run", "--resync", &resync.to_string()])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

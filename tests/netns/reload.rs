@@ -62,6 +62,29 @@ fn every_way_of_saving_is_noticed() {
     daemon.stop();
 }
 
+/// The folder is moved away for longer than the daemon needs to see that, and another takes its place.
+#[test]
+fn a_folder_that_comes_back_is_noticed() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let (folder, away) = (lab.dir.join("etc"), lab.dir.join("away"));
+    let config = folder.join("a.toml");
+    let (one, two) = (text(&lab, &client, None), text(&lab, &client, Some(&client2)));
+    fs::create_dir(&folder).expect("create a folder");
+    fs::write(&config, one.render(&lab.a)).expect("write");
+    let _ = fs::remove_file(&lab.a.config);
+    symlink(&config, &lab.a.config).expect("make a symlink");
+    let daemon = Daemon::start_of(&lab.a, &config);
+    daemon.wait("to start", |status| status.converged);
+    fs::rename(&folder, &away).expect("move the folder away");
+    daemon.wait("to miss its file", |status| status.config_error.is_some());
+    fs::create_dir(&folder).expect("create a folder");
+    fs::write(&config, two.render(&lab.a)).expect("write");
+    daemon.wait("to read the new file", |s| s.converged && s.generation == 2);
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    daemon.stop();
+}
+
 /// SIGHUP and the control socket's `reload` read files in places that are not watched.
 #[test]
 fn sighup_reads_again() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
-use ciliate::facts::{Facts, NextHop};
+use ciliate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use ciliate::intent::{
     AttachMode, Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer,
     Routing, RoutingMode,
@@ -260,13 +260,10 @@ fn next_hops(intent: &Intent) -> BTreeMap<IpAddr, NextHop> {
     hops.collect()
 }
 
-fn namespaces(
-    intent: &Intent,
-    observed: &Observed,
-) -> BTreeMap<Arc<str>, Result<Vec<IpAddr>, String>> {
+fn namespaces(intent: &Intent, observed: &Observed) -> Namespaces {
     let state = |endpoint: &Endpoint| {
         if endpoint.netns.path().unwrap().contains("/no-") {
-            return Err("does not exist".to_string());
+            return Err(NetnsProblem::NoSuchPath);
         }
         if !endpoint.addresses.is_empty() {
             return Ok(Vec::new());

@@ -74,11 +74,7 @@ fn decode(
 impl Apply for Address {
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
         let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
-        let mut by_netns: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
-        for (index, change) in changes.iter().enumerate() {
-            by_netns.entry(&change.key.netns).or_default().push(index);
-        }
-        for (netns, indexes) in by_netns {
+        for (netns, indexes) in crate::apply::by_netns(changes, |key| &key.netns) {
             let listed = listed(kernel, netns);
             let (mut requests, mut order) = (Vec::new(), Vec::new());
             for index in indexes {

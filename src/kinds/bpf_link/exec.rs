@@ -1,11 +1,13 @@
-//! Attachments in the kernel: listing, making, swapping, removing. The only file of this kind that may
-//! import `kernel`.
+//! Attachments in the kernel: listing, making, swapping, removing. With `exec/filter.rs`, its half that
+//! is about clsact, the only file of this kind that may import `kernel`.
+
+pub mod filter;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use super::{BpfLink, Hook, Key, Mode, Seen, Spec, filter};
+use super::{BpfLink, Hook, Key, Mode, Seen, Spec};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
 use crate::kinds::{Action, Change, Desired, bpf_program};

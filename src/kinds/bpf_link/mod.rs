@@ -8,7 +8,6 @@
 //! Pure but for `exec.rs`.
 
 pub mod exec;
-pub mod filter;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo as LinkInfoAttribute,
-    LinkMessage,
+    LinkMessage, State,
 };
 
 use super::{End, Link, LinkInfo, Peer, Seen, Spec, decode, pair};
@@ -68,6 +69,7 @@ impl Apply for Link {
         remove(kernel, changes, removals, &mut results);
         create(kernel, changes, &mut results);
         update(kernel, changes, &mut results);
+        settle(kernel, changes, &results);
         results
     }
 }
@@ -306,6 +308,48 @@ fn update(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
     for (netns, (requests, order)) in by_netns {
         send(kernel, &netns, "change a link", requests, &order, results);
     }
+}
+
+/// How long carriers are waited for, and how long between two questions.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(2);
+const CARRIER_PAUSE: Duration = Duration::from_millis(2);
+
+/// Waits until both ends of what was made or changed carry packets. Of two ends that are up, the kernel
+/// lets the first send only after its work queue has seen the carrier, late on a busy machine; until then
+/// what goes there is lost. Since Linux 6.8 to ask for one link is to have that done; before, we ask
+/// again. Whatever else comes of it is for the next look to find.
+fn settle(kernel: &mut Kernel, changes: &[&Change<Link>], results: &[Result<(), ExecError>]) {
+    let mut by_netns: BTreeMap<Netns, Vec<IfName>> = BTreeMap::new();
+    for (change, _) in changes.iter().zip(results).filter(|(_, result)| result.is_ok()) {
+        let Some(spec) = change.spec() else { continue };
+        let Some(peer) = spec.peer.as_ref().filter(|peer| peer.end.up && spec.end.up) else {
+            continue;
+        };
+        by_netns.entry(Netns::HOST).or_default().push(change.key);
+        by_netns.entry(peer.netns.clone()).or_default().push(peer.ifname);
+    }
+    let begin = Instant::now();
+    for (netns, mut waiting) in by_netns {
+        while !waiting.is_empty() {
+            let requests = waiting.iter().map(get).collect();
+            let Ok(netlink) = kernel.netlink(&netns) else { break };
+            let Ok(answers) = netlink.get_all(requests) else { break };
+            let mut answers = answers.iter();
+            waiting
+                .retain(|_| matches!(answers.next(), Some(Ok(answer)) if !is_operational(answer)));
+            if begin.elapsed() >= CARRIER_PATIENCE {
+                return;
+            }
+            if !waiting.is_empty() {
+                std::thread::sleep(CARRIER_PAUSE);
+            }
+        }
+    }
+}
+
+fn is_operational(answer: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewLink(link) = answer else { return false };
+    link.attributes.contains(&LinkAttribute::OperState(State::Up))
 }
 
 /// Sends one request for each index in `order` and keeps the first error of each change.

@@ -13,7 +13,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, owner};
+use super::{Field, Kind, counted, owner};
 
 pub use ruleset::{masquerade, parse, render};
 
@@ -87,10 +87,10 @@ impl Kind for Nftables {
 
     fn describe_spec(_key: &Key, spec: &Table) -> String {
         format!(
-            "{} sets, {} chains, {} rules",
-            spec.sets.len(),
-            spec.chains.len(),
-            spec.rules.len()
+            "{}, {}, {}",
+            counted(spec.sets.len(), "set"),
+            counted(spec.chains.len(), "chain"),
+            counted(spec.rules.len(), "rule")
         )
     }
 

@@ -60,11 +60,7 @@ fn dump(
 impl Apply for Route {
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
         let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();
-        let mut by_netns: BTreeMap<&Netns, Vec<usize>> = BTreeMap::new();
-        for (index, change) in changes.iter().enumerate() {
-            by_netns.entry(&change.key.netns).or_default().push(index);
-        }
-        for (netns, indexes) in by_netns {
+        for (netns, indexes) in crate::apply::by_netns(changes, |key| &key.netns) {
             let names = match Round::new(kernel).names(netns) {
                 Ok(names) => names.into_iter().map(|(index, name)| (name, index)).collect(),
                 Err(error) => {

@@ -7,11 +7,11 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::{Hook, Key, Mode, Seen};
+use super::super::{Hook, Key, Mode, Seen};
 use crate::kernel::KernelError;
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
-use crate::kinds::{bpf_map_entry, bpf_program};
+use crate::kinds::{bpf_map_entry, bpf_program, owner};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
@@ -52,7 +52,7 @@ pub fn list(
                 mode: Mode::Clsact,
                 ifindex,
                 twice: false,
-                qdisc_ours: records.contains_key(&format!("clsact:{ifname}")),
+                qdisc_ours: records.contains_key(&format!("{}{ifname}", owner::RECORD_OF_CLSACT)),
             };
             seen.insert(key, found);
         }
