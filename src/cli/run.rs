@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -55,5 +55,7 @@ fn log_to_journal_or_stderr(level: LevelFilter) {
             .with_target(false)
             .boxed(),
     };
-    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
+    // The file watcher warns of each watch that ends with its folder, as one does with each endpoint.
+    let filter = Targets::new().with_default(level).with_target("notify", LevelFilter::OFF);
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }

@@ -1,19 +1,13 @@
-//! Large configurations stay fast, and limits hold. The bounds are wide enough for a debug build on a
-//! busy machine, and far below what anything quadratic would take; `--release` prints the real times.
+//! Large configurations are read whole, and limits hold. How long that takes is a matter of
+//! `benches/control_plane.rs`; anything quadratic would not end here before the runner loses patience.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
 
 use ciliate::config::{Document, Search, cat_config, render};
 use ciliate::intent::{self, limits};
 
 use crate::good_inputs::MINIMAL;
 use crate::scratch::Scratch;
-
-fn bound(milliseconds: u64) -> Duration {
-    // Unoptimised code is ten times slower, and tests share two cores.
-    Duration::from_millis(milliseconds * if cfg!(debug_assertions) { 20 } else { 4 })
-}
 
 /// `count` /32 CIDRs in peers of `each`, in 100.64.0.0/10 and beyond.
 fn peers(count: u32, each: u32) -> String {
@@ -30,25 +24,14 @@ fn peers(count: u32, each: u32) -> String {
     text
 }
 
-fn timed<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let done = work();
-    let took = start.elapsed();
-    println!("{what}: {took:?}");
-    assert!(took < limit, "{what} took {took:?}");
-    done
-}
-
 #[test]
 fn a_hundred_thousand_cidrs_in_one_document() {
     for each in [1000, 100_000, 4] {
         let text = peers(100_000, each);
-        let intent = timed(&format!("100 000 CIDRs, {each} each"), bound(200), || {
-            let document = Document::of_texts([("big.toml", text)]);
-            intent::read(&document)
-                .map_err(|problems| render(document.sources(), &problems, false))
-                .unwrap()
-        });
+        let document = Document::of_texts([("big.toml", text)]);
+        let intent = intent::read(&document)
+            .map_err(|problems| render(document.sources(), &problems, false))
+            .unwrap();
         assert_eq!(intent.peers.values().map(|peer| peer.cidrs.len()).sum::<usize>(), 100_000);
     }
 }
@@ -68,9 +51,9 @@ fn ten_thousand_files_of_one_peer() {
         scratch.write(&format!("d/{peer:05}.toml"), text);
     }
     let search = Search::path(scratch.path().join("d"));
-    let document = timed("10 000 files", bound(500), || Document::load(&search));
+    let document = Document::load(&search);
     assert_eq!(intent::read(&document).unwrap().peers.len(), 10_000);
-    timed("cat-config of them", bound(500), || cat_config(&document));
+    assert_eq!(cat_config(&document).matches("[[peer]]").count(), 10_000);
 }
 
 #[test]
@@ -82,11 +65,11 @@ fn a_hundred_thousand_mistakes_of_every_sort() {
     }
     text.push_str("\"10.9.0.0/16\", ".repeat(50_000).as_str());
     text.push_str("]\n");
-    let document = timed("shape", bound(500), || Document::of_texts([("bad.toml", text)]));
+    let document = Document::of_texts([("bad.toml", text)]);
     assert_eq!(document.problems().len(), 50_000);
-    let problems = timed("intent", bound(500), || intent::read(&document).unwrap_err());
+    let problems = intent::read(&document).unwrap_err();
     assert!(problems.len() >= 149_999, "{}", problems.len());
-    let rendered = timed("rendering", bound(500), || render(document.sources(), &problems, false));
+    let rendered = render(document.sources(), &problems, false);
     assert!(rendered.ends_with("problems, the first 100 are shown\n"), "{}", rendered.len());
 }
 

@@ -60,6 +60,9 @@ fn every_way_of_saving_is_noticed() {
     daemon.signal(Signal::HUP);
     expect("to stay on SIGHUP without a change", 5, false);
     daemon.stop();
+    // Nothing is wrong about folders of pins that went with their endpoint.
+    let log = fs::read_to_string(&lab.a.log).expect("read the log");
+    assert!(!log.contains("watch"), "{log}");
 }
 
 /// The folder is moved away for longer than the daemon needs to see that, and another takes its place.

@@ -2,6 +2,10 @@
 //! is compared, is the lab's part.
 
 use ciliate::kernel::bpf;
+use ciliate::kernel::netlink::{Netlink, Request};
+use ciliate::kinds::owner;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
 use crate::lab::{DUAL, Lab, V4};
 use crate::snapshot::Snapshot;
@@ -136,4 +140,48 @@ fn half_made_pins_go() {
     let ran = lab.a.ciliate(&["apply"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     lab.a.assert_no_changes();
+}
+
+/// Puts a link into a group that `ip` has no number for.
+fn put_into_group(ifname: &str, group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes =
+        vec![LinkAttribute::IfName(ifname.to_string()), LinkAttribute::Group(group)];
+    (RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Links of others: one in each group that removal would choose, the rest in the first of them.
+const STRANGERS: usize = 40;
+
+#[test]
+fn links_of_others_in_our_groups_stay() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    lab.a.apply();
+    let observed = lab.a.view().observed;
+    let groups: Vec<u32> =
+        observed.links.values().map(|link| owner::LINK_GROUP_DOOMED | link.ifindex).collect();
+    assert_eq!(groups.len(), 3);
+    let mut lines = format!("link add name bridge group {} type bridge\n", owner::LINK_GROUP);
+    let mut requests = Vec::new();
+    for (number, group) in (0..STRANGERS).zip(groups.iter().chain(std::iter::repeat(&groups[0]))) {
+        lines += &format!("link add name stranger{number} type bridge\n");
+        requests.push(put_into_group(&format!("stranger{number}"), *group));
+    }
+    let batch = lab.dir.join("strangers");
+    std::fs::write(&batch, lines).expect("write a batch");
+    lab.a.space.sh(&format!("ip -batch {}", batch.display()));
+    let done = lab.a.space.run(|| Netlink::open().expect("a socket").change(requests));
+    assert!(done.expect("answers").iter().all(Result::is_ok));
+    lab.a.assert_no_changes();
+
+    let destroyed = lab.a.ciliate(&["destroy", "-o", "json"]);
+    assert_eq!(destroyed.code, 0, "{destroyed:?}");
+    let writes = &destroyed.json()["writes"];
+    assert!(writes.as_u64().expect("a number") < 60, "{writes}");
+    let left = lab.a.space.sh("ip -br link");
+    // With `lo`, `eth0` and the bridge.
+    assert_eq!(left.lines().count(), STRANGERS + 3, "{left}");
+    assert!(left.contains("bridge") && !left.contains("cilium"), "{left}");
+    lab.baseline();
 }

@@ -154,7 +154,7 @@ fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
             alias: String::new(),
             grouped: false,
         },
-        doomed: false,
+        group: 0,
         link: None,
         link_netnsid: None,
     }

@@ -1,4 +1,7 @@
-//! Links in the kernel: listing and changing. The only file of this kind that may import `kernel`.
+//! Links in the kernel: listing and changing. With `exec/removal.rs`, the only file of this kind that may
+//! import `kernel`.
+
+mod removal;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
@@ -66,70 +69,11 @@ impl Apply for Link {
         let removals = |change: &Change<Self>| {
             matches!(change.action, Action::Delete { .. } | Action::Replace { .. })
         };
-        remove(kernel, changes, removals, &mut results);
+        removal::remove(kernel, changes, removals, &mut results);
         create(kernel, changes, &mut results);
         update(kernel, changes, &mut results);
         settle(kernel, changes, &results);
         results
-    }
-}
-
-/// Deletes links that are still ours: into the group of the doomed first, then the group at once.
-fn remove(
-    kernel: &mut Kernel,
-    changes: &[&Change<Link>],
-    which: impl Fn(&Change<Link>) -> bool,
-    results: &mut [Result<(), ExecError>],
-) {
-    let picked: Vec<usize> = (0..changes.len()).filter(|i| which(changes[*i])).collect();
-    if picked.is_empty() {
-        return;
-    }
-    let guarded = guard(kernel, changes, &picked, results);
-    let doom = guarded.iter().map(|(_, ifindex)| {
-        let mut message = LinkMessage::default();
-        message.header.index = *ifindex;
-        message.attributes = vec![LinkAttribute::Group(owner::LINK_GROUP_DOOMED)];
-        (RouteNetlinkMessage::SetLink(message), 0)
-    });
-    let order: Vec<usize> = guarded.iter().map(|(index, _)| *index).collect();
-    send(kernel, &Netns::HOST, "mark a link for removal", doom.collect(), &order, results);
-    let doomed: Vec<u32> = guarded
-        .iter()
-        .filter(|(index, _)| results[*index].is_ok())
-        .map(|(_, ifindex)| *ifindex)
-        .collect();
-    if doomed.is_empty() {
-        return;
-    }
-    if let Err(error) = alone_in_group(kernel, &doomed) {
-        order.iter().for_each(|index| results[*index] = Err(error.clone()));
-        return;
-    }
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::Group(owner::LINK_GROUP_DOOMED)];
-    let request = vec![(RouteNetlinkMessage::DelLink(message), 0)];
-    let mut outcome = [Ok(())];
-    send(kernel, &Netns::HOST, "delete links", request, &[0], &mut outcome);
-    let [outcome] = outcome;
-    if let Err(error) = outcome {
-        for index in order {
-            results[index] = Err(error.clone());
-        }
-    }
-}
-
-/// Makes sure that nobody else put a link into the group that is about to be deleted.
-fn alone_in_group(kernel: &mut Kernel, doomed: &[u32]) -> Result<(), ExecError> {
-    let links = Round::new(kernel).links(&Netns::HOST).map_err(ExecError::from)?;
-    let stranger =
-        links.iter().find(|link| link.doomed && !doomed.contains(&link.ifindex) && !link.owned());
-    match stranger {
-        None => Ok(()),
-        Some(link) => Err(ExecError::refused(
-            "only links of ours in the group of the doomed",
-            format!("{} as well", link.ifname),
-        )),
     }
 }
 

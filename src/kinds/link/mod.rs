@@ -2,7 +2,7 @@
 //! its end on the host, so that no plan can hold half of one.
 //!
 //! Ownership: group [`owner::LINK_GROUP`](super::owner::LINK_GROUP), set by the message that makes
-//! the link, and an alias that begins with `ciliate` and says what the link is for. Either proves
+//! the link, and an alias that begins with `ciliate` and says what the link is for. On a veth either proves
 //! it; the other is repaired. Plans choose the ifindex themselves (`ifi_index` of `RTM_NEWLINK` is
 //! honoured since Linux 3.7), so that everything that refers to it can be planned too.
 //!

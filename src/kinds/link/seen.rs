@@ -15,8 +15,8 @@ pub struct LinkInfo {
     pub ifname: IfName,
     pub kind: String,
     pub end: End,
-    /// In the group of links that are about to be deleted.
-    pub doomed: bool,
+    /// `IFLA_GROUP`.
+    pub group: u32,
     /// `IFLA_LINK`: of a veth, the ifindex of the other end, in the other end's namespace.
     pub link: Option<u32>,
     /// `IFLA_LINK_NETNSID`: present when the other end is in another namespace.
@@ -24,14 +24,14 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
-    /// Whether the link shows one of our marks: the group, or, if somebody took that away, the alias
-    /// as we write it on a kind that we make.
+    /// Whether the link is of a kind that we make and shows one of our marks: the group, or, if somebody
+    /// took that away, the alias as we write it.
     pub fn owned(&self) -> bool {
         let alias = self.end.alias.strip_prefix(owner::LINK_ALIAS_PREFIX);
         let as_written = alias.is_some_and(|alias| {
             [" router", " health"].contains(&alias) || alias.starts_with(" endpoint ")
         });
-        self.end.grouped || (self.kind == "veth" && as_written)
+        owner::LINK_KINDS.contains(&self.kind.as_str()) && (self.end.grouped || as_written)
     }
 
     /// The link as the other end of a pair.
@@ -70,7 +70,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
             alias: String::new(),
             grouped: false,
         },
-        doomed: false,
+        group: 0,
         link: None,
         link_netnsid: None,
     };
@@ -90,7 +90,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
             LinkAttribute::IfAlias(alias) => info.end.alias.clone_from(alias),
             LinkAttribute::Group(group) => {
                 info.end.grouped = *group == owner::LINK_GROUP;
-                info.doomed = *group == owner::LINK_GROUP_DOOMED;
+                info.group = *group;
             }
             LinkAttribute::Link(index) => info.link = Some(*index),
             LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(*id),
