@@ -35,6 +35,8 @@ pub mod engine;
 
 pub mod cli;
 
+pub mod monitor;
+
 pub mod daemon;
 
 // What they stand on.

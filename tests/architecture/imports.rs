@@ -73,6 +73,11 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         ],
         "system calls, for whoever wants them",
     ),
+    (
+        "monitor",
+        &["config", "lower", "kinds", "observe", "apply", "kernel", "engine", "daemon", "report"],
+        "pure: what a record says does not depend on the machine that reads it",
+    ),
     ("engine.rs", &["daemon"], "command line and daemon use it"),
     ("daemon", &["apply", "observe"], "it goes through `engine`, as the command line does"),
     ("", &["cli"], "only `main` runs the command line"),
