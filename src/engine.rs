@@ -13,6 +13,7 @@ use crate::intent::{self, Intent};
 use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
+use crate::listen::{ListenError, slots};
 use crate::lower::{Summary, lower, lower_nothing};
 use crate::net::Netns;
 use crate::observe::{facts, observe};
@@ -54,6 +55,8 @@ pub fn load(search: &Search) -> Result<Loaded, Box<Invalid>> {
 pub enum EngineError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("this plan must not be applied, which is a bug in ciliate: please report it")]
     BadPlan(#[from] check::Broken),
 }
@@ -247,6 +250,7 @@ pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineErr
 /// A file can't be removed.
 pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError> {
     crate::kernel::pins::sweep(kernel.bpf_root())?;
+    slots::remove(runtime)?;
     let _ = std::fs::remove_file(crate::kernel::lock::path(runtime));
     let _ = std::fs::remove_dir(runtime);
     Ok(())

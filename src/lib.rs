@@ -37,6 +37,8 @@ pub mod cli;
 
 pub mod monitor;
 
+pub mod listen;
+
 pub mod daemon;
 
 // What they stand on.

@@ -25,6 +25,7 @@ const COMMANDS: &[&str] = &[
     "bpf endpoint list",
     "bpf ipcache list",
     "bpf metrics list",
+    "monitor",
     "destroy",
     "schema",
     "completion",

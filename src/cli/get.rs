@@ -8,6 +8,7 @@ use crate::bpf_abi::DeviceValue;
 use crate::config::Search;
 use crate::engine::{self, Loaded, View};
 use crate::facts::NextHop;
+use crate::intent::Endpoint;
 use crate::kinds::Origin;
 use crate::lower::lxc_name;
 use crate::plan::FORMAT_VERSION;
@@ -94,15 +95,17 @@ fn state(view: &View, origin: &Origin) -> String {
 const ENDPOINTS: &[&str] =
     &["NAME", "ENDPOINT", "IDENTITY", "LABELS", "IPV6", "IPV4", "DEVICE", "STATE"];
 
+/// What the programs are told about an endpoint; `None` before it was applied.
+pub(super) fn device<'a>(view: &'a View, endpoint: &Endpoint) -> Option<&'a DeviceValue> {
+    let wanted = view.desired.links.get(&lxc_name(&endpoint.netns, &endpoint.ifname))?;
+    view.facts.devices.get(&wanted.spec.ifindex)
+}
+
 fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for endpoint in loaded.intent.endpoints.values() {
         let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
-        let value = view
-            .desired
-            .links
-            .get(&lxc)
-            .and_then(|wanted| view.facts.devices.get(&wanted.spec.ifindex));
+        let value = device(view, endpoint);
         let id = value.map(|value| value.endpoint_id);
         let unset = DeviceValue::default();
         let value = value.unwrap_or(&unset);

@@ -10,6 +10,7 @@ mod check;
 mod completion;
 mod destroy;
 mod get;
+mod monitor;
 mod output;
 mod plan;
 mod run;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::{Search, locate, render};
 use crate::engine::{self, EngineError, Invalid, Loaded};
 use crate::kernel::{Kernel, KernelError, chain};
+use crate::listen::ListenError;
 use output::Output;
 
 /// Exit code: something to report, or done.
@@ -97,6 +99,7 @@ enum Command {
     Status(status::Arguments),
     Get(get::Arguments),
     Bpf(bpf::Arguments),
+    Monitor(monitor::Arguments),
     Destroy(destroy::Arguments),
     Schema(schema::Arguments),
     Completion(completion::Arguments),
@@ -123,6 +126,12 @@ impl From<EngineError> for Failure {
 
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
+        Failure::Error(explain(chain(&error)))
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
         Failure::Error(explain(chain(&error)))
     }
 }
@@ -165,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Status(a) => status::run(&a, &search, &mut output),
         Command::Get(a) => get::run(&a, &search, &mut output),
         Command::Bpf(a) => bpf::run(&a, &search, &mut output),
+        Command::Monitor(a) => monitor::run(&a, &search, &mut output),
         Command::Destroy(a) => destroy::run(&a, &search, &mut output),
         Command::Schema(a) => schema::run(&a, &mut output),
         Command::Completion(a) => completion::run(&a, &mut output),

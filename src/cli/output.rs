@@ -42,6 +42,11 @@ impl Output {
         writeln!(self.out, "{text}")
     }
 
+    /// Lines of a result.
+    pub fn text(&mut self, lines: &str) -> io::Result<()> {
+        self.out.write_all(lines.as_bytes())
+    }
+
     /// A line of a plan, coloured by its verb.
     pub fn plan_line(&mut self, text: &str) -> io::Result<()> {
         if !self.colour_out {
@@ -76,6 +81,12 @@ impl Output {
         let _ = self.out.flush();
         let (start, end) = if self.colour_err { (RED, RESET) } else { ("", "") };
         let _ = writeln!(stderr(), "{start}error{end}: {text}");
+    }
+
+    /// What is no error and no result either, to standard error.
+    pub fn note(&mut self, text: &str) {
+        let _ = self.out.flush();
+        let _ = writeln!(stderr(), "{text}");
     }
 
     /// What is wrong with the configuration, to standard error.

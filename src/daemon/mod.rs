@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use crate::config::{Search, locate, render};
 use crate::engine::{self, Converged, EngineError, Loaded};
 use crate::kernel::{Kernel, KernelError, chain};
+use crate::listen::{ListenError, slots};
 use crate::plan::Plan;
 use crate::report::Outcome;
 use control::{Problem, Status};
@@ -200,6 +201,7 @@ impl Daemon<'_> {
     fn round(&mut self) -> bool {
         let begin = Instant::now();
         let result = self.try_round();
+        self.free_dead_readers();
         let (settled, problems) = match &result {
             Ok(converged) => (converged.succeeded(), self.report(converged)),
             Err(EngineError::Kernel(KernelError::Locked { path })) => {
@@ -240,6 +242,16 @@ impl Daemon<'_> {
         let scope = engine::lock(&intent.paths.runtime, Duration::ZERO)?;
         let look = |kernel: &mut Kernel| engine::view(kernel, intent);
         engine::converge(&scope, &mut self.kernel, look, |_, _| {})
+    }
+
+    /// Takes events from the programs' hands that nobody reads any more.
+    fn free_dead_readers(&self) {
+        let paths = &self.loaded.intent.paths;
+        match slots::sweep(&paths.bpf, &paths.runtime) {
+            Ok(0) | Err(ListenError::Kernel(KernelError::Locked { .. })) => {}
+            Ok(count) => info!(count, "freed the slots of readers of events that were killed"),
+            Err(error) => warn!("readers of events: {}", chain(&error)),
+        }
     }
 
     /// Logs what was done and returns what wasn't.

@@ -1,7 +1,9 @@
-//! The one-writer rule as a value: whoever changes the kernel shows a [`WriterScope`].
+//! The one-writer rule as a value: whoever changes the kernel shows a [`WriterScope`]. And locks on other
+//! files: held as long as the file is open, so they end with the process.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,4 +67,64 @@ impl WriterScope {
         }
         Ok(Self { _file: file })
     }
+}
+
+/// Locks a file against other processes, and makes it if it is missing.
+///
+/// # Errors
+/// [`KernelError::Locked`] when another process still has it after `patience`; it can't be made.
+pub fn hold(path: &Path, patience: Duration) -> Result<File, KernelError> {
+    let begin = Instant::now();
+    loop {
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        let file = file.map_err(|source| failed("open", path, source))?;
+        match try_lock(file, path)? {
+            Lock::Ours(file) => return Ok(file),
+            Lock::Replaced => {}
+            Lock::Theirs if begin.elapsed() >= patience => {
+                return Err(KernelError::Locked { path: path.into() });
+            }
+            Lock::Theirs => thread::sleep(ATTEMPT_INTERVAL.min(patience)),
+        }
+    }
+}
+
+/// Whether another process holds the lock of a file. One that isn't there nobody holds.
+///
+/// # Errors
+/// It is there and can't be opened.
+pub fn is_held(path: &Path) -> Result<bool, KernelError> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(failed("open", path, source)),
+        Ok(file) => Ok(flock(&file, FlockOperation::NonBlockingLockShared).is_err()),
+    }
+}
+
+/// Whether a path still leads to an open file, and not to another one, or nowhere.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (open, found) = (file.metadata().map(place), path.metadata().map(place));
+    open.is_ok_and(|open| found.is_ok_and(|found| open == found))
+}
+
+enum Lock {
+    Ours(File),
+    Theirs,
+    /// Locked, but whoever had it before removed the file: others lock another one.
+    Replaced,
+}
+
+fn try_lock(file: File, path: &Path) -> Result<Lock, KernelError> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&file, path) => Ok(Lock::Ours(file)),
+        Ok(()) => Ok(Lock::Replaced),
+        Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(Lock::Theirs),
+        Err(error) => Err(failed("lock", path, error.into())),
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> KernelError {
+    KernelError::File { operation, path: path.into(), source }
 }

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod bpf_map;
+pub mod ifname;
 pub mod lock;
 pub mod namespace;
 pub mod netlink;
@@ -13,6 +14,7 @@ pub mod netns;
 pub mod nft;
 pub mod pins;
 pub mod program;
+pub mod ring;
 pub mod sysctl;
 
 use std::collections::BTreeMap;

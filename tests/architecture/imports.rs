@@ -78,6 +78,14 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         &["config", "lower", "kinds", "observe", "apply", "kernel", "engine", "daemon", "report"],
         "pure: what a record says does not depend on the machine that reads it",
     ),
+    (
+        "listen",
+        &[
+            "config", "intent", "lower", "kinds", "observe", "plan", "apply", "engine", "daemon",
+            "monitor", "report",
+        ],
+        "it brings records; what they mean is for whoever asked",
+    ),
     ("engine.rs", &["daemon"], "command line and daemon use it"),
     ("daemon", &["apply", "observe"], "it goes through `engine`, as the command line does"),
     ("", &["cli"], "only `main` runs the command line"),

@@ -91,6 +91,29 @@ fn diagnostics_and_version_have_the_shape_of_the_samples() {
     assert_eq!(shape(&printed(&["version", "-o", "json"])), shape(&samples["version"]));
 }
 
+/// What is compared by other tests.
+const ELSEWHERE: &[&str] = &["check", "version", "plan", "monitor"];
+
+/// The samples of events are fixtures of `monitor`, whose JSON its unit tests compare.
+#[test]
+fn events_are_those_of_the_fixtures() {
+    let text = read("docs/json.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("`ciliate monitor"));
+    let samples = blocks(section.expect("a section"), "json");
+    let fixtures = ["trace-from-endpoint", "drop-not-ip", "capture-arp", "debug-local-delivery"];
+    for (sample, name) in samples.iter().zip(fixtures) {
+        let case: toml::Table =
+            toml::from_str(&read(&format!("src/monitor/cases/{name}.toml"))).expect(name);
+        let expected: Value = serde_json::from_str(case["json"].as_str().expect(name)).expect(name);
+        assert_eq!(serde_json::from_str::<Value>(sample).expect(name), expected, "{name}");
+    }
+    let mut lost = String::new();
+    ciliate::monitor::json::write_lost(&mut lost, 3, 17);
+    let [sample] = &samples[fixtures.len()..] else { panic!("{} samples", samples.len()) };
+    let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    assert_eq!(read(sample), read(&lost));
+}
+
 #[test]
 fn samples_have_the_shape_of_real_output() {
     let two_nodes = crate::text::path("config/examples/two-nodes/node-a.toml");
@@ -101,7 +124,7 @@ fn samples_have_the_shape_of_real_output() {
         let (command, text) = part.split_once('\n').expect("an output");
         outputs.insert(command, serde_json::from_str::<Value>(text).expect(command));
     }
-    for command in samples.keys().filter(|c| !["check", "version", "plan"].contains(&c.as_str())) {
+    for command in samples.keys().filter(|c| !ELSEWHERE.contains(&c.as_str())) {
         let mut output = outputs.remove(command.as_str()).expect(command);
         let mut sample = samples[command].clone();
         if command == "apply" {
