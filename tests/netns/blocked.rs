@@ -6,7 +6,7 @@ use ciliate::kinds::link::Peer;
 use ciliate::kinds::owner;
 
 use crate::daemon::Daemon;
-use crate::lab::{Lab, V4};
+use crate::lab::{Lab, V4, V6};
 use crate::node::{Ran, Text, endpoint, peer};
 use crate::snapshot::Snapshot;
 use crate::space::{Space, sh};
@@ -247,6 +247,28 @@ fn a_foreign_route_in_the_way() {
     lab.a.apply();
     lab.b.apply();
     exchange(&client, &server, "10.244.1.124");
+}
+
+#[test]
+fn a_foreign_route_beside_ours_is_not_replaced() {
+    let Some(lab) = Lab::new(V6) else { return };
+    lab.walk_through();
+    lab.a.apply();
+    // To the same destination, with the same metric: a replacement would take the first of the two.
+    let routes = || lab.a.space.sh("ip -6 route show fd00:10:244:1::/80");
+    let ours = routes();
+    lab.a.space.sh("ip -6 route prepend fd00:10:244:1::/80 dev eth0 proto 44 metric 1024");
+    let both = routes();
+    assert!(both.contains(ours.trim()) && both.contains("dev eth0 proto 44"), "{ours}\n{both}");
+    let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let moved = text.replace("\"fc00:18::2\"", "\"fc00:18::22\"");
+    assert_ne!(moved, text);
+    std::fs::write(&lab.a.config, moved).expect("write the configuration");
+    apply_blocked(&lab, &["expected only routes of ours, found one of protocol 44"]);
+    assert_eq!(routes(), both);
+    lab.a.space.sh("ip -6 route del fd00:10:244:1::/80 proto 44");
+    lab.a.apply();
+    assert!(routes().contains("via fc00:18::22 "), "{}", routes());
 }
 
 #[test]
