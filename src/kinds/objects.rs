@@ -263,7 +263,9 @@ macro_rules! closed_types {
                     };
                     if !unavailable.is_empty() && lacks(&op) {
                         unavailable.insert(op.object());
-                    } else if !$kind::WRITES_THROUGH || op.expected_in(observed) {
+                    } else if !$kind::WRITES_THROUGH {
+                        ops.push(op);
+                    } else if op.expected_in(observed) {
                         op.predict(observed);
                         ops.push(op);
                     }
@@ -271,6 +273,13 @@ macro_rules! closed_types {
                 }
                 if ops.len() == before {
                     break;
+                }
+                if !$kind::WRITES_THROUGH {
+                    let made = ops[before..].iter().filter_map(|op| match op {
+                        Op::$kind(change) => Some(change),
+                        _ => None,
+                    });
+                    Change::predict_all(made, |o| &mut o.$field, observed);
                 }
             })*
             let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
@@ -307,3 +316,6 @@ macro_rules! closed_types {
     };
 }
 for_each_kind!(closed_types);
+
+// There may be a hundred thousand of them.
+const _: () = assert!(size_of::<Op>() <= 208, "an op got larger");
