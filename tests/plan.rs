@@ -3,13 +3,16 @@
 //! Each says why it is there, what is desired, what is observed, and the plan's lines.
 //! `UPDATE_EXPECT=1` rewrites the lines. In `[[desired.<kind>]]`, `key` and `spec` are as in plans'
 //! JSON, and `origin` is `node` where it is left out. In `[[observed.<kind>]]`, `seen` is the whole
-//! object; or it is as desired under that key but for what `altered` says.
+//! object; or it is as desired under that key but for what `altered` says. `[taken]` has, by link, what
+//! holds the name of its other end.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ciliate::kinds::link::Taken;
 use ciliate::kinds::{Desired, Kind, Observed, Origin, Wanted};
+use ciliate::net::IfName;
 use ciliate::plan::{Plan, check};
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,6 +28,9 @@ struct Case {
     desired: BTreeMap<String, Vec<DesiredObject>>,
     #[serde(default)]
     observed: BTreeMap<String, Vec<ObservedObject>>,
+    /// By link: what has the name of its other end.
+    #[serde(default)]
+    taken: BTreeMap<IfName, Taken>,
     #[serde(default)]
     expect: Expect,
 }
@@ -101,6 +107,7 @@ macro_rules! build_all {
                     observed.$field.insert(key, read(whole, K::NAME));
                 }
             })*
+            observed.taken.append(&mut case.taken);
             assert!(case.desired.is_empty() && case.observed.is_empty(), "no such kind: {case:?}");
             (desired, observed)
         }

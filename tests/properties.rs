@@ -7,6 +7,8 @@
 mod kind_laws;
 #[path = "properties/lowering.rs"]
 mod lowering;
+#[path = "properties/messages.rs"]
+mod messages;
 #[path = "properties/nodes.rs"]
 mod nodes;
 #[path = "properties/planning.rs"]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::for_each_kind;
 use crate::kernel::lock::WriterScope;
-use crate::kernel::netlink::Request;
+use crate::kernel::netlink::Outgoing;
 use crate::kernel::{Kernel, KernelError, chain};
 use crate::kinds::{Change, Kind, ObjectKey, Op, Phase};
 use crate::net::Netns;
@@ -76,7 +76,7 @@ pub fn send(
     kernel: &mut Kernel,
     netns: &Netns,
     operation: &'static str,
-    requests: Vec<Request>,
+    requests: Vec<impl Outgoing>,
 ) -> Vec<Result<(), ExecError>> {
     let count = requests.len();
     if count == 0 {
@@ -146,13 +146,16 @@ pub fn apply(
 
 /// Runs ops of one kind and phase.
 fn run_batch(kernel: &mut Kernel, batch: &[Op], failures: &Failures) -> Vec<Outcome> {
-    let blocked: Vec<Option<ObjectKey>> = batch.iter().map(|op| failures.blocking(op)).collect();
-    let mut ready = Vec::with_capacity(batch.len());
-    ready.extend(batch.iter().zip(&blocked).filter(|(_, b)| b.is_none()).map(|(op, _)| op));
+    let (mut ready, mut blocked) = (Vec::with_capacity(batch.len()), BTreeMap::new());
+    for (index, op) in batch.iter().enumerate() {
+        match failures.blocking(op) {
+            Some(object) => drop(blocked.insert(index, object)),
+            None => ready.push(op),
+        }
+    }
     let mut results = exec(kernel, &ready).into_iter();
-    blocked
-        .into_iter()
-        .map(|blocked| match blocked {
+    (0..batch.len())
+        .map(|index| match blocked.remove(&index) {
             Some(object) => Outcome::Skipped { needs: object.to_string() },
             None => match results.next() {
                 Some(Ok(())) => Outcome::Done,

@@ -257,3 +257,34 @@ pub fn read(document: &Document) -> Result<Intent, Vec<Diagnostic>> {
     problems.sort_by_key(|problem| problem.span.start);
     Err(problems)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(text: &str) -> Result<Paths, Vec<Diagnostic>> {
+        paths_of(&Document::of_texts([("x", text.to_string())]))
+    }
+
+    #[test]
+    fn paths_are_had_from_a_configuration_that_is_wrong_elsewhere() {
+        let moved = "[paths]\nbpf = \"/sys/fs/bpf/other\"\n";
+        for wrong in ["", "[node]\ncidrs = [\"10.0.0.1/99\"]\n", "[nose]\n", "[[endpoint]]\n"] {
+            let found =
+                paths(&format!("{moved}{wrong}")).unwrap_or_else(|e| panic!("{wrong}: {e:?}"));
+            assert_eq!(found.bpf, std::path::Path::new("/sys/fs/bpf/other"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths_that_are_wrong_are_not_taken_for_the_defaults() {
+        for wrong in [
+            "[paths]\nbpf = 7\n",
+            "[paths]\nbpf = \"relative\"\n",
+            "paths = 7\n",
+            "[paths]\nbpf = \"/sys/fs/bpf/other\n",
+        ] {
+            assert!(!paths(wrong).expect_err(wrong).is_empty(), "{wrong}");
+        }
+    }
+}

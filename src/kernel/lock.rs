@@ -128,3 +128,24 @@ fn try_lock(file: File, path: &Path) -> Result<Lock, KernelError> {
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> KernelError {
     KernelError::File { operation, path: path.into(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn nobody_else_can_open_the_lock() {
+        let name = format!("ciliate-lock-{}/runtime", std::process::id());
+        let runtime = std::env::temp_dir().join(name);
+        let scope = WriterScope::take(&runtime, Duration::ZERO).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path(&runtime)) & 0o077, 0);
+        assert_eq!(mode(&runtime) & 0o027, 0);
+        let second = WriterScope::take(&runtime, Duration::ZERO);
+        assert!(matches!(second, Err(KernelError::Locked { .. })), "{second:?}");
+        drop(scope);
+        assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
+        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+    }
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, Parseable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -69,8 +69,28 @@ impl NetlinkError {
     }
 }
 
+/// A request as it is put into the bytes of a batch.
+pub trait Outgoing {
+    /// The message's type, and its flags beyond `NLM_F_REQUEST`.
+    fn header(&self) -> (u16, u16);
+    /// Appends what follows the header.
+    fn write(&self, bytes: &mut Vec<u8>);
+}
+
 /// A request that changes something: the message and its flags beyond `NLM_F_REQUEST`.
 pub type Request = (RouteNetlinkMessage, u16);
+
+impl Outgoing for Request {
+    fn header(&self) -> (u16, u16) {
+        (self.0.message_type(), self.1)
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        bytes.resize(start + self.0.buffer_len(), 0);
+        self.0.serialize(&mut bytes[start..]);
+    }
+}
 
 /// A route socket of one namespace: the one it was opened in.
 pub struct Netlink {
@@ -234,7 +254,7 @@ impl Netlink {
     /// The socket fails; how far the kernel came is then unknown until it is observed again.
     pub fn change(
         &mut self,
-        requests: impl IntoIterator<Item = Request>,
+        requests: impl IntoIterator<Item = impl Outgoing>,
     ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
         let mut results = Vec::new();
         let mut pending = requests.into_iter().peekable();
@@ -266,25 +286,27 @@ impl Netlink {
     /// acknowledgement says that all of them were handled.
     fn send_batch(
         &mut self,
-        pending: &mut std::iter::Peekable<impl Iterator<Item = Request>>,
+        pending: &mut std::iter::Peekable<impl Iterator<Item = impl Outgoing>>,
         last_flags: u16,
     ) -> Result<(u32, usize), NetlinkError> {
         let first = self.sequence.wrapping_add(1);
         let (mut bytes, mut count) = (Vec::with_capacity(BATCH_BYTES_MAX), 0);
         while count < BATCH_MESSAGES_MAX && bytes.len() < BATCH_BYTES_MAX {
-            let Some((message, flags)) = pending.next() else { break };
-            let last = count + 1 == BATCH_MESSAGES_MAX || pending.peek().is_none();
-            let sequence = self.next_sequence();
+            let Some(request) = pending.next() else { break };
             let start = bytes.len();
-            let mut message = frame(message, NLM_F_REQUEST | flags, sequence);
-            message.finalize();
-            let full = start + message.buffer_len() >= BATCH_BYTES_MAX;
-            if last || full {
-                message.header.flags |= last_flags;
-            }
-            bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-            message.serialize(&mut bytes[start..]);
+            bytes.resize(start + HEADER_BYTES, 0);
+            request.write(&mut bytes);
+            let length = bytes.len() - start;
+            bytes.resize(start + length.next_multiple_of(4), 0);
             count += 1;
+            let full = count == BATCH_MESSAGES_MAX || bytes.len() >= BATCH_BYTES_MAX;
+            let (kind, mut flags) = request.header();
+            flags |= NLM_F_REQUEST;
+            if full || pending.peek().is_none() {
+                flags |= last_flags;
+            }
+            let sequence = self.next_sequence();
+            write_header(&mut bytes[start..], length as u32, kind, flags, sequence);
         }
         self.socket.send(&bytes, 0)?;
         Ok((first, count))
@@ -329,6 +351,14 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+/// Writes a `struct nlmsghdr`; the port is 0, for the kernel to fill in.
+fn write_header(bytes: &mut [u8], length: u32, kind: u16, flags: u16, sequence: u32) {
+    bytes[..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
 }
 
 fn deserialize(whole: &[u8]) -> Result<NetlinkMessage<RouteNetlinkMessage>, NetlinkError> {

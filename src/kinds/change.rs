@@ -2,6 +2,7 @@
 //!
 //! Pure; imports the kind trait only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -41,18 +42,19 @@ impl fmt::Display for Field {
     }
 }
 
-/// What happens to the object. Each variant carries what it expects to find.
+/// What happens to the object. Each variant carries what it expects to find, in a box: most of the many
+/// ops of a first plan expect nothing, and have the size of the largest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action<Spec, Seen> {
     /// Nothing is there.
     Create { to: Spec },
     /// Changed in place, or replaced by the kernel in one step.
-    Update { from: Seen, to: Spec, fields: Vec<Field> },
+    Update { from: Box<Seen>, to: Spec, fields: Vec<Field> },
     /// Made anew, because a property that differs can't be changed.
-    Replace { from: Seen, to: Spec, fields: Vec<Field> },
+    Replace { from: Box<Seen>, to: Spec, fields: Vec<Field> },
     /// Removed.
-    Delete { from: Seen },
+    Delete { from: Box<Seen> },
 }
 
 /// One change of one object.
@@ -97,6 +99,28 @@ impl<K: Kind> Change<K> {
         }
     }
 
+    /// The same for additions in the order of their keys: what is made goes into the map in bulk, which
+    /// takes a fraction of the time for many. Not for kinds that write through.
+    pub fn predict_all<'a>(
+        changes: impl Iterator<Item = &'a Self>,
+        objects: fn(&mut Observed) -> &mut SeenMap<K>,
+        observed: &mut Observed,
+    ) where
+        K: 'a,
+    {
+        let mut made = Vec::new();
+        for change in changes {
+            if let Action::Create { to } = &change.action {
+                made.push((change.key.clone(), K::realise(&change.key, to)));
+                continue;
+            }
+            // What goes with an object depends on what is there at that moment.
+            insert_all(objects(observed), std::mem::take(&mut made));
+            change.predict(objects, observed);
+        }
+        insert_all(objects(observed), made);
+    }
+
     /// `+` makes, `~` changes, `-/+` makes anew, `-` removes.
     pub fn verb(&self) -> &'static str {
         match &self.action {
@@ -131,6 +155,15 @@ pub fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+fn insert_all<K: Ord, V>(map: &mut BTreeMap<K, V>, more: Vec<(K, V)>) {
+    if more.len() > map.len() {
+        // Of equal keys the last one stays.
+        *map = std::mem::take(map).into_iter().chain(more).collect();
+    } else {
+        map.extend(more);
+    }
+}
+
 fn join(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -158,7 +191,7 @@ pub fn additions<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<Chang
             Some((_, seen)) if K::is_as_asked(key, &want.spec, seen) => continue,
             Some((_, seen)) => {
                 let fields = K::fields(key, &want.spec, seen);
-                let (from, to) = (seen.clone(), want.spec.clone());
+                let (from, to) = (Box::new(seen.clone()), want.spec.clone());
                 if fields.iter().any(|f| f.immutable) {
                     Action::Replace { from, to, fields }
                 } else {
@@ -176,12 +209,16 @@ pub fn removals<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<Change
     if !K::REMOVABLE {
         return Vec::new();
     }
+    let mut asked = wanted.keys().rev().peekable();
     seen.iter()
         .rev()
-        .filter(|(key, seen)| K::owned(seen) && !wanted.contains_key(key))
+        .filter(|(key, seen)| {
+            while asked.next_if(|asked| asked > key).is_some() {}
+            asked.peek() != Some(key) && K::owned(seen)
+        })
         .map(|(key, seen)| Change {
             key: key.clone(),
-            action: Action::Delete { from: seen.clone() },
+            action: Action::Delete { from: Box::new(seen.clone()) },
             origin: Origin::Leftover,
         })
         .collect()

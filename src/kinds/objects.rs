@@ -1,12 +1,13 @@
 //! The closed types over all kinds, made from the registry. Pure; imports the kinds only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::change::{additions, conflicts, removals};
+use super::link::Taken;
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
@@ -14,6 +15,7 @@ use super::{
     route::Route, rule::Rule, sysctl::Sysctl,
 };
 use crate::for_each_kind;
+use crate::net::IfName;
 
 /// Which part of the configuration asks for an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,6 +78,11 @@ pub enum BlockedReason {
     /// A name or place we need is taken by something that isn't ours.
     #[error("{object} exists and does not belong to ciliate; remove or rename it")]
     Foreign { object: String },
+    /// The other end of a pair can't have its name: the end of another pair has it.
+    #[error(
+        "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
+    )]
+    EndOfAnother { object: String, link: String },
     /// A device the configuration names is missing.
     #[error("device {ifname} does not exist")]
     DeviceMissing { ifname: String },
@@ -130,6 +137,8 @@ macro_rules! closed_types {
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Observed {
             $(pub $field: SeenMap<$kind>,)*
+            /// By wanted link: what has the name of its other end.
+            pub taken: BTreeMap<IfName, Taken>,
         }
 
         /// One change of one object of any kind.
@@ -236,16 +245,27 @@ macro_rules! closed_types {
                 blocked.push(Blocked { origin, reason });
                 unavailable.insert(key);
             })*
+            for (link, taken) in &observed.taken {
+                let Some(wanted) = desired.links.get(link) else { continue };
+                let (origin, reason) = (wanted.origin.clone(), taken.reason(link));
+                blocked.push(Blocked { origin, reason });
+                unavailable.insert(ObjectKey::Link(*link));
+            }
             $(for _ in 0..if $kind::WRITES_THROUGH { PASSES_MAX } else { 1 } {
                 let before = ops.len();
                 let changes = additions::<$kind>(&desired.$field, &observed.$field);
                 ops.reserve(changes.len());
                 for change in changes {
                     let op = Op::$kind(change);
-                    let lacks = |object: &ObjectKey| unavailable.contains(object);
-                    if !unavailable.is_empty() && op.stands_on().iter().any(lacks) {
+                    let lacks = |op: &Op| {
+                        unavailable.contains(&op.object())
+                            || op.stands_on().iter().any(|object| unavailable.contains(object))
+                    };
+                    if !unavailable.is_empty() && lacks(&op) {
                         unavailable.insert(op.object());
-                    } else if !$kind::WRITES_THROUGH || op.expected_in(observed) {
+                    } else if !$kind::WRITES_THROUGH {
+                        ops.push(op);
+                    } else if op.expected_in(observed) {
                         op.predict(observed);
                         ops.push(op);
                     }
@@ -253,6 +273,13 @@ macro_rules! closed_types {
                 }
                 if ops.len() == before {
                     break;
+                }
+                if !$kind::WRITES_THROUGH {
+                    let made = ops[before..].iter().filter_map(|op| match op {
+                        Op::$kind(change) => Some(change),
+                        _ => None,
+                    });
+                    Change::predict_all(made, |o| &mut o.$field, observed);
                 }
             })*
             let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
@@ -289,3 +316,6 @@ macro_rules! closed_types {
     };
 }
 for_each_kind!(closed_types);
+
+// There may be a hundred thousand of them.
+const _: () = assert!(size_of::<Op>() <= 208, "an op got larger");

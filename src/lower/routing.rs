@@ -1,15 +1,14 @@
 //! Peers: a route to each of their CIDRs through their node address, where that is on-link. Pure.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Lowering, want};
+use super::{Lowering, want, want_all};
 use crate::facts::NextHop;
 use crate::intent::Peer;
 use crate::kinds::neighbour::{self, Neighbour};
 use crate::kinds::route::{self, Route, Scope, TABLE_MAIN};
 use crate::kinds::rule::{self, Rule};
-use crate::kinds::{BlockedReason, Origin};
+use crate::kinds::{BlockedReason, Origin, Wanted};
 use crate::net::{IfName, Netns};
 
 /// Adds the peers' objects.
@@ -19,9 +18,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         return;
     }
     let table = routing.table.unwrap_or(TABLE_MAIN);
+    let mut routes = Vec::new();
     for peer in lowering.intent.peers.values() {
-        lower_peer(lowering, peer, table);
+        lower_peer(lowering, peer, table, &mut routes);
     }
+    want_all::<Route>(&mut lowering.desired.routes, routes);
     if table != TABLE_MAIN {
         let priority = lowering.intent.routing.rule_priority;
         for ipv6 in [false, true] {
@@ -33,41 +34,35 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     }
 }
 
-fn lower_peer(lowering: &mut Lowering<'_>, peer: &Peer, table: u32) {
+fn lower_peer(
+    lowering: &mut Lowering<'_>,
+    peer: &Peer,
+    table: u32,
+    routes: &mut Vec<(route::Key, Wanted<route::Spec>)>,
+) {
     let origin = Origin::Peer(peer.name.clone());
-    let mut refused = BTreeSet::new();
+    let mut hops: Vec<(IpAddr, Option<IfName>)> = Vec::with_capacity(peer.addresses.len());
     for address in &peer.addresses {
-        match device(lowering, *address) {
-            Ok(dev) => {
-                if let Some(mac) = peer.mac {
-                    let key = neighbour::Key { ifname: dev, address: *address };
-                    let spec = neighbour::Spec { mac };
-                    want::<Neighbour>(&mut lowering.desired.neighbours, key, spec, &origin);
-                }
+        let found = device(lowering, *address);
+        hops.push((*address, found.as_ref().ok().copied()));
+        match (found, peer.mac) {
+            (Ok(dev), Some(mac)) => {
+                let key = neighbour::Key { ifname: dev, address: *address };
+                let spec = neighbour::Spec { mac };
+                want::<Neighbour>(&mut lowering.desired.neighbours, key, spec, &origin);
             }
-            Err(reason) => {
-                refused.insert(*address);
-                lowering.block(origin.clone(), reason);
-            }
+            (Ok(_), None) => {}
+            (Err(reason), _) => lowering.block(origin.clone(), reason),
         }
     }
     for cidr in &peer.cidrs {
-        let same_family = |address: &&IpAddr| address.is_ipv6() == cidr.addr().is_ipv6();
-        let Some(via) = peer.addresses.iter().find(same_family) else { continue };
-        if refused.contains(via) {
-            continue;
-        }
-        let Ok(dev) = device(lowering, *via) else { continue };
-        let route = route::Seen {
-            via: Some(*via),
-            dev,
-            src: None,
-            scope: Scope::Universe,
-            mtu_bytes: None,
-        };
+        let same_family = |hop: &&(IpAddr, _)| hop.0.is_ipv6() == cidr.addr().is_ipv6();
+        let Some((via, Some(dev))) = hops.iter().find(same_family) else { continue };
+        let (via, dev) = (Some(*via), *dev);
+        let route = route::Seen { via, dev, src: None, scope: Scope::Universe, mtu_bytes: None };
         let key = route::Key::in_table(Netns::HOST, table, *cidr);
         let spec = route::Spec { route, link: None };
-        want::<Route>(&mut lowering.desired.routes, key, spec, &origin);
+        routes.push((key, Wanted { spec, origin: origin.clone() }));
     }
 }
 

@@ -147,6 +147,7 @@ macro_rules! observe_all {
                     round.kernel.beat();
                     list
                 },)*
+                taken: link::exec::taken(&mut round, desired)?,
             })
         }
     };

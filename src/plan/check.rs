@@ -43,6 +43,11 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
         {
             return Err(Broken::Foreign(object.to_string()));
         }
+        if let (Op::Link(change), Phase::Add) = (op, op.phase())
+            && let Some(taken) = observed.taken.get(&change.key)
+        {
+            return Err(Broken::Foreign(format!("link {} in {}", taken.ifname, taken.netns)));
+        }
         match op.phase() {
             Phase::Remove => removing = true,
             Phase::Add if removing => {

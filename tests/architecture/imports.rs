@@ -162,7 +162,7 @@ fn forbidden_imports_are_found() {
         ("src/lower/node.rs", "use crate::observe::{Facts, observe};"),
         ("src/plan/mod.rs", "fn f() { crate::apply::apply() }"),
         ("src/kinds/route/mod.rs", "use crate::kernel::netlink::Request;"),
-        ("src/kinds/route/seen.rs", "use crate::observe::Round;"),
+        ("src/kinds/route/message.rs", "use crate::observe::Round;"),
         ("src/kinds/bpf_link/executable.rs", "use crate::kernel::Kernel;"),
         ("src/kinds/route/exec.rs", "use crate::plan::Plan;"),
         ("src/daemon/mod.rs", "use crate::cli::Output;"),

@@ -173,6 +173,9 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
         command.args(["--mount", "sh", "-euc", hidden, "sh", CILIATE, "-c"]);
         Ran::from(command.arg(&lab.a.config).args(arguments).output().expect("run ciliate"))
     };
+    // Where there is no table, nothing has to list it.
+    let destroyed = without_nft(&["destroy"]);
+    assert_eq!(destroyed.code, 0, "{destroyed:?}");
     let applied = without_nft(&["apply"]);
     assert_eq!(applied.code, 1, "{applied:?}");
     assert!(applied.all().contains("install the package `nftables`"), "{applied:?}");

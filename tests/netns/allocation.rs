@@ -77,6 +77,29 @@ fn chosen_addresses_outlive_the_namespace() {
     exchange(&again, &second, "10.244.0.2");
 }
 
+#[test]
+fn an_endpoint_that_is_renamed_keeps_its_veth() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (space, neighbour) = (lab.space("one"), lab.space("neighbour"));
+    let base = || Text::node_a(&lab).endpoint("neighbour", &neighbour, &["10.244.0.7"]);
+    lab.a.write(&base().endpoint("before", &space, &["10.244.0.8"]));
+    lab.a.apply();
+    // The number and the pair: a veth made anew has others.
+    let device = || {
+        let line = space.sh("ip -o link show eth0");
+        line.split([' ', '@']).take(3).map(str::to_string).collect::<Vec<_>>().join(" ")
+            + line.split(['@', ':']).nth(2).unwrap_or_default()
+    };
+    let before = device();
+    lab.a.write(&base().endpoint("after", &space, &["10.244.0.8"]));
+    let plan = lab.a.ciliate(&["plan"]);
+    let anew = |line: &str| line.starts_with("-/+ link") || line.starts_with("+ link");
+    assert!(plan.code == 2 && !plan.stdout.lines().any(anew), "{plan:?}");
+    lab.a.apply();
+    assert_eq!(device(), before);
+    assert_eq!(crate::traffic::ping(&neighbour, "10.244.0.8"), 63);
+}
+
 /// Goes to the namespace behind each file that it reads the path of, and is the same process.
 const WANDERING: &str = r#"read place; exec nsenter --net="$place" sh -c "$0" "$0""#;
 

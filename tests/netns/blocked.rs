@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use ciliate::kinds::link::Peer;
+use ciliate::kinds::owner;
+
 use crate::daemon::Daemon;
-use crate::lab::{Lab, V4};
-use crate::node::{Ran, Text, peer};
+use crate::lab::{Lab, V4, V6};
+use crate::node::{Ran, Text, endpoint, peer};
 use crate::snapshot::Snapshot;
-use crate::space::Space;
+use crate::space::{Space, sh};
 use crate::traffic::{exchange, ping};
 
 /// `apply` where something is in the way: it fails, names the reason, and does the rest.
@@ -132,6 +135,103 @@ fn a_foreign_link_in_the_way() {
 }
 
 #[test]
+fn a_foreign_device_with_the_name_of_another_end() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    lab.a.space.sh("ip link add cilium_net type bridge");
+    client.sh("ip link add eth0 type bridge");
+    lab.baseline_with(&client);
+    let theirs = || {
+        lab.a.space.sh("ip -d -o link show cilium_net; ip -o addr show cilium_net")
+            + &client.sh("ip -d -o link show; ip -o addr; ip route; ip neigh")
+    };
+    let before = theirs();
+    let in_client = format!("! endpoint client: link eth0 in {} exists", client.path());
+    let reasons = ["! node: link cilium_net exists and does not belong to ciliate", &in_client];
+    let plan = lab.a.ciliate(&["plan"]);
+    assert_eq!(plan.code, 2, "{plan:?}");
+    for reason in reasons {
+        assert!(plan.stdout.contains(reason), "no `{reason}` in {plan:?}");
+    }
+    let links: Vec<&str> = plan.stdout.lines().filter(|line| line.contains("+ link ")).collect();
+    assert!(links.len() == 1 && links[0].contains(&client2.path()), "{links:?}");
+    let ran = apply_blocked(&lab, &[reasons[0], reasons[1], "0 removed, 2 blocked."]);
+    assert!(!ran.all().contains("another device has the name"), "{ran:?}");
+    assert_eq!(before, theirs());
+    // A second time nothing is left to do but what is blocked.
+    let plan = lab.a.ciliate(&["plan"]);
+    assert!(plan.stdout.contains("No changes, 2 blocked."), "{plan:?}");
+
+    lab.a.space.sh("ip link del cilium_net");
+    client.sh("ip link del eth0");
+    lab.a.destroy();
+    lab.baseline_with(&client);
+    lab.a.apply();
+    assert_eq!(ping(&client2, "10.244.0.49"), 63);
+}
+
+#[test]
+fn a_false_end_of_a_pair() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    lab.a.apply();
+    let observed = lab.a.view().observed;
+    let ends = observed.links.iter().filter_map(|(link, seen)| Some((link, seen.peer.as_ref()?)));
+    let of_client = |peer: &Peer| peer.netns.path() == Some(&client.path());
+    let (link, peer) = ends.into_iter().find(|(_, peer)| of_client(peer)).expect("an end");
+    // As ours in everything but its number.
+    client.sh(&format!(
+        "ip link set eth0 down; ip link set eth0 name old\n\
+         ip link add eth0 address {} mtu 1500 type veth peer name other\n\
+         ip link set eth0 alias 'ciliate endpoint client' group {} up",
+        peer.end.mac,
+        owner::LINK_GROUP
+    ));
+    let devices = || (lab.a.space.sh(&format!("ip -o link show {link}")), client.sh("ip -br link"));
+    let before = devices();
+    let place = format!("link eth0 in {}", client.path());
+    let reason = format!("{place} bears ciliate's mark and is not the other end of {link}");
+    let plan = lab.a.ciliate(&["plan"]);
+    assert!(plan.stdout.contains(&reason), "no `{reason}` in {plan:?}");
+    apply_blocked(&lab, &[&reason, "1 blocked."]);
+    assert_eq!(before, devices(), "the pair is not torn down");
+    client.sh("ip link del eth0");
+    lab.a.apply();
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    assert_eq!(ping(&client2, "10.244.0.49"), 63);
+}
+
+#[test]
+fn a_leftover_of_ours_is_not_in_the_way() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2) = (lab.space("client"), lab.space("client2"));
+    let base = || Text::node_a(&lab).endpoint("client2", &client2, &[]);
+    let with = |path: &str| {
+        let mut text = base();
+        text.endpoints += &endpoint("client", &format!("netns = {path:?}"), &[]);
+        text
+    };
+    lab.a.write(&with(&client.path()));
+    lab.a.apply();
+    let address = || client.sh("ip -4 -br addr show dev eth0 scope global");
+    let before = address();
+    // The same namespace by another path is another pair, and the old one has the name.
+    let path = lab.dir.join("client").display().to_string();
+    sh(&format!("ln -s {} {path}", client.path()));
+    lab.a.write(&with(&path));
+    lab.a.apply();
+    let words = |text: &str| text.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+    assert_eq!(words(&address()), words(&before));
+    assert_eq!(ping(&client2, "10.244.0.1"), 63);
+    // So is one whose end on the node was renamed.
+    lab.a.space.sh("ip link set cilium_host down; ip link set cilium_host name stray");
+    let ran = lab.a.ciliate(&["apply"]);
+    assert!(ran.code == 0 && ran.stdout.contains("Converged: "), "{ran:?}");
+    lab.a.assert_no_changes();
+    assert_eq!(ping(&client2, "10.244.0.1"), 63);
+}
+
+#[test]
 fn a_foreign_route_in_the_way() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, client2, server) = lab.walk_through();
@@ -147,6 +247,28 @@ fn a_foreign_route_in_the_way() {
     lab.a.apply();
     lab.b.apply();
     exchange(&client, &server, "10.244.1.124");
+}
+
+#[test]
+fn a_foreign_route_beside_ours_is_not_replaced() {
+    let Some(lab) = Lab::new(V6) else { return };
+    lab.walk_through();
+    lab.a.apply();
+    // To the same destination, with the same metric: a replacement would take the first of the two.
+    let routes = || lab.a.space.sh("ip -6 route show fd00:10:244:1::/80");
+    let ours = routes();
+    lab.a.space.sh("ip -6 route prepend fd00:10:244:1::/80 dev eth0 proto 44 metric 1024");
+    let both = routes();
+    assert!(both.contains(ours.trim()) && both.contains("dev eth0 proto 44"), "{ours}\n{both}");
+    let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let moved = text.replace("\"fc00:18::2\"", "\"fc00:18::22\"");
+    assert_ne!(moved, text);
+    std::fs::write(&lab.a.config, moved).expect("write the configuration");
+    apply_blocked(&lab, &["expected only routes of ours, found one of protocol 44"]);
+    assert_eq!(routes(), both);
+    lab.a.space.sh("ip -6 route del fd00:10:244:1::/80 proto 44");
+    lab.a.apply();
+    assert!(routes().contains("via fc00:18::22 "), "{}", routes());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ciliate::kinds::netns::State;
-use ciliate::kinds::{ObjectKey, bpf_map_entry};
+use ciliate::kinds::{ObjectKey, bpf_map_entry, link};
 use ciliate::kinds::{Observed, Op, Phase};
 use ciliate::plan::{Plan, SavedPlan, check};
 use proptest::prelude::*;
@@ -115,6 +115,10 @@ proptest! {
                     && is_foreign(object, &world.observed)
             });
             prop_assert!(on.is_none(), "{} is put on {}", op.line(), on.unwrap());
+            let taken = |object: &ObjectKey| {
+                matches!(object, ObjectKey::Link(link) if world.observed.taken.contains_key(link))
+            };
+            prop_assert!(!stands_on.iter().any(taken) && !taken(&op.object()), "{}", op.line());
         }
     }
 
@@ -195,6 +199,13 @@ proptest! {
         if plan.ops.iter().any(|op| !removes(&op)) && plan.ops.iter().any(|op| removes(&op)) {
             let backwards: Vec<Op> = plan.ops.iter().rev().cloned().collect();
             prop_assert!(check::check(&backwards, &world.observed).is_err());
+        }
+        for op in plan.ops.iter().filter(|op| op.phase() == Phase::Add) {
+            let Op::Link(change) = op else { continue };
+            let mut theirs = world.observed.clone();
+            let taken = link::Taken { netns: Default::default(), ifname: change.key, owned: true };
+            theirs.taken.insert(change.key, taken);
+            prop_assert!(check::check(&plan.ops, &theirs).is_err(), "{}", op.line());
         }
         for op in plan.ops.iter().filter(|op| op.verb() != "+") {
             let mut theirs = world.observed.clone();

@@ -296,6 +296,19 @@ fn both<K: Kind>(
     })
 }
 
+/// Names of other ends that something else has.
+fn taken() -> impl Strategy<Value = BTreeMap<IfName, link::Taken>> {
+    let one = prop_oneof![9 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    vec(one, LINKS.len()).prop_map(|owned| {
+        let links = LINKS.iter().zip(owned).filter_map(|(link, owned)| Some((link, owned?)));
+        links
+            .map(|((link, path, other), owned)| {
+                (name(link), link::Taken { netns: netns(path), ifname: name(other), owned })
+            })
+            .collect()
+    })
+}
+
 macro_rules! strategy_of_all {
     ($($kind:ident $field:ident $module:ident,)*) => {
         /// Any combination whatsoever.
@@ -309,7 +322,10 @@ macro_rules! strategy_of_all {
                     world
                 },
             ).boxed();)*
-            world
+            (world, taken()).prop_map(|(mut world, taken)| {
+                world.observed.taken = taken;
+                world
+            })
         }
     };
 }
@@ -375,6 +391,9 @@ fn close(mut world: World) -> World {
             observed,
         );
     }
+    let has_peer =
+        |link: &IfName| desired.links.get(link).is_some_and(|wanted| wanted.spec.peer.is_some());
+    observed.taken.retain(|link, _| has_peer(link));
     // Entries can't be in a map that isn't there.
     observed.bpf_map_entries.retain(|key, _| observed.bpf_maps.contains_key(&key.map));
     world

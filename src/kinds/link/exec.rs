@@ -14,7 +14,7 @@ use netlink_packet_route::link::{
     LinkMessage, State,
 };
 
-use super::{End, Link, LinkInfo, Peer, Seen, Spec, decode, pair};
+use super::{End, Link, LinkInfo, Peer, Seen, Spec, Taken, decode, pair};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Request;
 use crate::kernel::{Kernel, KernelError, netns};
@@ -46,6 +46,37 @@ impl Observe for Link {
         }
         Ok(seen)
     }
+}
+
+/// What has the name of a wanted other end without being it. A leftover of ours doesn't count: it goes,
+/// in the same plan.
+///
+/// # Errors
+/// A dump fails.
+pub fn taken(
+    round: &mut Round<'_>,
+    desired: &Desired,
+) -> Result<BTreeMap<IfName, Taken>, KernelError> {
+    let host = round.links(&Netns::HOST)?;
+    let by_name: BTreeMap<&IfName, &LinkInfo> =
+        host.iter().map(|link| (&link.ifname, link)).collect();
+    let mut all = BTreeMap::new();
+    for (key, wanted) in &desired.links {
+        let Some(peer) = &wanted.spec.peer else { continue };
+        let there = round.links(&peer.netns)?;
+        let Some(found) = there.iter().find(|link| link.ifname == peer.ifname) else { continue };
+        let is_end_of = |link: &LinkInfo| pair(link, std::slice::from_ref(found)).is_some();
+        let leftover = |link: &LinkInfo| link.owned() && !desired.links.contains_key(&link.ifname);
+        if by_name.get(key).is_some_and(|link| is_end_of(link))
+            || (peer.netns == Netns::HOST && leftover(found))
+            || host.iter().any(|link| leftover(link) && is_end_of(link))
+        {
+            continue;
+        }
+        let owned = found.owned();
+        all.insert(*key, Taken { netns: peer.netns.clone(), ifname: peer.ifname, owned });
+    }
+    Ok(all)
 }
 
 /// Whether the link is that end of a pair within this namespace which has no object of its own: the

@@ -13,7 +13,7 @@ mod seen;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, ObjectKey, Observed};
+use super::{BlockedReason, Field, Kind, ObjectKey, Observed};
 use crate::net::{IfName, Mac, Netns};
 
 pub use seen::{LinkInfo, decode, pair};
@@ -67,6 +67,31 @@ pub struct Seen {
     pub end: End,
     /// The end that is paired with this one, if it is where we looked.
     pub peer: Option<Peer>,
+}
+
+/// What has the name that the other end of a wanted pair is to have, and isn't that end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    #[serde(default)]
+    pub netns: Netns,
+    pub ifname: IfName,
+    /// It bears our mark: the end of a pair that another ciliate made, or that somebody moved here.
+    pub owned: bool,
+}
+
+impl Taken {
+    /// Why the pair can't be had.
+    pub fn reason(&self, link: &IfName) -> BlockedReason {
+        let place = match self.netns.path() {
+            None => String::new(),
+            Some(path) => format!(" in {path}"),
+        };
+        let object = format!("link {}{place}", self.ifname);
+        match self.owned {
+            false => BlockedReason::Foreign { object },
+            true => BlockedReason::EndOfAnother { object, link: link.to_string() },
+        }
+    }
 }
 
 impl Kind for Link {

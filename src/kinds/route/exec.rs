@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Decoded, Key, Route, Scope, Seen, decode};
+use super::{Key, Route, Seen, decode, encode};
 use crate::apply::{Apply, ExecError};
-use crate::kernel::netlink::Request;
+use crate::kernel::netlink::Outgoing;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Action, Change, Desired, owner};
 use crate::net::{IfName, Netns};
@@ -18,14 +16,14 @@ use crate::observe::{Observe, Round, namespaces};
 
 impl Observe for Route {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let mut seen = BTreeMap::new();
+        let mut seen = Vec::new();
         for netns in namespaces(desired) {
             let names = round.names(&netns)?;
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 list_family(round, &netns, family, &names, &mut seen)?;
             }
         }
-        Ok(seen)
+        Ok(seen.into_iter().collect())
     }
 }
 
@@ -35,26 +33,50 @@ fn list_family(
     netns: &Netns,
     family: AddressFamily,
     names: &BTreeMap<u32, IfName>,
-    seen: &mut BTreeMap<Key, Seen>,
+    seen: &mut Vec<(Key, Seen)>,
 ) -> Result<(), KernelError> {
     let mut request = RouteMessage::default();
     request.header.address_family = family;
     request.header.protocol = RouteProtocol::from(owner::PROTOCOL);
-    let routes = dump(round, netns, request, names)?;
-    let ours = routes.into_iter().filter(|route| route.protocol == owner::PROTOCOL);
-    seen.extend(ours.map(|route| (route.key, route.seen)));
+    let routes = dump(round, netns, request, |payload| {
+        let route = decode(netns, payload, names)?;
+        (route.protocol == owner::PROTOCOL).then_some((route.key, route.seen))
+    })?;
+    seen.extend(routes);
     Ok(())
 }
 
-/// The routes that answer a request.
-fn dump(
+/// What the routes that answer a request are to `decode`.
+fn dump<T>(
     round: &mut Round<'_>,
     netns: &Netns,
     request: RouteMessage,
-    names: &BTreeMap<u32, IfName>,
-) -> Result<Vec<Decoded>, KernelError> {
-    let request = RouteNetlinkMessage::GetRoute(request);
-    round.dump_with(netns, "list routes", &request, |payload| decode(netns, payload, names))
+    decode: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, KernelError> {
+    round.dump_with(netns, "list routes", &RouteNetlinkMessage::GetRoute(request), decode)
+}
+
+/// What is asked of the kernel for one change.
+struct Asked<'a> {
+    change: &'a Change<Route>,
+    route: &'a Seen,
+    ifindex: u32,
+}
+
+impl Outgoing for Asked<'_> {
+    fn header(&self) -> (u16, u16) {
+        match &self.change.action {
+            Action::Delete { .. } => (libc::RTM_DELROUTE, 0),
+            Action::Create { .. } => (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
+            Action::Update { .. } | Action::Replace { .. } => {
+                (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
+            }
+        }
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        encode(&self.change.key, self.route, self.ifindex, bytes);
+    }
 }
 
 impl Apply for Route {
@@ -83,14 +105,14 @@ fn exec_in(
     names: &BTreeMap<IfName, u32>,
     results: &mut [Result<(), ExecError>],
 ) {
-    let (mut requests, mut order): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut requests = Vec::with_capacity(indexes.len());
+    let mut order = Vec::with_capacity(indexes.len());
     for index in indexes {
         let change = changes[*index];
-        let (route, removal) = match &change.action {
-            Action::Delete { from } => (from, true),
-            Action::Create { to } | Action::Update { to, .. } | Action::Replace { to, .. } => {
-                (&to.route, false)
-            }
+        let (route, removal) = match (change.spec(), change.expects()) {
+            (Some(to), _) => (&to.route, false),
+            (None, Some(from)) => (from, true),
+            (None, None) => continue,
         };
         let Some(ifindex) = names.get(&route.dev) else {
             if !removal {
@@ -105,14 +127,7 @@ fn exec_in(
             results[*index] = Err(error);
             continue;
         }
-        let message = message(&change.key, route, *ifindex);
-        requests.push(match &change.action {
-            Action::Delete { .. } => (RouteNetlinkMessage::DelRoute(message), 0),
-            Action::Create { .. } => {
-                (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
-            }
-            _ => (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE),
-        });
+        requests.push(Asked { change, route, ifindex: *ifindex });
         order.push(*index);
     }
     let outcomes = crate::apply::send(kernel, netns, "change a route", requests);
@@ -145,7 +160,8 @@ fn guard_replace(kernel: &mut Kernel, netns: &Netns, key: &Key) -> Result<(), Ex
     request.attributes = vec![RouteAttribute::Table(key.table)];
     let mut round = Round::new(kernel);
     let names = round.names(netns).map_err(ExecError::from)?;
-    let routes = dump(&mut round, netns, request, &names).map_err(ExecError::from)?;
+    let routes = dump(&mut round, netns, request, |payload| decode(netns, payload, &names))
+        .map_err(ExecError::from)?;
     match routes.iter().find(|r| r.key == *key && r.protocol != owner::PROTOCOL) {
         None => Ok(()),
         Some(route) => Err(ExecError::refused(
@@ -157,32 +173,4 @@ fn guard_replace(kernel: &mut Kernel, netns: &Netns, key: &Key) -> Result<(), Ex
 
 fn family(key: &Key) -> AddressFamily {
     if key.dst.addr().is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
-}
-
-fn message(key: &Key, route: &Seen, ifindex: u32) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(key);
-    message.header.destination_prefix_length = key.dst.prefix_len();
-    message.header.protocol = RouteProtocol::from(owner::PROTOCOL);
-    message.header.kind = RouteType::Unicast;
-    message.header.scope = match route.scope {
-        Scope::Universe => RouteScope::Universe,
-        Scope::Link => RouteScope::Link,
-        Scope::Other(scope) => RouteScope::from(scope),
-    };
-    let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Table(key.table));
-    if key.dst.prefix_len() > 0 {
-        attributes.push(RouteAttribute::Destination(RouteAddress::from(key.dst.addr())));
-    }
-    if key.metric != 0 {
-        attributes.push(RouteAttribute::Priority(key.metric));
-    }
-    attributes.extend(route.via.map(|via| RouteAttribute::Gateway(RouteAddress::from(via))));
-    attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(RouteAddress::from(src))));
-    attributes.push(RouteAttribute::Oif(ifindex));
-    if let Some(mtu) = route.mtu_bytes {
-        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
-    }
-    message
 }
