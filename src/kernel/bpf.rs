@@ -12,18 +12,24 @@ use std::path::Path;
 
 pub(super) mod command {
     pub const MAP_CREATE: i32 = 0;
+    pub const MAP_LOOKUP_ELEM: i32 = 1;
     pub const MAP_UPDATE_ELEM: i32 = 2;
     pub const MAP_DELETE_ELEM: i32 = 3;
     pub const OBJ_PIN: i32 = 6;
     pub const OBJ_GET: i32 = 7;
     pub const OBJ_GET_INFO_BY_FD: i32 = 15;
+    pub const PROG_GET_FD_BY_ID: i32 = 13;
     pub const PROG_QUERY: i32 = 16;
+    pub const MAP_LOOKUP_AND_DELETE_ELEM: i32 = 21;
     pub const MAP_LOOKUP_BATCH: i32 = 24;
     pub const MAP_UPDATE_BATCH: i32 = 26;
     pub const MAP_DELETE_BATCH: i32 = 27;
     pub const LINK_CREATE: i32 = 28;
     pub const LINK_UPDATE: i32 = 29;
 }
+
+/// Length of an object's name, with the NUL (`BPF_OBJ_NAME_LEN`).
+pub const NAME_LEN: usize = 16;
 
 /// `BPF_TCX_INGRESS` (Linux 6.6).
 pub const TCX_INGRESS: u32 = 46;
@@ -142,6 +148,8 @@ pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {
     pub id: u32,
+    /// The first 15 bytes of it.
+    pub name: String,
     pub map_ids: Vec<u32>,
 }
 
@@ -160,7 +168,26 @@ pub fn program_info(fd: impl AsFd) -> io::Result<ProgramInfo> {
     // SAFETY: `request` says that `ids` has room for `ids.len()` ids, and `ids` lives past the call.
     let bytes = unsafe { info(fd, request)? };
     let count = (u32_at(&bytes, 52) as usize).min(ids.len());
-    Ok(ProgramInfo { id: u32_at(&bytes, 4), map_ids: ids[..count].to_vec() })
+    let name = bytes[64..].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(ProgramInfo {
+        id: u32_at(&bytes, 4),
+        name: String::from_utf8_lossy(name).into_owned(),
+        map_ids: ids[..count].to_vec(),
+    })
+}
+
+/// Opens a program by its id; `None` where there is none (any more).
+///
+/// # Errors
+/// The kernel's answer.
+pub fn program_by_id(id: u32) -> io::Result<Option<OwnedFd>> {
+    let mut attr = Attr::new().u32(0, id);
+    // SAFETY: the command reads no addresses and returns a new descriptor.
+    match unsafe { call_fd(command::PROG_GET_FD_BY_ID, &mut attr) } {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the kernel knows of a TCX link.

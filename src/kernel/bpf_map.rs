@@ -2,16 +2,19 @@
 //!
 //! A [`Map`] knows its sizes from the kernel, so no call can be given a buffer of another size.
 
+mod element;
+mod walk;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use super::bpf::{Attr, call, call_fd, command, info, obj_get, obj_pin, u32_at};
+pub use walk::{Batch, Walk};
+
+use super::bpf::{Attr, NAME_LEN, call, call_fd, command, info, obj_get, obj_pin, u32_at};
 
 /// Entries in one batch call.
 const BATCH_ENTRIES_MAX: usize = 4096;
-/// Length of an object's name, with the NUL (`BPF_OBJ_NAME_LEN`).
-const NAME_LEN: usize = 16;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
 const ARRAY_OF_MAPS: u32 = 12;
 /// What an array of maps is made to hold: rings of events (`BPF_MAP_TYPE_RINGBUF`), of any size.
@@ -108,48 +111,16 @@ impl Map {
         obj_pin(&self.fd, path)
     }
 
-    /// All entries, in batches (Linux 5.6); values of all CPUs in a row where each CPU has its own.
+    /// All entries; values of all CPUs in a row where each CPU has its own.
     ///
     /// # Errors
     /// The kernel's answer.
     pub fn entries(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let (key_size, value_size) = (self.shape.key_size as usize, self.value_bytes);
-        let (mut entries, mut room) = (Vec::new(), BATCH_ENTRIES_MAX);
-        // The cursor is a bucket number for hashes and a key for tries and arrays.
-        let mut cursor: Option<Vec<u8>> = None;
-        loop {
-            let (mut keys, mut values) = (vec![0; room * key_size], vec![0; room * value_size]);
-            let mut after = vec![0u8; key_size.max(8)];
-            let mut attr = Attr::new()
-                .u64(0, cursor.as_ref().map_or(0, |c| c.as_ptr() as u64))
-                .u64(8, after.as_mut_ptr() as u64)
-                .u64(16, keys.as_mut_ptr() as u64)
-                .u64(24, values.as_mut_ptr() as u64)
-                .u32(32, room as u32)
-                .fd(36, self.fd.as_fd());
-            // SAFETY: `keys` and `values` have room for the `room` entries that are asked for, and both
-            // cursors have at least 8 bytes and at least the key's size.
-            let result = unsafe { call(command::MAP_LOOKUP_BATCH, &mut attr) };
-            let errno = result.err().and_then(|error| error.raw_os_error());
-            match errno {
-                None | Some(libc::ENOENT) => {}
-                // One bucket has more entries than there was room for.
-                Some(libc::ENOSPC)
-                    if room < self.shape.max_entries as usize + BATCH_ENTRIES_MAX =>
-                {
-                    room *= 2;
-                    continue;
-                }
-                Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            }
-            let count = attr.read_u32(32) as usize;
-            let pairs = keys.chunks(key_size).zip(values.chunks(value_size)).take(count.min(room));
-            entries.extend(pairs.map(|(key, value)| (key.to_vec(), value.to_vec())));
-            if errno.is_some() {
-                return Ok(entries);
-            }
-            cursor = Some(after);
+        let mut entries = Vec::new();
+        for batch in self.walk(BATCH_ENTRIES_MAX) {
+            entries.extend(batch?.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
         }
+        Ok(entries)
     }
 
     /// Writes entries, many in one system call, and returns the number of calls.

@@ -6,6 +6,8 @@
 
 pub mod bpf;
 pub mod bpf_map;
+pub mod clock;
+pub mod grace;
 pub mod ifname;
 pub mod lock;
 pub mod namespace;
@@ -55,6 +57,8 @@ pub enum KernelError {
     Verifier { program: String, reason: String },
     #[error("another ciliate is changing this node (lock {path}); try again when it is done")]
     Locked { path: PathBuf },
+    #[error("{object} is in use by {by}, which could not be swapped; it goes when that is done")]
+    InUse { object: String, by: String },
     #[error("expected {expected}, found {found}")]
     Refused { expected: String, found: String },
 }

@@ -93,6 +93,9 @@ impl<K: Kind> Change<K> {
             objects(observed).remove(&self.key);
             K::cascade(&self.key, from, observed);
         }
+        if let Action::Replace { .. } = &self.action {
+            K::remainder(&self.key, observed);
+        }
         if let Some(spec) = self.spec() {
             objects(observed).insert(self.key.clone(), K::realise(&self.key, spec));
             K::effects(&self.key, spec, observed);

@@ -15,6 +15,7 @@ pub mod address;
 pub mod bpf_link;
 pub mod bpf_map;
 pub mod bpf_map_entry;
+pub mod bpf_old_map;
 pub mod bpf_program;
 mod change;
 pub mod link;
@@ -111,6 +112,9 @@ pub trait Kind: Sized + 'static {
     /// What else is lost in `observed` when the object goes away or is made anew, as the kernel does
     /// it by itself.
     fn cascade(_key: &Self::Key, _gone: &Self::Seen, _observed: &mut Observed) {}
+
+    /// What stays behind in `observed` when the object is made anew, to be removed in the same plan.
+    fn remainder(_key: &Self::Key, _observed: &mut Observed) {}
 }
 
 /// Objects of one kind as found.
@@ -126,6 +130,7 @@ macro_rules! for_each_kind {
     ($callback:ident) => {
         $callback! {
             BpfMap bpf_maps bpf_map,
+            BpfOldMap bpf_old_maps bpf_old_map,
             BpfMapEntry bpf_map_entries bpf_map_entry,
             Netns namespaces netns,
             Link links link,

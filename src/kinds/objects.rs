@@ -11,8 +11,8 @@ use super::link::Taken;
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
-    bpf_program::BpfProgram, link::Link, neighbour::Neighbour, netns::Netns, nftables::Nftables,
-    route::Route, rule::Rule, sysctl::Sysctl,
+    bpf_old_map::BpfOldMap, bpf_program::BpfProgram, link::Link, neighbour::Neighbour,
+    netns::Netns, nftables::Nftables, route::Route, rule::Rule, sysctl::Sysctl,
 };
 use crate::for_each_kind;
 use crate::net::IfName;

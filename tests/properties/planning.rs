@@ -188,6 +188,11 @@ proptest! {
             op.predict(&mut moved);
         } else {
             lose(op, &mut moved);
+            // A map that is made anew leaves it behind once more.
+            let anew = |other: &Op| matches!(other, Op::BpfMap(_)) && other.verb() == "-/+";
+            if matches!(op, Op::BpfOldMap(_)) && plan.ops[..at].iter().any(anew) {
+                return Ok(());
+            }
         }
         prop_assert!(check::still_fits(&plan.ops, &moved).is_err(), "{}", op.line());
     }

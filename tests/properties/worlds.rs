@@ -199,6 +199,10 @@ pub fn bpf_maps() -> impl Strategy<Value = (MapName, Layout, Layout)> {
     })
 }
 
+pub fn bpf_old_maps() -> impl Strategy<Value = (MapName, bpf_old_map::Spec, bpf_old_map::Seen)> {
+    map_name().prop_map(|map| (map, bpf_old_map::Spec, bpf_old_map::Seen))
+}
+
 pub fn bpf_map_entries()
 -> impl Strategy<Value = (bpf_map_entry::Key, bpf_map_entry::Spec, bpf_map_entry::Seen)> {
     let value = || prop_oneof![0..3u8, Just(255)];
@@ -349,6 +353,8 @@ fn close(mut world: World) -> World {
         .addresses
         .retain(|key, wanted| ours(&wanted.spec.link) && !FOREIGN.contains(&key.ifname.as_str()));
     let addresses: BTreeSet<address::Key> = desired.addresses.keys().cloned().collect();
+    // Nobody asks for what a map leaves behind.
+    desired.bpf_old_maps.clear();
     desired.routes.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
     for (key, wanted) in &mut desired.routes {
         let (netns, ifname) = (key.netns.clone(), wanted.spec.route.dev);

@@ -16,12 +16,18 @@ use crate::observe::{Observe, Round};
 
 impl Observe for BpfLink {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let programs: BTreeMap<u32, bpf_program::Key> = bpf_program::exec::pinned(round.kernel)?
-            .into_iter()
-            .map(|(key, info)| (info.id, key))
-            .collect();
-        let mut seen = filter::list(round, &programs)?;
-        for (key, found) in tcx_links(round.kernel.bpf_root(), &programs)? {
+        let filters = filter::list(round)?.into_iter();
+        let mut seen: BTreeMap<Key, Seen> =
+            filters.map(|(key, (filter, _))| (key, filter)).collect();
+        let programs = bpf_program::exec::by_id(round.kernel)?;
+        for (key, info) in tcx_links(round.kernel.bpf_root())? {
+            let found = Seen {
+                program: programs.get(&info.program_id).cloned(),
+                mode: Mode::Tcx,
+                ifindex: info.ifindex,
+                twice: false,
+                qdisc_ours: false,
+            };
             let wanted = desired.bpf_links.get(&key).map(|wanted| wanted.spec.mode);
             match seen.get_mut(&key) {
                 // Attached both ways, after a change of mode that was cut short.
@@ -35,10 +41,7 @@ impl Observe for BpfLink {
 }
 
 /// The links behind our pins.
-fn tcx_links(
-    root: &Path,
-    programs: &BTreeMap<u32, bpf_program::Key>,
-) -> Result<Vec<(Key, Seen)>, KernelError> {
+fn tcx_links(root: &Path) -> Result<Vec<(Key, bpf::TcxLinkInfo)>, KernelError> {
     let mut links = Vec::new();
     for folder in pins::list(&root.join("links"))? {
         let Ok(ifname) = pins::ifname_of(&folder).parse() else { continue };
@@ -48,17 +51,31 @@ fn tcx_links(
             let info = bpf::obj_get(&pin).and_then(bpf::tcx_link_info).map_err(failed)?;
             let hook =
                 if info.attach_type == bpf::TCX_EGRESS { Hook::Egress } else { Hook::Ingress };
-            let seen = Seen {
-                program: programs.get(&info.program_id).cloned(),
-                mode: Mode::Tcx,
-                ifindex: info.ifindex,
-                twice: false,
-                qdisc_ours: false,
-            };
-            links.push((Key { ifname, hook, program: name.into() }, seen));
+            links.push((Key { ifname, hook, program: name.into() }, info));
         }
     }
     Ok(links)
+}
+
+/// The maps that attached programs of ours use, by id, with one of the attachments.
+///
+/// # Errors
+/// Attachments or programs can't be read.
+pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
+    let links = tcx_links(kernel.bpf_root())?.into_iter();
+    let links = links.filter(|(_, info)| info.ifindex != 0);
+    let filters = filter::list(&mut Round::new(kernel))?.into_iter();
+    let mut maps = BTreeMap::new();
+    for (key, id) in links
+        .map(|(key, info)| (key, info.program_id))
+        .chain(filters.map(|(key, (_, program))| (key, program)))
+    {
+        let read = |source| failed("read the program of", &key.to_string(), source);
+        let Some(program) = bpf::program_by_id(id).map_err(read)? else { continue };
+        let info = bpf::program_info(program).map_err(read)?;
+        maps.extend(info.map_ids.into_iter().map(|map| (map, key.clone())));
+    }
+    Ok(maps)
 }
 
 fn failed(operation: &'static str, object: &str, source: io::Error) -> KernelError {

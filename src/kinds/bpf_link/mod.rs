@@ -1,7 +1,8 @@
 //! Programs attached to devices: TCX links pinned at `<paths.bpf>/links/<device>/<program>` where the
 //! kernel has them (6.6), else one clsact filter at preference 1, handle 1.
 //!
-//! Ownership: the pin; for a filter, that the program it runs is one of our pinned programs, by id.
+//! Ownership: the pin; for a filter, that the program it runs is one of our pinned programs, or uses one of
+//! our pinned maps, by id.
 //! A program is swapped by `BPF_LINK_UPDATE` (or by replacing the filter in place): packets meet the
 //! old program or the new one, never none.
 //!

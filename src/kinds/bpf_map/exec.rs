@@ -6,7 +6,8 @@ use super::{BpfMap, Layout, MapName};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::bpf_map::{Map, MapShape};
 use crate::kernel::{Kernel, KernelError, pins};
-use crate::kinds::{Action, Change, Desired};
+use crate::kinds::bpf_old_map::{self, is_carried};
+use crate::kinds::{Change, Desired};
 use crate::observe::{Observe, Round};
 
 impl From<Layout> for MapShape {
@@ -60,7 +61,8 @@ impl Apply for BpfMap {
 
 fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), KernelError> {
     let pin = pins::map(kernel.bpf_root(), change.key.def().name);
-    let found = open(kernel, change.key)?.map(|map| Layout::from(map.shape()));
+    let there = open(kernel, change.key)?;
+    let found = there.as_ref().map(|map| Layout::from(map.shape()));
     kernel.writes += 1;
     let Some(layout) = change.spec() else {
         return pins::remove(kernel.bpf_root(), &pin);
@@ -83,12 +85,22 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
     };
     let map = Map::create(change.key.def().name, (*layout).into())
         .map_err(|source| failed("create", source))?;
-    if let Action::Replace { .. } = change.action {
-        // The new map takes the old one's pin in one step; programs are loaded anew after this.
-        let fresh = pin.with_file_name(format!("{}-new", change.key));
-        pins::remove(&fresh, &fresh)?;
-        map.pin(&fresh).map_err(|source| failed("pin", source))?;
-        return pins::rename(&fresh, &pin);
+    if is_carried(change.key) {
+        let kept = bpf_old_map::exec::old_maps(kernel, change.key)?;
+        for old in there.iter().chain(&kept) {
+            kernel.writes += bpf_old_map::exec::copy(kernel, change.key, old, &map)?;
+        }
     }
-    map.pin(&pin).map_err(|source| failed("pin", source))
+    let Some(old) = there else {
+        return map.pin(&pin).map_err(|source| failed("pin", source));
+    };
+    // The new map takes the old one's pin in one step; programs are loaded anew after this. What programs
+    // fill is kept until they are swapped.
+    let fresh = pin.with_file_name(format!("{}-new", change.key));
+    pins::remove(&fresh, &fresh)?;
+    map.pin(&fresh).map_err(|source| failed("pin", source))?;
+    if is_carried(change.key) {
+        bpf_old_map::exec::keep(kernel, change.key, &old)?;
+    }
+    pins::rename(&fresh, &pin)
 }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, Observed};
+use super::{Field, Kind, Observed, bpf_old_map};
 use crate::bpf_abi::{MAPS, MapDef, MapKind};
 
 /// Name of the map of records: what ciliate changed on things it doesn't own, and how they were
@@ -175,6 +175,13 @@ impl Kind for BpfMap {
         observed.bpf_map_entries.retain(|k, _| k.map != *key);
         for seen in observed.bpf_programs.values_mut() {
             seen.lose(*key);
+        }
+    }
+
+    /// Programs write to the old map until they are swapped.
+    fn remainder(key: &MapName, observed: &mut Observed) {
+        if bpf_old_map::is_carried(*key) {
+            observed.bpf_old_maps.insert(*key, bpf_old_map::Seen);
         }
     }
 }

@@ -8,9 +8,10 @@ use super::{BpfMapEntry, Key, Seen, c_text, is_managed};
 use crate::apply::{Apply, ExecError};
 use crate::bpf_abi::MapKind;
 use crate::kernel::bpf_map::Map;
+use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::bpf_map::{MapName, exec::open};
-use crate::kinds::{Change, Desired};
+use crate::kinds::{Change, Desired, bpf_old_map};
 use crate::observe::{Observe, Round};
 
 impl Observe for BpfMapEntry {
@@ -36,6 +37,9 @@ impl Observe for BpfMapEntry {
     }
 }
 
+/// Entries that `flush` removes at a time.
+const FLUSH_ENTRIES: usize = 4096;
+
 /// Keys and values as bytes.
 pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -47,6 +51,25 @@ pub fn dump(kernel: &Kernel, map: MapName) -> Result<Entries, KernelError> {
     let missing = || failed("open", map, io::Error::from_raw_os_error(libc::ENOENT));
     let open = open(kernel, map)?.ok_or_else(missing)?;
     open.entries().map_err(|source| failed("read the entries of", map, source))
+}
+
+/// Removes every entry of a map that programs fill, and of maps that it takes the place of. Returns how many
+/// there were.
+///
+/// # Errors
+/// The map can't be read or written.
+pub fn flush(_scope: &WriterScope, kernel: &mut Kernel, map: MapName) -> Result<u64, KernelError> {
+    let mut removed = 0;
+    for open in bpf_old_map::exec::old_maps(kernel, map)?.iter().chain(&open(kernel, map)?) {
+        for batch in open.walk(FLUSH_ENTRIES) {
+            let batch = batch.map_err(|source| failed("read the entries of", map, source))?;
+            let keys: Vec<&[u8]> = batch.iter().map(|(key, _)| key).collect();
+            kernel.writes +=
+                open.delete(&keys).map_err(|source| failed("remove from", map, source))?;
+            removed += keys.len() as u64;
+        }
+    }
+    Ok(removed)
 }
 
 /// The records in `ciliate_before`, as text.

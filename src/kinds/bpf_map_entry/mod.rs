@@ -15,7 +15,7 @@ use super::{Field, Kind, ObjectKey};
 use crate::bpf_abi::{CILIATE_MONITOR, MapKind};
 use crate::net::IfName;
 
-pub use exec::dump;
+pub use exec::{dump, flush};
 pub use text::{c_text, hex, unhex};
 
 /// The kind.

@@ -52,6 +52,41 @@ pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelErr
     Ok(programs)
 }
 
+/// The same by their ids.
+///
+/// # Errors
+/// The folder or a pin can't be read.
+pub fn by_id(kernel: &Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
+    Ok(pinned(kernel)?.into_iter().map(|(key, info)| (info.id, key)).collect())
+}
+
+/// The name of a program that uses one of `maps` but isn't pinned: that of a program of ours which was
+/// replaced while it is still attached.
+///
+/// # Errors
+/// The program can't be read.
+pub fn unpinned(id: u32, maps: &BTreeSet<u32>) -> Result<Option<Arc<str>>, KernelError> {
+    let failed = |source| KernelError::Bpf {
+        operation: "read",
+        object: format!("program with id {id}"),
+        source,
+    };
+    let Some(program) = bpf::program_by_id(id).map_err(failed)? else { return Ok(None) };
+    let info = bpf::program_info(program).map_err(failed)?;
+    if !info.map_ids.iter().any(|map| maps.contains(map)) {
+        return Ok(None);
+    }
+    // The kernel cuts names off.
+    let mut names = OBJECTS.iter().flat_map(|object| object.programs);
+    let name = names.find(|name| **name == info.name || cut_off(name) == info.name);
+    Ok(name.map(|name| (*name).into()))
+}
+
+/// What the kernel keeps of a program's name.
+fn cut_off(name: &str) -> &str {
+    &name[..name.len().min(bpf::NAME_LEN - 1)]
+}
+
 impl Apply for BpfProgram {
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
         let mut results: Vec<Result<(), ExecError>> = changes.iter().map(|_| Ok(())).collect();

@@ -1,5 +1,5 @@
-//! Our clsact filters, as listed and as removed. A filter is ours if its program is one of our pinned
-//! programs and it is at our preference and handle. Imports `kernel` through `observe::Round` only.
+//! Our clsact filters, as listed and as removed. A filter is ours if it is at our preference and handle,
+//! and its program is pinned by us or uses a map that is. Imports `kernel` through `observe::Round` only.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::super::{Hook, Key, Mode, Seen};
 use crate::kernel::KernelError;
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
-use crate::kinds::{bpf_map_entry, bpf_program, owner};
+use crate::kinds::{bpf_map_entry, bpf_old_map, bpf_program, owner};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
@@ -29,32 +29,39 @@ fn parent(hook: Hook) -> TcHandle {
     }
 }
 
-/// Our filters on all devices that have a clsact qdisc.
+/// Our filters on all devices that have a clsact qdisc, with the ids of their programs.
 ///
 /// # Errors
 /// A dump fails.
-pub fn list(
-    round: &mut Round<'_>,
-    programs: &BTreeMap<u32, bpf_program::Key>,
-) -> Result<BTreeMap<Key, Seen>, KernelError> {
+pub fn list(round: &mut Round<'_>) -> Result<BTreeMap<Key, (Seen, u32)>, KernelError> {
     let mut seen = BTreeMap::new();
-    if programs.is_empty() {
-        return Ok(seen);
-    }
+    let programs = bpf_program::exec::by_id(round.kernel)?;
+    let mut maps = None;
     let records = bpf_map_entry::exec::records(round.kernel)?;
     for (ifindex, ifname) in clsact_devices(round)? {
         for hook in [Hook::Ingress, Hook::Egress] {
             let Some(id) = our_filter(round, ifindex, hook)? else { continue };
-            let Some(program) = programs.get(&id) else { continue };
-            let key = Key { ifname, hook, program: program.name.clone() };
+            let pinned = programs.get(&id).cloned();
+            let name = match &pinned {
+                Some(program) => Some(program.name.clone()),
+                // Replaced, and not swapped yet?
+                None => {
+                    let maps = match &maps {
+                        Some(maps) => maps,
+                        None => maps.insert(bpf_old_map::exec::ids(round.kernel)?),
+                    };
+                    bpf_program::exec::unpinned(id, maps)?
+                }
+            };
+            let Some(program) = name else { continue };
             let found = Seen {
-                program: Some(program.clone()),
+                program: pinned,
                 mode: Mode::Clsact,
                 ifindex,
                 twice: false,
                 qdisc_ours: records.contains_key(&format!("{}{ifname}", owner::RECORD_OF_CLSACT)),
             };
-            seen.insert(key, found);
+            seen.insert(Key { ifname, hook, program }, (found, id));
         }
     }
     Ok(seen)
