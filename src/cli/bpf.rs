@@ -1,5 +1,7 @@
 //! `ciliate bpf …`: the BPF maps, decoded, in the layout of `cilium bpf …`.
 
+mod ct;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -33,6 +35,9 @@ enum Map {
     /// Which identity is behind which prefix
     #[command(subcommand)]
     Ipcache(Verb),
+    /// Flows that are tracked
+    #[command(subcommand)]
+    Ct(ct::Verb),
     /// Packets forwarded and dropped, by reason and direction
     #[command(subcommand)]
     Metrics(Verb),
@@ -50,10 +55,11 @@ enum Verb {
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = load(search)?;
-    let kernel = open(&loaded)?;
+    let mut kernel = open(&loaded)?;
     match &arguments.map {
         Map::Endpoint(verb) => show(verb, endpoints(&kernel)?, output),
         Map::Ipcache(verb) => show(verb, ipcache(&kernel)?, output),
+        Map::Ct(verb) => ct::run(verb, &loaded, &mut kernel, output),
         Map::Metrics(verb) => show(verb, metrics(&kernel)?, output),
     }
 }
