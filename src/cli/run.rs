@@ -21,6 +21,10 @@ pub struct Arguments {
     /// Seconds between two full looks at the kernel when nothing reports a change
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     resync: u64,
+    /// Seconds between two collections of conntrack entries that are over. Without it: 300 at first, then
+    /// 10 to 43200, by how many were found
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=43200))]
+    conntrack_gc_interval: Option<u64>,
     /// Least important messages that are logged: error, warn, info, debug, trace or off
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LevelFilter,
@@ -30,7 +34,10 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let loaded = super::load(search)?;
     output.flush()?;
     log_to_journal_or_stderr(arguments.log_level);
-    let options = Options { resync: Duration::from_secs(arguments.resync) };
+    let options = Options {
+        resync: Duration::from_secs(arguments.resync),
+        conntrack_gc: arguments.conntrack_gc_interval.map(Duration::from_secs),
+    };
     daemon::run(search, loaded, options)?;
     Ok(super::EXIT_OK)
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, open};
 use crate::config::Search;
 use crate::daemon::control::{self, Problem, Status};
+use crate::daemon::gc::Collections;
 use crate::engine;
 use crate::intent;
 use crate::kinds::bpf_link::Mode;
@@ -62,6 +63,18 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     Ok(if status.converged { EXIT_OK } else { EXIT_NOT_CONVERGED })
 }
 
+/// What became of the flows that were over.
+fn collections(gc: &Collections) -> String {
+    let Collections { runs, entries, deleted, last_ms, interval_s, .. } = gc;
+    match (interval_s, runs) {
+        (0, _) => "not running".to_string(),
+        (_, 0) => format!("first in {interval_s} s"),
+        _ => format!(
+            "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, every {interval_s} s"
+        ),
+    }
+}
+
 fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<()> {
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
@@ -95,6 +108,7 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
         ("Masquerading:", masquerading),
         ("Endpoints:", summary.endpoints.to_string()),
         ("Peers:", summary.peers.to_string()),
+        ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];
     for (name, value) in rows {

@@ -190,7 +190,7 @@ pub enum AttachMode {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Conntrack {
-    /// TCP connections that fit, of each family. Default: 131072.
+    /// TCP connections that fit, of each family. Those there are stay when it is changed. Default: 131072.
     #[schemars(with = "Option<i64>", range(min = 1024, max = 16_777_216))]
     pub tcp_max_entries: Maybe<i64>,
     /// Flows of other protocols that fit, of each family. Default: 65536.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Wake;
+use super::gc::Collections;
 use crate::engine::{Loaded, View};
 use crate::kernel::{KernelError, lock};
 use crate::kinds::bpf_link::Mode;
@@ -67,6 +68,8 @@ pub struct Status {
     pub objects: BTreeMap<String, usize>,
     pub summary: Summary,
     pub problems: Vec<Problem>,
+    /// Removal of flows that are over; zeros where no daemon runs.
+    pub conntrack_gc: Collections,
 }
 
 impl Status {
@@ -85,6 +88,7 @@ impl Status {
             objects: BTreeMap::new(),
             summary: Summary { attach: Mode::Tcx, ..Summary::of(&loaded.intent, None) },
             problems: Vec::new(),
+            conntrack_gc: Collections::default(),
         }
     }
 

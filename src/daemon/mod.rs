@@ -5,6 +5,7 @@
 //! round before but the configuration. Threads that watch send a [`Wake`]; one thread does the work.
 
 pub mod control;
+pub mod gc;
 mod health;
 mod watch;
 
@@ -30,6 +31,8 @@ pub use watch::Wake;
 pub struct Options {
     /// Time between two full looks when nothing reports a change.
     pub resync: Duration,
+    /// Time between two collections of conntrack entries; chosen by what they find where it isn't given.
+    pub conntrack_gc: Option<Duration>,
 }
 
 /// First wait after a round that left something undone, doubled up to [`RETRY_MAX`].
@@ -84,6 +87,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let runtime = daemon.loaded.intent.paths.runtime.clone();
     let control = control::serve(&runtime, status, sender)?;
     daemon.round();
+    gc::start(&daemon.loaded.intent.paths.bpf, options.conntrack_gc, daemon.status.clone())?;
     // The first round may have made folders that are worth watching.
     watchers.follow(search, &daemon.loaded.intent);
     daemon.systemd.ready();

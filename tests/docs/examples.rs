@@ -47,7 +47,12 @@ say apply
 for what in endpoints peers routes links; do say get $what; done
 # A packet, so that there is something to count.
 ping -c 1 -W 0.2 10.244.0.254 >&2 || true
-for map in endpoint ipcache metrics; do say bpf $map list; done
+# And a flow, to list: TCP 10.244.0.49:80 -> 10.244.1.124:80, a non-SYN packet seen, over for long.
+zeros() { yes 00 | head -n "$1"; }
+bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \
+    key hex 0a f4 00 31 0a f4 01 7c 00 50 00 50 06 00 \
+    value hex $(zeros 32) 01 00 00 00 10 00 $(zeros 18)
+for map in endpoint ipcache ct metrics; do say bpf $map list; done
 say status
 "$1" -c /run/work destroy >&2
 seen >/run/after

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,16 +50,26 @@ impl<'n> Daemon<'n> {
         Self::spawn(node, &node.config, 1, environment)
     }
 
+    /// The same with more arguments.
+    #[track_caller]
+    pub fn start_arguments(node: &'n Node, arguments: &[&str]) -> Self {
+        let mut command = node.command(&["run", "--resync", "1"]);
+        command.args(arguments);
+        Self::spawn_command(node, command)
+    }
+
     #[track_caller]
     fn spawn(node: &'n Node, config: &Path, resync: u32, environment: &[(&str, &str)]) -> Self {
+        let mut command = node.space.command(CILIATE);
+        command.arg("-c").arg(config).args(["run", "--resync", &resync.to_string()]);
+        command.envs(environment.iter().copied());
+        Self::spawn_command(node, command)
+    }
+
+    #[track_caller]
+    fn spawn_command(node: &'n Node, mut command: Command) -> Self {
         let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("open a log");
-        let child = node
-            .space
-            .command(CILIATE)
-            .arg("-c")
-            .arg(config)
-            .args(["run", "--resync", &resync.to_string()])
-            .envs(environment.iter().copied())
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

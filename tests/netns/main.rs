@@ -10,6 +10,7 @@ mod allocation;
 mod blocked;
 mod capture;
 mod carrier;
+mod conntrack;
 mod crash;
 mod daemon;
 mod events;

@@ -133,6 +133,7 @@ fn reading_commands_change_nothing() {
         (&["plan"][..], 2),
         (&["check"], 0),
         (&["status"], 3),
+        (&["bpf", "ct", "list"], 1),
         (&["get", "endpoints"], 0),
         (&["destroy", "--dry-run"], 0),
     ];
