@@ -260,6 +260,55 @@ fn packets(node: &Node) -> u64 {
     entries.map(|entry| entry["packets"].as_u64().expect("a number")).sum()
 }
 
+/// A change of sizes that is cut off between any two of its ops: flows are in the map that programs will find,
+/// and the next run goes on from there.
+#[test]
+fn cut_off_between_any_two_ops() {
+    for attach in ["clsact", "tcx"] {
+        let Some(lab) = Lab::new(V4) else { return };
+        lab.walk_through();
+        let text = fs::read_to_string(&lab.a.config).expect("read the configuration");
+        let of_size = |size| {
+            let text =
+                format!("{text}\n[datapath]\nattach-mode = {attach:?}\n{}", sizes(size, size));
+            fs::write(&lab.a.config, text).expect("write the configuration");
+        };
+        of_size(2000);
+        lab.a.apply();
+        let before = MAPS.map(|map| some(map, 500));
+        for (map, flows) in MAPS.iter().zip(&before) {
+            put(&open(&lab.a, map), flows);
+        }
+        let mut count = 0;
+        for size in 2001.. {
+            of_size(size);
+            // A map that every program uses is made anew along, for the second time.
+            let old = pin(&lab.a, &format!("{CILIUM_METRICS}-old"));
+            open(&lab.a, CILIUM_METRICS).pin(&old).expect("pin");
+            remake(&lab.a, CILIUM_METRICS, size);
+            lab.note_bpf();
+            let mut plan = lab.a.view().plan;
+            let whole = plan.ops.len();
+            plan.ops.truncate(count);
+            lab.a.run_ops(&plan);
+            lab.note_bpf();
+            for (map, flows) in MAPS.iter().zip(&before) {
+                let now = self::flows(&open(&lab.a, map));
+                assert!(now == *flows, "{attach}: {map} lost flows after {count} of {whole} ops");
+            }
+            let ran = lab.a.ciliate(&["apply"]);
+            assert!(ran.code == 0, "{attach}: after {count} of {whole} ops: {ran:?}");
+            lab.a.assert_no_changes();
+            assert_no_old_maps(&lab.a);
+            count += 1;
+            if count > whole {
+                break;
+            }
+        }
+        assert!(count > 10, "{count} ops");
+    }
+}
+
 /// SIGKILL at any time of a change of sizes, back and forth: no flow is lost.
 #[test]
 fn killed_while_sizes_change() {

@@ -4,12 +4,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use ciliate::apply::apply;
 use ciliate::config::Search;
 use ciliate::engine::{self, View};
 use ciliate::for_each_kind;
 use ciliate::kernel::Kernel;
 use ciliate::kinds::{Kind, Observed};
+use ciliate::plan::Plan;
 use serde_json::Value;
 
 use crate::lab::{Lab, addresses};
@@ -94,6 +97,17 @@ impl Node {
         assert!(after.plan.is_converged(), "after apply: {:?}", after.plan);
         self.assert_no_changes();
         ran.json()
+    }
+
+    /// Runs the ops of a plan; they have to succeed.
+    #[track_caller]
+    pub fn run_ops(&self, plan: &Plan) {
+        let report = self.space.run(|| {
+            let mut kernel = Kernel::open(&self.bpf, &self.runtime).expect("open the kernel");
+            let scope = engine::lock(&self.runtime, Duration::from_secs(10)).expect("the lock");
+            apply(&scope, &mut kernel, plan, |_| {})
+        });
+        assert!(report.succeeded(), "{:?}", report.outcomes);
     }
 
     /// `plan` says that there is nothing to do.
