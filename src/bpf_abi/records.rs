@@ -435,6 +435,25 @@ impl IpcacheValue {
     pub fn new(identity: u32) -> Self {
         Self { identity, ..Self::default() }
     }
+
+    /// A prefix behind the tunnel that ends at a node's address.
+    pub fn behind_tunnel(identity: u32, endpoint: IpAddr) -> Self {
+        let (tunnel_endpoint_be, family) = address_bytes(endpoint);
+        let mut flags = super::IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
+        if family == FAMILY_IPV6 {
+            flags |= super::IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT;
+        }
+        Self { identity, tunnel_endpoint_be, flags, ..Self::default() }
+    }
+
+    /// The node's address that the tunnel ends at, if the prefix is behind one.
+    pub fn tunnel_endpoint(&self) -> Option<IpAddr> {
+        if self.flags & super::IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT == 0 {
+            return None;
+        }
+        let is_ipv6 = self.flags & super::IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT != 0;
+        bytes_address(self.tunnel_endpoint_be, if is_ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 })
+    }
 }
 
 impl DeviceKey {

@@ -69,6 +69,26 @@ pub enum BlockedReason {
         "{address} is an address of this host; the peer's file may have been copied from this node's"
     )]
     PeerIsLocal { address: String },
+    /// The tunnel leads to addresses of a family that the peer has none of.
+    #[error(
+        "tunnels lead to {family} addresses here, and the peer has none; add one to its `addresses`, or choose the other family with underlay-protocol of [routing], on every node"
+    )]
+    PeerWithoutUnderlay { family: String },
+    /// The tunnel leads to addresses of a family that this node has none of.
+    #[error(
+        "tunnels lead to {family} addresses, and this node has none; add one, or choose the other family with underlay-protocol of [routing], on every node"
+    )]
+    NodeWithoutUnderlay { family: String },
+    /// A foreign device has the tunnel's UDP port.
+    #[error(
+        "UDP port {port} belongs to device {ifname}, which is not ciliate's; remove that, or set tunnel-port of [routing] on every node"
+    )]
+    TunnelPortTaken { port: u16, ifname: String },
+    /// What the tunnel leaves of the underlay's MTU is too little for IPv6.
+    #[error(
+        "the underlay's MTU of {mtu_bytes} leaves {left_bytes} in the tunnel, and IPv6 needs 1280; give the underlay's devices a larger one, or the node no IPv6 CIDR"
+    )]
+    TunnelMtu { mtu_bytes: u32, left_bytes: u32 },
     /// The endpoint's namespace is not there (any more), or can't be used.
     #[error("network namespace {netns}: {problem}; the endpoint is wired once that is mended")]
     NetnsUnusable { netns: String, problem: String },

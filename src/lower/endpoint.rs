@@ -104,7 +104,7 @@ fn host_side(
     let purpose = format!("endpoint {}", endpoint.name);
     let host_end = end(node_mac, lowering.node.mtu_bytes, true, &purpose);
     let desired = &mut lowering.desired;
-    let spec = link::Spec { ifindex, end: host_end, peer };
+    let spec = link::Spec { ifindex, end: host_end, form: link::Form::Veth { peer } };
     want::<Link>(&mut desired.links, lxc, spec, origin);
 
     let mut device = DeviceValue {
@@ -133,7 +133,7 @@ fn host_side(
         };
         let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
-        ipcache(desired, host_prefix(*address), endpoint.identity, origin);
+        ipcache(desired, host_prefix(*address), (endpoint.identity, None), origin);
     }
     device_entry(desired, ifindex, &device, Some(lxc), origin);
     let at = Attachment {
@@ -172,7 +172,7 @@ fn namespace_side(
     let v6 = address.is_ipv6();
     let router = lowering.intent.node.routers.iter().copied().find(|r| r.is_ipv6() == v6);
     let Some(router) = router else { return };
-    let mtu_bytes = lowering.node.mtu_bytes;
+    let mtu_bytes = lowering.node.route_mtu_bytes;
     let desired = &mut lowering.desired;
     let (netns, dev) = (&endpoint.netns, endpoint.ifname);
     let key = address::Key { netns: netns.clone(), ifname: dev, address: host_prefix(address) };

@@ -4,34 +4,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Lowering, host_prefix, want};
+use super::overlay::far_end;
+use super::{Lowering, Node, host_prefix, want};
 use crate::bpf_abi::{
     CILIUM_IPCACHE, CILIUM_LXC, ENDPOINT_FLAG_HOST, EndpointKey, EndpointValue, IpcacheKey,
     IpcacheValue,
 };
-use crate::intent::Identity;
+use crate::intent::{Identity, Peer};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
 use crate::kinds::{Desired, Origin};
 
-/// Says which identity a prefix has.
-pub(super) fn ipcache(desired: &mut Desired, prefix: IpNet, identity: Identity, origin: &Origin) {
+/// Says which identity a prefix has, and which tunnel endpoint it is behind.
+pub(super) fn ipcache(
+    desired: &mut Desired,
+    prefix: IpNet,
+    (identity, tunnel_endpoint): (Identity, Option<IpAddr>),
+    origin: &Origin,
+) {
     let key = IpcacheKey::new(prefix.addr(), prefix.prefix_len());
     let key =
         bpf_map_entry::Key { map: MapName::of_abi(CILIUM_IPCACHE), key: key.to_bytes().to_vec() };
-    let value = IpcacheValue::new(identity.number()).to_bytes().to_vec();
-    let spec = bpf_map_entry::Spec { value, link: None };
+    let value = match tunnel_endpoint {
+        None => IpcacheValue::new(identity.number()),
+        Some(address) => IpcacheValue::behind_tunnel(identity.number(), address),
+    };
+    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: None };
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
 }
 
 /// Adds what is known of the node, its peers and the rest of the world.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
-    let (ipv4, ipv6) = (lowering.node.ipv4, lowering.node.ipv6);
     let own: Vec<IpAddr> =
         lowering.intent.node.routers.iter().chain(&lowering.node.addresses).copied().collect();
     let desired = &mut lowering.desired;
     for address in own {
-        ipcache(desired, host_prefix(address), Identity::HOST, &Origin::Node);
+        ipcache(desired, host_prefix(address), (Identity::HOST, None), &Origin::Node);
         let value = EndpointValue {
             flags: ENDPOINT_FLAG_HOST,
             identity: Identity::HOST.number(),
@@ -45,20 +53,54 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &Origin::Node);
     }
     for peer in lowering.intent.peers.values() {
-        for address in &peer.addresses {
-            let origin = Origin::Peer(peer.name.clone());
-            ipcache(desired, host_prefix(*address), Identity::REMOTE_NODE, &origin);
+        lower_peer(lowering, peer);
+    }
+    for (active, all) in [
+        (lowering.node.ipv4, IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0)),
+        (lowering.node.ipv6, IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0)),
+    ] {
+        if active {
+            let world = world(&lowering.node, &all);
+            ipcache(&mut lowering.desired, all, (world, None), &Origin::Node);
         }
     }
-    // Both families in use: two worlds.
-    let both = ipv4 && ipv6;
-    let world = |of_family: Identity| if both { of_family } else { Identity::WORLD };
-    if ipv4 {
-        let all = IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0);
-        ipcache(desired, all, world(Identity::WORLD_IPV4), &Origin::Node);
+}
+
+/// What nothing else is known about. With both families in use there are two worlds.
+fn world(node: &Node, prefix: &IpNet) -> Identity {
+    match (node.ipv4 && node.ipv6, prefix) {
+        (false, _) => Identity::WORLD,
+        (true, IpNet::V4(_)) => Identity::WORLD_IPV4,
+        (true, IpNet::V6(_)) => Identity::WORLD_IPV6,
     }
-    if ipv6 {
-        let all = IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0);
-        ipcache(desired, all, world(Identity::WORLD_IPV6), &Origin::Node);
+}
+
+/// A peer: its own addresses, which no tunnel leads to, and what is behind its end of the tunnel.
+fn lower_peer(lowering: &mut Lowering<'_>, peer: &Peer) {
+    let origin = Origin::Peer(peer.name.clone());
+    let node = &lowering.node;
+    let desired = &mut lowering.desired;
+    for address in &peer.addresses {
+        ipcache(desired, host_prefix(*address), (Identity::REMOTE_NODE, None), &origin);
+    }
+    let far_end = match node.tunnel.map(|tunnel| far_end(lowering.facts, peer, tunnel)) {
+        None => None,
+        Some(Ok(far_end)) => Some(far_end),
+        // Out of reach: `overlay` says why.
+        Some(Err(_)) => return,
+    };
+    let in_use = |v6: bool| if v6 { node.ipv6 } else { node.ipv4 };
+    for router in peer.routers.iter().filter(|router| in_use(router.is_ipv6())) {
+        ipcache(desired, host_prefix(*router), (Identity::REMOTE_NODE, far_end), &origin);
+    }
+    for endpoint in &peer.endpoints {
+        for address in endpoint.addresses.iter().filter(|address| in_use(address.is_ipv6())) {
+            ipcache(desired, host_prefix(*address), (endpoint.identity, far_end), &origin);
+        }
+    }
+    // Without a tunnel, that a CIDR is of the world goes without saying.
+    for cidr in peer.cidrs.iter().filter(|cidr| far_end.is_some() && in_use(cidr.addr().is_ipv6()))
+    {
+        ipcache(desired, *cidr, (world(node, cidr), far_end), &origin);
     }
 }

@@ -12,6 +12,7 @@ mod identity;
 mod mac;
 mod masquerade;
 mod node;
+mod overlay;
 mod program;
 mod routing;
 mod summary;
@@ -29,6 +30,7 @@ use crate::net::IfName;
 
 pub use allocate::Allocation;
 pub use endpoint::lxc_name;
+pub use overlay::Tunnel;
 pub use program::digest;
 pub use summary::{Ipam, Summary};
 
@@ -46,8 +48,12 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Underlay devices that exist, with their ifindexes.
     pub devices: Vec<(IfName, u32)>,
-    /// MTU of devices and of native routes.
+    /// MTU of devices.
     pub mtu_bytes: u32,
+    /// MTU of routes that may lead into the tunnel; without one, that of devices.
+    pub route_mtu_bytes: u32,
+    /// `None` with native routing.
+    pub tunnel: Option<Tunnel>,
     pub ipv4: bool,
     pub ipv6: bool,
     pub attach: Mode,
@@ -92,6 +98,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     identity::lower(&mut lowering);
     endpoint::lower(&mut lowering);
     routing::lower(&mut lowering);
+    overlay::lower(&mut lowering);
     masquerade::lower(&mut lowering);
     sysctl::lower(&mut lowering);
     let Lowering { node, desired, .. } = lowering;
@@ -143,14 +150,12 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
         AttachMode::Auto if facts.tcx => Mode::Tcx,
         AttachMode::Clsact | AttachMode::Auto => Mode::Clsact,
     };
-    Node {
-        addresses,
-        devices,
-        mtu_bytes: intent.routing.mtu_bytes.unwrap_or(mtu),
-        ipv4: intent.node.cidrs.iter().any(|cidr| cidr.addr().is_ipv4()),
-        ipv6: intent.node.cidrs.iter().any(|cidr| cidr.addr().is_ipv6()),
-        attach,
-    }
+    let has = |v6: bool| intent.node.cidrs.iter().any(|cidr| cidr.addr().is_ipv6() == v6);
+    let (ipv4, ipv6) = (has(false), has(true));
+    let mtu_bytes = intent.routing.mtu_bytes.unwrap_or(mtu);
+    let tunnel = overlay::settle(intent, facts, &addresses, blocked);
+    let route_mtu_bytes = overlay::route_mtu_bytes(tunnel, mtu_bytes, ipv6, blocked);
+    Node { addresses, devices, mtu_bytes, route_mtu_bytes, tunnel, ipv4, ipv6, attach }
 }
 
 /// The first address of each family on the default-route devices that others can reach.

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use super::program::{Attachment, attach, key};
-use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, want};
-use crate::bpf_abi::{CILIATE_NODE, NodeValue};
+use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
+use crate::bpf_abi::{CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_TWO_WORLDS, NodeValue};
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::{Hook, Mode};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
-use crate::kinds::link::{self, End, Link};
+use crate::kinds::link::{self, End, Link, Protocol};
 use crate::kinds::route::{self, Route, Scope};
 use crate::kinds::{Origin, owner};
 use crate::net::{IfName, Netns};
@@ -36,20 +36,19 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let net_index = lowering.allocation.ifindex(net, None);
     let (host_mac, net_mac) = (mac::derive(CILIUM_HOST, ""), mac::derive(CILIUM_NET, ""));
     let mtu = lowering.node.mtu_bytes;
-    let spec = link::Spec {
-        ifindex: host_index,
-        end: end(host_mac, mtu, false, "router"),
-        peer: Some(link::Peer {
-            netns: Netns::HOST,
-            ifname: net,
-            ifindex: Some(net_index),
-            end: end(net_mac, mtu, false, "router"),
-        }),
+    let peer = link::Peer {
+        netns: Netns::HOST,
+        ifname: net,
+        ifindex: Some(net_index),
+        end: end(net_mac, mtu, false, "router"),
     };
+    let form = link::Form::Veth { peer: Some(peer) };
+    let spec = link::Spec { ifindex: host_index, end: end(host_mac, mtu, false, "router"), form };
     want::<Link>(&mut lowering.desired.links, host, spec, &Origin::Node);
     for router in lowering.intent.node.routers.clone() {
         lower_router(lowering, host, router);
     }
+    let tunnel = overlay::device(lowering);
     let router = |v6: bool| {
         lowering.intent.node.routers.iter().copied().find(|router| router.is_ipv6() == v6)
     };
@@ -58,8 +57,12 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         net_ifindex: net_index,
         host_mac: host_mac.0,
         net_mac: net_mac.0,
+        flags: flags(lowering),
         ..NodeValue::default()
     };
+    if let Some(tunnel) = tunnel {
+        (value.tunnel_ifindex, value.tunnel_mac) = (tunnel.ifindex, tunnel.mac.0);
+    }
     if let Some(IpAddr::V4(v4)) = router(false) {
         value.router_ipv4_be = v4.octets();
     }
@@ -70,6 +73,18 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(host) };
     want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, entry, spec, &Origin::Node);
     lower_programs(lowering, (host, host_index), (net, net_index));
+}
+
+/// [`NodeValue::flags`].
+fn flags(lowering: &Lowering<'_>) -> u32 {
+    let mut flags = 0;
+    if lowering.node.ipv4 && lowering.node.ipv6 {
+        flags |= NODE_FLAG_TWO_WORLDS;
+    }
+    if lowering.node.tunnel.is_some_and(|tunnel| tunnel.protocol == Protocol::Geneve) {
+        flags |= NODE_FLAG_GENEVE;
+    }
+    flags
 }
 
 /// The router's address, and the routes to the CIDR it is in.

@@ -23,15 +23,34 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         lower_peer(lowering, peer, table, &mut routes);
     }
     want_all::<Route>(&mut lowering.desired.routes, routes);
-    if table != TABLE_MAIN {
-        let priority = lowering.intent.routing.rule_priority;
-        for ipv6 in [false, true] {
-            if if ipv6 { lowering.node.ipv6 } else { lowering.node.ipv4 } {
-                let key = rule::Key { ipv6, priority, fwmark: None, table };
-                want::<Rule>(&mut lowering.desired.rules, key, rule::Spec, &Origin::Routing);
-            }
+    rules(lowering, table);
+}
+
+/// Adds what leads to a table of our own.
+pub(super) fn rules(lowering: &mut Lowering<'_>, table: u32) {
+    if table == TABLE_MAIN {
+        return;
+    }
+    let priority = lowering.intent.routing.rule_priority;
+    for ipv6 in [false, true] {
+        if if ipv6 { lowering.node.ipv6 } else { lowering.node.ipv4 } {
+            let key = rule::Key { ipv6, priority, fwmark: None, table };
+            want::<Rule>(&mut lowering.desired.rules, key, rule::Spec, &Origin::Routing);
         }
     }
+}
+
+/// Adds the fixed neighbour entry of a peer that is given an Ethernet address.
+pub(super) fn neighbour(
+    lowering: &mut Lowering<'_>,
+    peer: &Peer,
+    dev: IfName,
+    address: IpAddr,
+    origin: &Origin,
+) {
+    let Some(mac) = peer.mac else { return };
+    let key = neighbour::Key { ifname: dev, address };
+    want::<Neighbour>(&mut lowering.desired.neighbours, key, neighbour::Spec { mac }, origin);
 }
 
 fn lower_peer(
@@ -45,14 +64,9 @@ fn lower_peer(
     for address in &peer.addresses {
         let found = device(lowering, *address);
         hops.push((*address, found.as_ref().ok().copied()));
-        match (found, peer.mac) {
-            (Ok(dev), Some(mac)) => {
-                let key = neighbour::Key { ifname: dev, address: *address };
-                let spec = neighbour::Spec { mac };
-                want::<Neighbour>(&mut lowering.desired.neighbours, key, spec, &origin);
-            }
-            (Ok(_), None) => {}
-            (Err(reason), _) => lowering.block(origin.clone(), reason),
+        match found {
+            Ok(dev) => neighbour(lowering, peer, dev, *address, &origin),
+            Err(reason) => lowering.block(origin.clone(), reason),
         }
     }
     for cidr in &peer.cidrs {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
 use crate::facts::Facts;
 use crate::intent::Intent;
+use crate::kinds::link::Form;
 use crate::kinds::sysctl::{Key, Spec, Sysctl};
 use crate::kinds::{Desired, ObjectKey, Origin, owner};
 use crate::net::{IfName, Netns};
@@ -142,11 +143,12 @@ fn device_settings(lowering: &mut Lowering<'_>) {
     let links: Vec<_> = desired
         .links
         .iter()
-        .map(|(ifname, wanted)| (*ifname, wanted.spec.peer.clone(), wanted.origin.clone()))
+        .map(|(ifname, wanted)| (*ifname, wanted.spec.clone(), wanted.origin.clone()))
         .collect();
-    for (link, peer, origin) in links {
-        let router = link.as_str() == CILIUM_HOST;
-        let names = if router { vec![CILIUM_HOST, CILIUM_NET] } else { vec![link.as_str()] };
+    for (link, spec, origin) in links {
+        let pair = link.as_str() == CILIUM_HOST;
+        let names = if pair { vec![CILIUM_HOST, CILIUM_NET] } else { vec![link.as_str()] };
+        let of_node = pair || matches!(spec.form, Form::Tunnel { .. });
         for name in names {
             let mut set = |family: &str, what: &str, value: &str| {
                 let path = format!("net/{family}/conf/{name}/{what}");
@@ -157,7 +159,7 @@ fn device_settings(lowering: &mut Lowering<'_>) {
                 set("ipv4", "forwarding", "1");
                 set("ipv4", "rp_filter", "0");
             }
-            if ipv4 && router {
+            if ipv4 && of_node {
                 set("ipv4", "accept_local", "1");
                 set("ipv4", "send_redirects", "0");
             }
@@ -166,9 +168,9 @@ fn device_settings(lowering: &mut Lowering<'_>) {
                 set("ipv6", "forwarding", "1");
             }
         }
-        if let Some(peer) = peer.filter(|peer| ipv6 && peer.netns != Netns::HOST) {
+        if let Some(peer) = spec.peer().filter(|peer| ipv6 && peer.netns != Netns::HOST) {
             let path = format!("net/ipv6/conf/{}/disable_ipv6", peer.ifname);
-            let key = Key { netns: peer.netns, path: path.into() };
+            let key = Key { netns: peer.netns.clone(), path: path.into() };
             let spec = Spec { value: "0".into(), needs: vec![ObjectKey::Link(link)] };
             want::<Sysctl>(&mut desired.sysctls, key, spec, &origin);
         }

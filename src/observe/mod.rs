@@ -126,7 +126,7 @@ impl<'k> Round<'k> {
 /// The namespaces in which something is desired, the host's included.
 pub fn namespaces(desired: &Desired) -> Vec<Netns> {
     let mut all = vec![Netns::HOST];
-    let peers = desired.links.values().filter_map(|wanted| wanted.spec.peer.as_ref());
+    let peers = desired.links.values().filter_map(|wanted| wanted.spec.peer());
     all.extend(peers.map(|peer| peer.netns.clone()));
     all.sort();
     all.dedup();

@@ -10,11 +10,11 @@ use ciliate::config::Span;
 use ciliate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use ciliate::intent::{
     AttachMode, Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer,
-    Routing, RoutingMode,
+    PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
 };
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::bpf_map_entry::c_text;
-use ciliate::kinds::link::{End, LinkInfo};
+use ciliate::kinds::link::{self, End, LinkInfo};
 use ciliate::kinds::{Observed, sysctl};
 use ciliate::net::{Mac, Netns};
 use ipnet::IpNet;
@@ -88,8 +88,21 @@ fn peers(families: Families) -> impl Strategy<Value = BTreeMap<Arc<str>, Peer>> 
                 name: name.clone(),
                 addresses: of_families(families, &four, &six),
                 cidrs: of_families(families, &cidr4, &cidr6),
-                routers: Vec::new(),
-                endpoints: Vec::new(),
+                routers: of_families(
+                    families,
+                    &format!("10.244.{number}.1"),
+                    &format!("fd00:{number}::1"),
+                ),
+                endpoints: vec![PeerEndpoint {
+                    name: "far".into(),
+                    addresses: of_families(
+                        families,
+                        &format!("10.244.{number}.9"),
+                        &format!("fd00:{number}::9"),
+                    ),
+                    labels: BTreeMap::new(),
+                    identity: Identity::new(2000 + u32::from(number)).unwrap(),
+                }],
                 mac: (number == 4).then_some(Mac([2, 0, 0, 0, 0, 4])),
                 span: SPAN,
             };
@@ -103,13 +116,24 @@ pub fn families() -> impl Strategy<Value = Families> {
     select(vec![(true, false), (false, true), (true, true)])
 }
 
+/// Ways to the peers, and whether routes to them are ours to make.
+fn mode() -> impl Strategy<Value = (RoutingMode, bool)> {
+    let protocol = select(vec![TunnelProtocol::Vxlan, TunnelProtocol::Geneve]);
+    let underlay = select(vec![None, Some(Underlay::Ipv4), Some(Underlay::Ipv6)]);
+    let tunnel =
+        (protocol, select(vec![8472, 6081u16]), underlay).prop_map(|(protocol, port, underlay)| {
+            (RoutingMode::Tunnel(Tunnel { protocol, port, underlay }), false)
+        });
+    prop_oneof![any::<bool>().prop_map(|auto| (RoutingMode::Native, auto)), tunnel]
+}
+
 /// A node without endpoints.
 pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
     let attach = select(vec![AttachMode::Auto, AttachMode::Tcx, AttachMode::Clsact]);
     let masquerade = select(vec![Masquerade::Nftables, Masquerade::Off]);
     let table = option::of(Just(2005));
-    (peers(families), attach, masquerade, table, any::<bool>()).prop_map(
-        move |(peers, attach_mode, masquerade, table, auto)| Intent {
+    (peers(families), attach, masquerade, table, mode()).prop_map(
+        move |(peers, attach_mode, masquerade, table, (mode, auto))| Intent {
             node: Node {
                 name: Some("node".into()),
                 addresses: of_families(families, "172.18.0.1", "fc00::1"),
@@ -119,7 +143,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
                 span: SPAN,
             },
             routing: Routing {
-                mode: RoutingMode::Native,
+                mode,
                 auto_direct_node_routes: auto,
                 native_cidrs: Vec::new(),
                 mtu_bytes: None,
@@ -157,6 +181,7 @@ fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
         group: 0,
         link: None,
         link_netnsid: None,
+        tunnel: None,
     }
 }
 
@@ -175,7 +200,8 @@ pub fn machine(families: Families) -> impl Strategy<Value = Machine> {
     let bit = || select(vec!["0", "1", "2"]);
     let values = prop::collection::vec(bit(), 24);
     let clsact = subsequence(vec![name("eth0"), name("eth1")], 0..=2);
-    (values, any::<bool>(), clsact).prop_map(move |(values, tcx, clsact)| {
+    let vxlan = option::weighted(0.3, select(vec!["vxlan7", "cilium_vxlan"]));
+    (values, any::<bool>(), clsact, vxlan).prop_map(move |(values, tcx, clsact, vxlan)| {
         let mut values = values.into_iter().cycle();
         let mut untouched = Observed::default();
         for family in ["ipv4", "ipv6"] {
@@ -192,13 +218,12 @@ pub fn machine(families: Families) -> impl Strategy<Value = Machine> {
         for net in of_families::<IpNet>(families, "172.18.0.1/16", "fc00::1/64") {
             addresses.push((name("eth0"), net));
         }
-        Machine {
-            links: vec![device("eth0", 2, ""), device("eth1", 5, "")],
-            addresses,
-            tcx,
-            clsact: clsact.into_iter().collect(),
-            untouched,
-        }
+        let mut links = vec![device("eth0", 2, ""), device("eth1", 5, "")];
+        links.extend(vxlan.map(|ifname| {
+            let tunnel = Some(link::Tunnel { port: 8472, flow_based: false });
+            LinkInfo { tunnel, ..device(ifname, 7, "vxlan") }
+        }));
+        Machine { links, addresses, tcx, clsact: clsact.into_iter().collect(), untouched }
     })
 }
 
@@ -217,12 +242,12 @@ pub fn facts(machine: &Machine, intent: &Intent, observed: &Observed) -> Facts {
     }
     facts.links = machine.links.iter().map(|link| (link.ifname, link.clone())).collect();
     for (key, seen) in &observed.links {
-        let mut both = vec![(*key, seen.ifindex, seen.end.clone())];
-        let peer = seen.peer.as_ref().filter(|peer| peer.netns == Netns::HOST);
-        both.extend(peer.map(|peer| (peer.ifname, peer.ifindex.unwrap(), peer.end.clone())));
-        for (ifname, ifindex, end) in both {
-            let link = LinkInfo { end, ..device(ifname.as_str(), ifindex, "veth") };
-            facts.links.insert(ifname, link);
+        let link = device(key.as_str(), seen.ifindex, &seen.kind);
+        let link = LinkInfo { end: seen.end.clone(), tunnel: seen.tunnel, ..link };
+        facts.links.insert(*key, link);
+        if let Some(peer) = seen.peer.as_ref().filter(|peer| peer.netns == Netns::HOST) {
+            let link = device(peer.ifname.as_str(), peer.ifindex.unwrap(), "veth");
+            facts.links.insert(peer.ifname, LinkInfo { end: peer.end.clone(), ..link });
         }
     }
     let host = observed.addresses.keys().filter(|key| key.netns == Netns::HOST);

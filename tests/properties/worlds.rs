@@ -38,6 +38,9 @@ const LINKS: &[(&str, &str, &str)] = &[
     ("lxc3", "/run/netns/two", "eth1"),
     ("lxc_health", HEALTH, "cilium"),
 ];
+/// Devices of tunnels, which have one end.
+const TUNNELS: &[(&str, link::Protocol)] =
+    &[("cilium_vxlan", link::Protocol::Vxlan), ("cilium_geneve", link::Protocol::Geneve)];
 /// A namespace of ours.
 const HEALTH: &str = "/run/ciliate/netns/health";
 const OBJECTS_MAX: usize = 8;
@@ -57,6 +60,7 @@ fn ends() -> Vec<(Netns, IfName, Option<IfName>)> {
         ends.push((Netns::HOST, name(link), Some(name(link))));
         ends.push((netns(path), name(other), Some(name(link))));
     }
+    ends.extend(TUNNELS.iter().map(|(link, _)| (Netns::HOST, name(link), Some(name(link)))));
     ends
 }
 
@@ -74,11 +78,12 @@ fn ifindex() -> impl Strategy<Value = u32> {
 }
 
 fn link_name() -> impl Strategy<Value = IfName> {
-    select(LINKS.iter().map(|(link, ..)| name(link)).collect::<Vec<_>>())
+    let pairs = LINKS.iter().map(|(link, ..)| name(link));
+    select(pairs.chain(TUNNELS.iter().map(|(link, _)| name(link))).collect::<Vec<_>>())
 }
 
 fn end() -> impl Strategy<Value = link::End> {
-    let text = select(vec!["", "ciliate router", "ciliate endpoint a", "some \"text\"\n"]);
+    let text = select(vec!["", "ciliate router", "ciliate tunnel", "some \"text\"\n"]);
     (mac(), select(vec![1280, 1500u32]), any::<bool>(), any::<bool>(), text, any::<bool>())
         .prop_map(|(mac, mtu_bytes, up, arp, alias, grouped)| link::End {
             mac,
@@ -91,7 +96,9 @@ fn end() -> impl Strategy<Value = link::End> {
 }
 
 fn peer(link: IfName) -> impl Strategy<Value = link::Peer> {
-    let (_, path, other) = LINKS.iter().find(|(known, ..)| name(known) == link).unwrap();
+    let known = LINKS.iter().find(|(known, ..)| name(known) == link);
+    // What holds the name of a tunnel's device may be one end of a pair.
+    let (_, path, other) = known.unwrap_or(&("", "", "stray"));
     let ifname = prop_oneof![4 => Just(name(other)), 1 => Just(name("renamed"))];
     (Just(netns(path)), ifname, option::of(ifindex()), end())
         .prop_map(|(netns, ifname, ifindex, end)| link::Peer { netns, ifname, ifindex, end })
@@ -104,15 +111,39 @@ pub fn namespaces() -> impl Strategy<Value = (Netns, netns::Spec, netns::Seen)> 
         .prop_map(|(path, state)| (Netns::at(path), netns::Spec, netns::Seen { state }))
 }
 
+fn port() -> impl Strategy<Value = u16> {
+    select(vec![8472, 6081u16])
+}
+
+fn form(link: IfName) -> impl Strategy<Value = link::Form> {
+    let protocol = TUNNELS.iter().find(|(known, _)| name(known) == link).map(|(_, p)| *p);
+    (option::of(peer(link)), port()).prop_map(move |(peer, port)| match protocol {
+        None => link::Form::Veth { peer },
+        Some(protocol) => link::Form::Tunnel { protocol, port },
+    })
+}
+
+/// Kind, peer and tunnel of a link that is there.
+fn seen_form(
+    link: IfName,
+) -> impl Strategy<Value = (String, Option<link::Peer>, Option<link::Tunnel>)> {
+    let kind = select(vec!["veth", "veth", "dummy", "vxlan", "geneve"]);
+    let tunnel = (port(), prop::bool::weighted(0.8));
+    let tunnel = tunnel.prop_map(|(port, flow_based)| link::Tunnel { port, flow_based });
+    (kind, option::of(peer(link)), tunnel).prop_map(|(kind, peer, tunnel)| match kind {
+        "vxlan" | "geneve" => (kind.to_string(), None, Some(tunnel)),
+        kind => (kind.to_string(), peer, None),
+    })
+}
+
 pub fn links() -> impl Strategy<Value = (IfName, link::Spec, link::Seen)> {
     link_name().prop_flat_map(|key| {
-        let kind = prop_oneof![3 => Just("veth"), 1 => Just("dummy")];
-        let spec = (ifindex(), end(), option::of(peer(key)));
-        let seen = (any::<bool>(), kind, ifindex(), end(), option::of(peer(key)));
-        (spec, seen).prop_map(move |((ifindex, end, peer), seen)| {
-            let spec = link::Spec { ifindex, end, peer };
-            let (owned, kind, ifindex, end, peer) = seen;
-            (key, spec, link::Seen { owned, kind: kind.into(), ifindex, end, peer })
+        let spec = (ifindex(), end(), form(key));
+        let seen = (any::<bool>(), ifindex(), end(), seen_form(key));
+        (spec, seen).prop_map(move |((ifindex, end, form), seen)| {
+            let spec = link::Spec { ifindex, end, form };
+            let (owned, ifindex, end, (kind, peer, tunnel)) = seen;
+            (key, spec, link::Seen { owned, kind, ifindex, end, peer, tunnel })
         })
     })
 }
@@ -164,8 +195,7 @@ pub fn neighbours() -> impl Strategy<Value = (neighbour::Key, neighbour::Spec, n
 
 pub fn sysctls() -> impl Strategy<Value = (sysctl::Key, sysctl::Spec, sysctl::Seen)> {
     // Forwarding of `all` changes others along: the interesting case.
-    let dev =
-        prop_oneof![2 => Just("all"), 3 => select(vec!["default", "eth0", "cilium_host", "lxc1"])];
+    let dev = prop_oneof![2 => Just("all"), 3 => select(vec!["default", "eth0", "cilium_host", "lxc1", "cilium_vxlan"])];
     let other = select(vec!["rp_filter", "accept_redirects", "accept_ra"]);
     let what = prop_oneof![2 => Just("forwarding"), 1 => other];
     let place = prop_oneof![4 => Just(""), 1 => Just("/run/netns/one")];
@@ -173,7 +203,7 @@ pub fn sysctls() -> impl Strategy<Value = (sysctl::Key, sysctl::Spec, sysctl::Se
     (place, prop_oneof![3 => Just("ipv4"), 1 => Just("ipv6")], dev, what, value(), value())
         .prop_map(|(path, family, dev, what, value, seen)| {
             let file: Arc<str> = format!("net/{family}/conf/{dev}/{what}").into();
-            let ours = LINKS.iter().any(|(link, ..)| *link == dev);
+            let ours = LINKS.iter().any(|(link, ..)| *link == dev) || dev == "cilium_vxlan";
             let needs = if ours { vec![ObjectKey::Link(name(dev))] } else { Vec::new() };
             let key = sysctl::Key { netns: netns(path), path: file };
             let spec = sysctl::Spec { value: value.into(), needs };
@@ -385,7 +415,7 @@ fn close(mut world: World) -> World {
     }
     // `observe` looks for the other end where it is wanted, and nowhere else.
     for (key, seen) in &mut observed.links {
-        let wanted = desired.links.get(key).and_then(|wanted| wanted.spec.peer.as_ref());
+        let wanted = desired.links.get(key).and_then(|wanted| wanted.spec.peer());
         seen.peer = seen.peer.take().filter(|_| wanted.is_some());
     }
     // Nothing is seen in a namespace that isn't there.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo as LinkInfoAttribute,
-    LinkMessage, State,
+    InfoData, InfoGeneve, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo as LinkInfoAttribute, LinkMessage, State,
 };
 
-use super::{End, Link, LinkInfo, Peer, Seen, Spec, Taken, decode, pair};
+use super::{End, Form, Link, LinkInfo, Peer, Protocol, Seen, Spec, Taken, decode, pair};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Request;
 use crate::kernel::{Kernel, KernelError, netns};
@@ -34,7 +34,7 @@ impl Observe for Link {
             if (!link.owned() && wanted.is_none()) || is_second_end(link, &host, desired) {
                 continue;
             }
-            let peer = match wanted.and_then(|spec| spec.peer.as_ref()) {
+            let peer = match wanted.and_then(Spec::peer) {
                 None => None,
                 Some(want) => {
                     let there = round.links(&want.netns)?;
@@ -160,7 +160,7 @@ fn get(ifname: &IfName) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// Makes the pairs, then gives both ends what can't be given when they are made.
+/// Makes the links, then gives both ends what can't be given when they are made.
 fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<(), ExecError>]) {
     let (mut requests, mut order, mut files) = (Vec::new(), Vec::new(), Vec::new());
     for (index, change) in changes.iter().enumerate() {
@@ -169,7 +169,7 @@ fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
             continue;
         }
         // The file stays open until the message that names its descriptor is answered.
-        let file = match to.peer.as_ref().and_then(|peer| peer.netns.path()) {
+        let file = match to.peer().and_then(|peer| peer.netns.path()) {
             None => None,
             Some(path) => match netns::open(path) {
                 Ok(file) => Some(file),
@@ -181,7 +181,7 @@ fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
             },
         };
         let fd = file.as_ref().map(AsRawFd::as_raw_fd);
-        requests.push((new_veth(change.key, to, fd), NLM_F_CREATE | NLM_F_EXCL));
+        requests.push((new_link(change.key, to, fd), NLM_F_CREATE | NLM_F_EXCL));
         order.push(index);
         files.extend(file);
         if files.len() == FILES_MAX {
@@ -196,7 +196,7 @@ fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
     finish(kernel, changes, &order, results);
 }
 
-/// Sends the messages that make pairs, and says of a refusal what it may mean.
+/// Sends the messages that make links, and says of a refusal what it may mean.
 fn send_new(
     kernel: &mut Kernel,
     changes: &[&Change<Link>],
@@ -204,24 +204,36 @@ fn send_new(
     order: &[usize],
     results: &mut [Result<(), ExecError>],
 ) {
-    send(kernel, &Netns::HOST, "create a veth", requests, order, results);
+    send(kernel, &Netns::HOST, "create a link", requests, order, results);
     for index in order {
         let (Err(error), Some(spec)) = (&results[*index], changes[*index].spec()) else { continue };
-        if !matches!(error.errno(), Some(libc::EEXIST | libc::EBUSY)) {
-            continue;
+        let Some(meaning) = meaning(error.errno(), changes[*index].key, spec) else { continue };
+        let error =
+            ExecError::Failed { error: format!("{error}: {meaning}"), errno: error.errno() };
+        results[*index] = Err(error);
+    }
+}
+
+/// What the kernel may mean by an error when a link is made, and what to do.
+fn meaning(errno: Option<i32>, ifname: IfName, spec: &Spec) -> Option<String> {
+    match (errno?, &spec.form) {
+        (libc::EADDRINUSE, Form::Tunnel { port, .. }) => Some(format!(
+            "UDP port {port} is in use on this host; end what has it (`ss -lunp`), or set tunnel-port \
+             of [routing] on every node"
+        )),
+        (libc::EOPNOTSUPP, form) => {
+            Some(format!("this kernel has no devices of kind {}, nor a module for it", form.kind()))
         }
-        let peer = spec
-            .peer
-            .as_ref()
-            .map_or(String::new(), |peer| format!(", or of {} in {}", peer.ifname, peer.netns));
-        results[*index] = Err(ExecError::Failed {
-            error: format!(
-                "{error}: another device has the name of {}{peer}, or ifindex {}; \
-                 remove or rename it",
-                changes[*index].key, spec.ifindex
-            ),
-            errno: error.errno(),
-        });
+        (libc::EEXIST | libc::EBUSY, _) => {
+            let peer = spec
+                .peer()
+                .map_or(String::new(), |peer| format!(", or of {} in {}", peer.ifname, peer.netns));
+            Some(format!(
+                "another device has the name of {ifname}{peer}, or ifindex {}; remove or rename it",
+                spec.ifindex
+            ))
+        }
+        _ => None,
     }
 }
 
@@ -245,14 +257,14 @@ fn finish(
         message.attributes = vec![LinkAttribute::IfAlias(spec.end.alias.clone())];
         host.0.push((RouteNetlinkMessage::SetLink(message), 0));
         host.1.push(index);
-        if let Some(peer) = &spec.peer {
+        if let Some(peer) = spec.peer() {
             let there = by_netns.entry(peer.netns.clone()).or_default();
             there.0.push((set(&peer.ifname, &peer.end), 0));
             there.1.push(index);
         }
     }
     for (netns, (requests, order)) in by_netns {
-        send(kernel, &netns, "configure a veth", requests, &order, results);
+        send(kernel, &netns, "configure a link", requests, &order, results);
     }
 }
 
@@ -271,7 +283,7 @@ fn update(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
             host.0.push((set(&changes[index].key, &to.end), 0));
             host.1.push(index);
         }
-        match (&from.peer, &to.peer) {
+        match (&from.peer, to.peer()) {
             (Some(seen), Some(want)) if seen.end != want.end => {
                 let there = by_netns.entry(want.netns.clone()).or_default();
                 there.0.push((set(&want.ifname, &want.end), 0));
@@ -297,7 +309,7 @@ fn settle(kernel: &mut Kernel, changes: &[&Change<Link>], results: &[Result<(), 
     let mut by_netns: BTreeMap<Netns, Vec<IfName>> = BTreeMap::new();
     for (change, _) in changes.iter().zip(results).filter(|(_, result)| result.is_ok()) {
         let Some(spec) = change.spec() else { continue };
-        let Some(peer) = spec.peer.as_ref().filter(|peer| peer.end.up && spec.end.up) else {
+        let Some(peer) = spec.peer().filter(|peer| peer.end.up && spec.end.up) else {
             continue;
         };
         by_netns.entry(Netns::HOST).or_default().push(change.key);
@@ -351,15 +363,20 @@ fn flags(end: &End) -> (LinkFlags, LinkFlags) {
     (flags, LinkFlags::Up | LinkFlags::Noarp)
 }
 
-fn new_veth(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkMessage {
+fn new_link(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = spec.ifindex;
     (message.header.flags, message.header.change_mask) = flags(&spec.end);
-    let mut info = vec![LinkInfoAttribute::Kind(InfoKind::Veth)];
-    info.extend(spec.peer.as_ref().map(|peer| {
-        let peer = InfoVeth::Peer(peer_message(peer, netns_fd));
-        LinkInfoAttribute::Data(InfoData::Veth(peer))
-    }));
+    let info = match &spec.form {
+        Form::Veth { peer } => {
+            let peer = peer
+                .as_ref()
+                .map(|peer| InfoData::Veth(InfoVeth::Peer(peer_message(peer, netns_fd))));
+            let kind = LinkInfoAttribute::Kind(InfoKind::Veth);
+            [kind].into_iter().chain(peer.map(LinkInfoAttribute::Data)).collect()
+        }
+        Form::Tunnel { protocol, port } => tunnel_info(*protocol, *port),
+    };
     message.attributes = vec![
         LinkAttribute::IfName(ifname.to_string()),
         LinkAttribute::Address(spec.end.mac.0.to_vec()),
@@ -368,6 +385,30 @@ fn new_veth(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkM
         LinkAttribute::LinkInfo(info),
     ];
     RouteNetlinkMessage::NewLink(message)
+}
+
+/// A flow-based device: what [`Tunnel::flow_based`](super::Tunnel) says.
+fn tunnel_info(protocol: Protocol, port: u16) -> Vec<LinkInfoAttribute> {
+    let (kind, data) = match protocol {
+        Protocol::Vxlan => {
+            let attributes = vec![
+                InfoVxlan::Port(port),
+                InfoVxlan::CollectMetadata(true),
+                InfoVxlan::Learning(false),
+                InfoVxlan::UDPZeroCsumRX(true),
+            ];
+            (InfoKind::Vxlan, InfoData::Vxlan(attributes))
+        }
+        Protocol::Geneve => {
+            let attributes = vec![
+                InfoGeneve::Port(port),
+                InfoGeneve::CollectMetadata,
+                InfoGeneve::UdpZeroCsum6Rx(true),
+            ];
+            (InfoKind::Geneve, InfoData::Geneve(attributes))
+        }
+    };
+    vec![LinkInfoAttribute::Kind(kind), LinkInfoAttribute::Data(data)]
 }
 
 fn peer_message(peer: &Peer, netns_fd: Option<i32>) -> LinkMessage {

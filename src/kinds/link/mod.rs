@@ -1,10 +1,12 @@
-//! Links: network devices that ciliate makes. Today veth pairs; each pair is one object, named by
-//! its end on the host, so that no plan can hold half of one.
+//! Links: network devices that ciliate makes. A veth pair is one object, named by its end on the host,
+//! so that no plan can hold half of one. A tunnel's device is flow-based: it has neither a virtual
+//! network nor a far end of its own; both come with each packet, from the programs.
 //!
 //! Ownership: group [`owner::LINK_GROUP`](super::owner::LINK_GROUP), set by the message that makes
-//! the link, and an alias that begins with `ciliate` and says what the link is for. On a veth either proves
-//! it; the other is repaired. Plans choose the ifindex themselves (`ifi_index` of `RTM_NEWLINK` is
-//! honoured since Linux 3.7), so that everything that refers to it can be planned too.
+//! the link, and an alias that begins with `ciliate` and says what the link is for. On a link of a kind
+//! that we make, either proves it; the other is repaired. Plans choose the ifindex themselves
+//! (`ifi_index` of `RTM_NEWLINK` is honoured since Linux 3.7), so that everything that refers to it can
+//! be planned too.
 //!
 //! Pure but for `exec.rs`.
 
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{BlockedReason, Field, Kind, ObjectKey, Observed};
 use crate::net::{IfName, Mac, Netns};
 
-pub use seen::{LinkInfo, decode, pair};
+pub use seen::{ALIAS_TUNNEL, LinkInfo, decode, pair};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,14 +48,71 @@ pub struct Peer {
     pub end: End,
 }
 
+/// What encapsulates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    Vxlan,
+    Geneve,
+}
+
+impl Protocol {
+    /// `IFLA_INFO_KIND`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Protocol::Vxlan => "vxlan",
+            Protocol::Geneve => "geneve",
+        }
+    }
+}
+
+/// What sort of link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "form", rename_all = "kebab-case")]
+pub enum Form {
+    /// `peer` is `None`: leave the other end alone, its namespace can't be seen now.
+    Veth { peer: Option<Peer> },
+    /// A tunnel's device, flow-based, on a UDP port.
+    Tunnel { protocol: Protocol, port: u16 },
+}
+
+impl Form {
+    /// `IFLA_INFO_KIND`.
+    fn kind(&self) -> &'static str {
+        match self {
+            Form::Veth { .. } => "veth",
+            Form::Tunnel { protocol, .. } => protocol.kind(),
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     pub ifindex: u32,
     #[serde(flatten)]
     pub end: End,
-    /// `None`: leave the other end alone, its namespace can't be seen now.
-    pub peer: Option<Peer>,
+    #[serde(flatten)]
+    pub form: Form,
+}
+
+impl Spec {
+    /// The other end, of a veth pair whose other end is asked for too.
+    pub fn peer(&self) -> Option<&Peer> {
+        match &self.form {
+            Form::Veth { peer } => peer.as_ref(),
+            Form::Tunnel { .. } => None,
+        }
+    }
+}
+
+/// What the kernel says of a tunnel's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub port: u16,
+    /// Whether it is as we make them: what to do comes with each packet, no addresses are learnt from
+    /// packets, and IPv6 packets may come without a UDP checksum.
+    pub flow_based: bool,
 }
 
 /// What the kernel has.
@@ -67,6 +126,8 @@ pub struct Seen {
     pub end: End,
     /// The end that is paired with this one, if it is where we looked.
     pub peer: Option<Peer>,
+    /// Of VXLAN and Geneve.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// What has the name that the other end of a wanted pair is to have, and isn't that end.
@@ -101,33 +162,29 @@ impl Kind for Link {
     const NAME: &'static str = "link";
 
     fn realise(_key: &IfName, spec: &Spec) -> Seen {
+        let tunnel = match spec.form {
+            Form::Veth { .. } => None,
+            Form::Tunnel { port, .. } => Some(Tunnel { port, flow_based: true }),
+        };
         Seen {
             owned: true,
-            kind: "veth".into(),
+            kind: spec.form.kind().into(),
             ifindex: spec.ifindex,
             end: spec.end.clone(),
-            peer: spec.peer.clone(),
+            peer: spec.peer().cloned(),
+            tunnel,
         }
     }
 
     fn fields(_key: &IfName, spec: &Spec, seen: &Seen) -> Vec<Field> {
         let mut fields = Vec::new();
-        fields.extend(Field::immutable("kind", &seen.kind.as_str(), &"veth"));
+        fields.extend(Field::immutable("kind", &seen.kind.as_str(), &spec.form.kind()));
         fields.extend(Field::immutable("ifindex", &seen.ifindex, &spec.ifindex));
         end_fields("", &spec.end, &seen.end, &mut fields);
-        match (&spec.peer, &seen.peer) {
-            (None, _) => {}
-            (Some(peer), None) => {
-                let want = format!("{} in {}", peer.ifname, peer.netns);
-                fields.extend(Field::immutable("peer", &"missing".to_string(), &want));
-            }
-            (Some(want), Some(seen)) => {
-                fields.extend(Field::immutable("peer name", &seen.ifname, &want.ifname));
-                if let (Some(seen), Some(want)) = (seen.ifindex, want.ifindex) {
-                    fields.extend(Field::immutable("peer ifindex", &seen, &want));
-                }
-                end_fields("peer ", &want.end, &seen.end, &mut fields);
-            }
+        match &spec.form {
+            Form::Veth { peer: None } => {}
+            Form::Veth { peer: Some(peer) } => peer_fields(peer, seen.peer.as_ref(), &mut fields),
+            Form::Tunnel { port, .. } => tunnel_fields(*port, seen.tunnel, &mut fields),
         }
         fields
     }
@@ -137,16 +194,21 @@ impl Kind for Link {
     }
 
     fn describe_spec(_key: &IfName, spec: &Spec) -> String {
-        describe("veth", spec.ifindex, &spec.end, spec.peer.as_ref())
+        let port = match spec.form {
+            Form::Veth { .. } => None,
+            Form::Tunnel { port, .. } => Some(port),
+        };
+        describe(spec.form.kind(), spec.ifindex, &spec.end, (spec.peer(), port))
     }
 
     fn describe_seen(_key: &IfName, seen: &Seen) -> String {
-        describe(&seen.kind, seen.ifindex, &seen.end, seen.peer.as_ref())
+        let port = seen.tunnel.map(|tunnel| tunnel.port);
+        describe(&seen.kind, seen.ifindex, &seen.end, (seen.peer.as_ref(), port))
     }
 
     /// The namespace of the other end, which may be ours to make.
     fn needs(_key: &IfName, spec: &Spec) -> Vec<ObjectKey> {
-        let netns = spec.peer.as_ref().map(|peer| &peer.netns);
+        let netns = spec.peer().map(|peer| &peer.netns);
         let netns = netns.filter(|netns| **netns != Netns::HOST);
         netns.map(|netns| ObjectKey::Netns(netns.clone())).into_iter().collect()
     }
@@ -170,6 +232,29 @@ impl Kind for Link {
     }
 }
 
+fn peer_fields(want: &Peer, seen: Option<&Peer>, fields: &mut Vec<Field>) {
+    let Some(seen) = seen else {
+        let want = format!("{} in {}", want.ifname, want.netns);
+        fields.extend(Field::immutable("peer", &"missing".to_string(), &want));
+        return;
+    };
+    fields.extend(Field::immutable("peer name", &seen.ifname, &want.ifname));
+    if let (Some(seen), Some(want)) = (seen.ifindex, want.ifindex) {
+        fields.extend(Field::immutable("peer ifindex", &seen, &want));
+    }
+    end_fields("peer ", &want.end, &seen.end, fields);
+}
+
+/// The kernel changes neither on a living device.
+fn tunnel_fields(port: u16, seen: Option<Tunnel>, fields: &mut Vec<Field>) {
+    let (seen_port, flow_based) = match seen {
+        None => ("none".to_string(), false),
+        Some(tunnel) => (tunnel.port.to_string(), tunnel.flow_based),
+    };
+    fields.extend(Field::immutable("port", &seen_port, &port.to_string()));
+    fields.extend(Field::immutable("flow-based", &flow_based, &true));
+}
+
 fn end_fields(prefix: &str, want: &End, seen: &End, fields: &mut Vec<Field>) {
     let name = |what: &str| format!("{prefix}{what}");
     fields.extend(Field::differs(&name("mac"), &seen.mac, &want.mac));
@@ -184,9 +269,16 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-fn describe(kind: &str, ifindex: u32, end: &End, peer: Option<&Peer>) -> String {
+fn describe(
+    kind: &str,
+    ifindex: u32,
+    end: &End,
+    (peer, port): (Option<&Peer>, Option<u16>),
+) -> String {
+    let port = port.map_or(String::new(), |port| format!(" port {port}"));
     let noarp = if end.arp { "" } else { " noarp" };
-    let mut text = format!("{kind} index {ifindex} mtu {} mac {}{noarp}", end.mtu_bytes, end.mac);
+    let mut text =
+        format!("{kind}{port} index {ifindex} mtu {} mac {}{noarp}", end.mtu_bytes, end.mac);
     if let Some(peer) = peer {
         let place = match peer.netns.path() {
             None => String::new(),

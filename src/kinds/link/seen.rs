@@ -1,12 +1,16 @@
 //! Link messages → what was seen. Pure: decodes values that `kernel` received.
 
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo as LinkInfoAttribute, LinkMessage,
+    InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo as LinkInfoAttribute, LinkMessage,
 };
 
-use super::{End, Peer, Seen};
+use super::{End, Peer, Seen, Tunnel};
 use crate::kinds::owner;
 use crate::net::{IfName, Mac, Netns};
+
+/// What the alias of the tunnel's device says after [`owner::LINK_ALIAS_PREFIX`].
+pub const ALIAS_TUNNEL: &str = "tunnel";
 
 /// One link of a namespace, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct LinkInfo {
     pub link: Option<u32>,
     /// `IFLA_LINK_NETNSID`: present when the other end is in another namespace.
     pub link_netnsid: Option<i32>,
+    /// Of VXLAN and Geneve.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl LinkInfo {
@@ -28,9 +34,11 @@ impl LinkInfo {
     /// took that away, the alias as we write it.
     pub fn owned(&self) -> bool {
         let alias = self.end.alias.strip_prefix(owner::LINK_ALIAS_PREFIX);
-        let as_written = alias.is_some_and(|alias| {
-            [" router", " health"].contains(&alias) || alias.starts_with(" endpoint ")
-        });
+        let alias = alias.and_then(|alias| alias.strip_prefix(' ')).unwrap_or_default();
+        let as_written = match self.kind.as_str() {
+            "veth" => ["router", "health"].contains(&alias) || alias.starts_with("endpoint "),
+            _ => alias == ALIAS_TUNNEL,
+        };
         owner::LINK_KINDS.contains(&self.kind.as_str()) && (self.end.grouped || as_written)
     }
 
@@ -52,6 +60,7 @@ impl LinkInfo {
             ifindex: self.ifindex,
             end: self.end.clone(),
             peer,
+            tunnel: self.tunnel,
         }
     }
 }
@@ -73,6 +82,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
         group: 0,
         link: None,
         link_netnsid: None,
+        tunnel: None,
     };
     let mut named = false;
     for attribute in &message.attributes {
@@ -96,8 +106,10 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
             LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(*id),
             LinkAttribute::LinkInfo(infos) => {
                 for attribute in infos {
-                    if let LinkInfoAttribute::Kind(kind) = attribute {
-                        info.kind = kind_name(kind);
+                    match attribute {
+                        LinkInfoAttribute::Kind(kind) => info.kind = kind_name(kind),
+                        LinkInfoAttribute::Data(data) => info.tunnel = tunnel(data),
+                        _ => {}
                     }
                 }
             }
@@ -105,6 +117,38 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
         }
     }
     named.then_some(info)
+}
+
+/// What a tunnel's device is made with.
+fn tunnel(data: &InfoData) -> Option<Tunnel> {
+    let mut port = 0;
+    // The kernel leaves out what is off of some of these, and says so of others.
+    let (mut external, mut learning, mut zero_checksum) = (false, false, false);
+    match data {
+        InfoData::Vxlan(attributes) => {
+            for attribute in attributes {
+                match attribute {
+                    InfoVxlan::Port(number) => port = *number,
+                    InfoVxlan::CollectMetadata(on) => external = *on,
+                    InfoVxlan::Learning(on) => learning = *on,
+                    InfoVxlan::UDPZeroCsumRX(on) => zero_checksum = *on,
+                    _ => {}
+                }
+            }
+        }
+        InfoData::Geneve(attributes) => {
+            for attribute in attributes {
+                match attribute {
+                    InfoGeneve::Port(number) => port = *number,
+                    InfoGeneve::CollectMetadata => external = true,
+                    InfoGeneve::UdpZeroCsum6Rx(on) => zero_checksum = *on,
+                    _ => {}
+                }
+            }
+        }
+        _ => return None,
+    }
+    Some(Tunnel { port, flow_based: external && !learning && zero_checksum })
 }
 
 fn kind_name(kind: &InfoKind) -> String {
