@@ -115,6 +115,8 @@ pub const DIRECTION_INGRESS: u8 = 1;
 /// [`MetricsKey::direction`]: out of the endpoint or node.
 pub const DIRECTION_EGRESS: u8 = 2;
 
+/// The bits of a packet mark that say what it carries.
+pub const MARK_MAGIC_MASK: u32 = 0x0f00;
 /// Carried by the packet mark: an identity and nothing else.
 pub const MARK_MAGIC_IDENTITY: u32 = 0x0f00;
 /// Carried by the packet mark: the packet was sent by the host; its identity is [`IDENTITY_HOST`].

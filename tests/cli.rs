@@ -27,6 +27,7 @@ const COMMANDS: &[&str] = &[
     "bpf ct list",
     "bpf endpoint list",
     "bpf ipcache list",
+    "bpf tunnel list",
     "bpf metrics list",
     "monitor",
     "destroy",

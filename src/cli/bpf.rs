@@ -3,6 +3,7 @@
 mod ct;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
@@ -10,13 +11,14 @@ use super::output::table;
 use super::{EXIT_OK, Failure, Format, Output, load, open};
 use crate::bpf_abi::{
     CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS, DIRECTION_EGRESS, DIRECTION_INGRESS,
-    ENDPOINT_FLAG_HOST, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, MetricsKey,
-    MetricsValue, reason_text, source_file,
+    ENDPOINT_FLAG_HOST, EndpointKey, EndpointValue, IDENTITY_WORLD, IDENTITY_WORLD_IPV4,
+    IDENTITY_WORLD_IPV6, IpcacheKey, IpcacheValue, MetricsKey, MetricsValue, reason_text,
+    source_file,
 };
 use crate::config::Search;
 use crate::kernel::Kernel;
 use crate::kinds::bpf_map::MapName;
-use crate::kinds::bpf_map_entry::dump;
+use crate::kinds::bpf_map_entry::{dump, ipcache_flags};
 use crate::net::Mac;
 use crate::plan::FORMAT_VERSION;
 
@@ -35,6 +37,9 @@ enum Map {
     /// Which identity is behind which prefix
     #[command(subcommand)]
     Ipcache(Verb),
+    /// Which node's end of the tunnel other nodes' CIDRs are behind
+    #[command(subcommand)]
+    Tunnel(Verb),
     /// Flows that are tracked
     #[command(subcommand)]
     Ct(ct::Verb),
@@ -59,6 +64,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     match &arguments.map {
         Map::Endpoint(verb) => show(verb, endpoints(&kernel)?, output),
         Map::Ipcache(verb) => show(verb, ipcache(&kernel)?, output),
+        Map::Tunnel(verb) => show(verb, tunnels(&kernel)?, output),
         Map::Ct(verb) => ct::run(verb, &loaded, &mut kernel, output),
         Map::Metrics(verb) => show(verb, metrics(&kernel)?, output),
     }
@@ -108,8 +114,7 @@ fn endpoints(kernel: &Kernel) -> Result<Listing, Failure> {
     };
     for (address, value) in entries {
         let host = value.flags & ENDPOINT_FLAG_HOST != 0;
-        let shown =
-            if address.is_ipv6() { format!("[{address}]:0") } else { format!("{address}:0") };
+        let shown = with_port_0(address);
         let info = if host {
             "(localhost)".to_string()
         } else {
@@ -139,7 +144,8 @@ fn endpoints(kernel: &Kernel) -> Result<Listing, Failure> {
     Ok(listing)
 }
 
-fn ipcache(kernel: &Kernel) -> Result<Listing, Failure> {
+/// The ipcache: address and length of each prefix, and what is known of it.
+fn prefixes(kernel: &Kernel) -> Result<BTreeMap<(IpAddr, u8), IpcacheValue>, Failure> {
     let mut entries = BTreeMap::new();
     for (key, value) in dump(kernel, MapName::of_abi(CILIUM_IPCACHE))? {
         let (Ok(key), Ok(value)) = (key.as_slice().try_into(), value.as_slice().try_into()) else {
@@ -149,29 +155,59 @@ fn ipcache(kernel: &Kernel) -> Result<Listing, Failure> {
             entries.insert(prefix, IpcacheValue::from_bytes(value));
         }
     }
+    Ok(entries)
+}
+
+fn ipcache(kernel: &Kernel) -> Result<Listing, Failure> {
     let mut listing = Listing {
         headings: &["IP PREFIX/ADDRESS", "IDENTITY"],
         rows: Vec::new(),
         objects: Vec::new(),
     };
-    for ((address, length), value) in entries {
+    for ((address, length), value) in prefixes(kernel)? {
         let prefix = format!("{address}/{length}");
+        let tunnel_endpoint = value.tunnel_endpoint();
         let info = format!(
             "identity={} encryptkey={} tunnelendpoint={} flags={}",
             value.identity,
             value.key,
-            "0.0.0.0",
-            if value.flags == 0 { "<none>".to_string() } else { format!("{:#x}", value.flags) },
+            tunnel_endpoint.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            ipcache_flags(value.flags),
         );
         listing.rows.push(vec![prefix.clone(), info]);
         listing.objects.push(json!({
             "prefix": prefix,
             "identity": value.identity,
             "encrypt_key": value.key,
+            "tunnel_endpoint": tunnel_endpoint,
             "flags": value.flags,
         }));
     }
     Ok(listing)
+}
+
+/// The CIDRs among the prefixes behind a tunnel endpoint: other than nodes and endpoints they have no
+/// identity of their own.
+fn tunnels(kernel: &Kernel) -> Result<Listing, Failure> {
+    let mut listing =
+        Listing { headings: &["TUNNEL", "VALUE"], rows: Vec::new(), objects: Vec::new() };
+    let worlds = [IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6];
+    for ((address, length), value) in prefixes(kernel)? {
+        let Some(endpoint) = value.tunnel_endpoint() else { continue };
+        if worlds.contains(&value.identity) {
+            listing.rows.push(vec![address.to_string(), with_port_0(endpoint)]);
+            listing.objects.push(json!({
+                "prefix": format!("{address}/{length}"),
+                "tunnel_endpoint": endpoint,
+            }));
+        }
+    }
+    Ok(listing)
+}
+
+/// An address as Cilium shows those of its maps.
+fn with_port_0(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]:0") } else { format!("{address}:0") }
 }
 
 fn metrics(kernel: &Kernel) -> Result<Listing, Failure> {

@@ -1,15 +1,19 @@
 //! `ciliate get …`: what the configuration asks for beside what the kernel has, as tables.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use super::output::table;
 use super::{EXIT_OK, Failure, Format, Output, load, open};
-use crate::bpf_abi::DeviceValue;
+use crate::bpf_abi::{CILIUM_IPCACHE, DeviceValue, IpcacheKey, IpcacheValue};
 use crate::config::Search;
 use crate::engine::{self, Loaded, View};
 use crate::facts::NextHop;
-use crate::intent::Endpoint;
-use crate::kinds::Origin;
+use crate::intent::{Endpoint, Identity};
+use crate::kinds::bpf_map::MapName;
+use crate::kinds::{Origin, bpf_map_entry};
 use crate::lower::lxc_name;
 use crate::plan::FORMAT_VERSION;
 
@@ -29,6 +33,8 @@ enum What {
     Endpoints,
     /// Peers with their addresses, CIDRs and how they are reached
     Peers,
+    /// Identities with their labels, and the endpoints here and on peers that have them
+    Identities,
     /// Our routes
     Routes,
     /// Our links
@@ -42,6 +48,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let (name, headings, rows): (_, &[&str], Vec<Vec<Value>>) = match arguments.what {
         What::Endpoints => ("endpoints", ENDPOINTS, endpoints(&loaded, &view)),
         What::Peers => ("peers", PEERS, peers(&loaded, &view)),
+        What::Identities => ("identities", IDENTITIES, identities(&loaded)),
         What::Routes => ("routes", ROUTES, routes(&view)),
         What::Links => ("links", LINKS, links(&view)),
     };
@@ -74,7 +81,11 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            // A label without a value is its key.
+            let fields = fields.iter().map(|(key, value)| match cell(value) {
+                value if value.is_empty() => key.clone(),
+                value => format!("{key}={value}"),
+            });
             fields.collect::<Vec<_>>().join(",")
         }
         other => other.to_string(),
@@ -109,7 +120,7 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
         let id = value.map(|value| value.endpoint_id);
         let unset = DeviceValue::default();
         let value = value.unwrap_or(&unset);
-        let address = |address: std::net::IpAddr| (!address.is_unspecified()).then_some(address);
+        let address = |address: IpAddr| (!address.is_unspecified()).then_some(address);
         rows.push(vec![
             json!(endpoint.name),
             json!(id),
@@ -124,7 +135,8 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     rows
 }
 
-const PEERS: &[&str] = &["NAME", "ADDRESSES", "CIDRS", "REACHED", "STATE"];
+const PEERS: &[&str] =
+    &["NAME", "ADDRESSES", "CIDRS", "ROUTERS", "ENDPOINTS", "TUNNEL", "REACHED", "STATE"];
 
 fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     let reached = |hop: Option<&NextHop>| match hop {
@@ -135,15 +147,54 @@ fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     };
     let row = |peer: &crate::intent::Peer| {
         let hops = peer.addresses.iter().map(|a| reached(view.facts.next_hops.get(a)));
+        let endpoints = peer.endpoints.iter().map(|endpoint| &endpoint.name);
         vec![
             json!(peer.name),
             json!(peer.addresses),
             json!(peer.cidrs),
+            json!(peer.routers),
+            json!(endpoints.collect::<Vec<_>>()),
+            json!(tunnel_endpoint(peer, view)),
             json!(hops.collect::<Vec<_>>()),
             json!(state(view, &Origin::Peer(peer.name.clone()))),
         ]
     };
     loaded.intent.peers.values().map(row).collect()
+}
+
+/// The peer's address that the tunnel leads to, as the programs are told.
+fn tunnel_endpoint(peer: &crate::intent::Peer, view: &View) -> Option<IpAddr> {
+    peer.cidrs.iter().find_map(|cidr| {
+        let key = IpcacheKey::new(cidr.addr(), cidr.prefix_len()).to_bytes().to_vec();
+        let key = bpf_map_entry::Key { map: MapName::of_abi(CILIUM_IPCACHE), key };
+        let value = &view.desired.bpf_map_entries.get(&key)?.spec.value;
+        IpcacheValue::from_bytes(value.as_slice().try_into().ok()?).tunnel_endpoint()
+    })
+}
+
+const IDENTITIES: &[&str] = &["ID", "LABELS", "ENDPOINTS"];
+
+/// Reserved identities first, as far as they have a name; then those of endpoints.
+fn identities(loaded: &Loaded) -> Vec<Vec<Value>> {
+    let mut found: BTreeMap<Identity, (Value, Vec<String>)> = BTreeMap::new();
+    for (name, identity) in Identity::reserved() {
+        found.insert(identity, (json!({format!("reserved:{name}"): ""}), Vec::new()));
+    }
+    let own = loaded.intent.endpoints.values();
+    let own = own.map(|endpoint| (endpoint.identity, &endpoint.labels, endpoint.name.to_string()));
+    let of_peers = loaded.intent.peers.values().flat_map(|peer| {
+        peer.endpoints.iter().map(|endpoint| {
+            (endpoint.identity, &endpoint.labels, format!("{}@{}", endpoint.name, peer.name))
+        })
+    });
+    for (identity, labels, name) in own.chain(of_peers) {
+        let entry = found.entry(identity).or_insert_with(|| (json!(labels), Vec::new()));
+        entry.1.push(name);
+    }
+    found
+        .into_iter()
+        .map(|(identity, (labels, endpoints))| vec![json!(identity), labels, json!(endpoints)])
+        .collect()
 }
 
 const ROUTES: &[&str] = &["ROUTE", "PATH", "FOR", "STATE"];

@@ -88,6 +88,10 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
         format!("{family}: {allocated}/{available} allocated from {cidr},")
     });
+    let network = match summary.tunnel {
+        None => "Native".to_string(),
+        Some(protocol) => format!("Tunnel [{}]", protocol.kind()),
+    };
     let attach = if summary.attach == Mode::Tcx { "TCX" } else { "Legacy TC" };
     let masquerading = if summary.masquerade {
         format!("nftables [IPv4: {}, IPv6: {}]", enabled(has(false)), enabled(has(true)))
@@ -102,7 +106,7 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
         ("Node:", format!("{} [{}]", summary.node, summary.addresses.join(", "))),
         ("Devices:", summary.devices.join(", ")),
         ("IPAM:", ipam.collect::<Vec<_>>().join(" ")),
-        ("Routing:", "Network: Native   Host: Legacy".to_string()),
+        ("Routing:", format!("Network: {network}   Host: Legacy")),
         ("Attach Mode:", attach.to_string()),
         ("Device Mode:", "veth".to_string()),
         ("Masquerading:", masquerading),

@@ -74,6 +74,11 @@ impl Identity {
         self.0
     }
 
+    /// Names and numbers of the identities that exist without labels.
+    pub fn reserved() -> impl Iterator<Item = (&'static str, Self)> {
+        RESERVED.iter().map(|(name, number)| (*name, Self(*number)))
+    }
+
     /// The name of a reserved identity.
     pub fn name(self) -> Option<&'static str> {
         RESERVED.iter().find(|(_, number)| *number == self.0).map(|(name, _)| *name)

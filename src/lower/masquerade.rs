@@ -1,25 +1,44 @@
-//! Masquerade: endpoints reach what lies outside by the node's address. Pure.
+//! The nftables table. Masquerade: endpoints reach what lies outside by the node's address. And the mark
+//! that says which packets are the host's own, so that they are not taken for somebody else's who sends
+//! from its address. Pure.
 
 use ipnet::IpNet;
 
-use super::{Lowering, host_prefix, want};
+use super::{CILIUM_HOST, Lowering, host_prefix, want};
+use crate::bpf_abi::{MARK_MAGIC_HOST, MARK_MAGIC_MASK};
 use crate::intent::Masquerade;
 use crate::kinds::Origin;
-use crate::kinds::nftables::{self, Nftables, masquerade};
+use crate::kinds::nftables::{self, Nftables, Table, from_router, mark_own, masquerade};
 
-/// Adds the table.
+/// Adds the table. Without masquerade there is one only where the mark is seen by other nodes: in the
+/// tunnel.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
-    let intent = lowering.intent;
-    if intent.masquerade != Masquerade::Nftables || intent.node.cidrs.is_empty() {
+    let masquerading = lowering.intent.masquerade == Masquerade::Nftables;
+    let tunnel = lowering.node.tunnel.is_some();
+    if lowering.intent.node.cidrs.is_empty() || !(masquerading || tunnel) {
         return;
     }
-    let mut direct: Vec<IpNet> = intent.node.cidrs.clone();
+    let mut table = if masquerading { translations(lowering) } else { Table::default() };
+    mark_own(&mut table, CILIUM_HOST, (MARK_MAGIC_HOST, MARK_MAGIC_MASK));
+    want::<Nftables>(&mut lowering.desired.nftables, nftables::Key, table, &Origin::Masquerade);
+}
+
+fn translations(lowering: &Lowering<'_>) -> Table {
+    let (intent, tunnel) = (lowering.intent, lowering.node.tunnel.is_some());
+    let node = &intent.node;
+    let mut direct: Vec<IpNet> = node.cidrs.clone();
     direct.extend(&intent.routing.native_cidrs);
     for peer in intent.peers.values() {
         direct.extend(&peer.cidrs);
-        // The peer has a route back to our CIDRs.
-        direct.extend(peer.addresses.iter().copied().map(host_prefix));
+        // With native routing the peer has a route back to our CIDRs. With a tunnel it answers by the
+        // underlay, which knows nothing of them.
+        if !tunnel {
+            direct.extend(peer.addresses.iter().copied().map(host_prefix));
+        }
     }
-    let table = masquerade(&intent.node.cidrs, &direct);
-    want::<Nftables>(&mut lowering.desired.nftables, nftables::Key, table, &Origin::Masquerade);
+    let mut table = masquerade(&node.cidrs, &direct);
+    if tunnel {
+        from_router(&mut table, CILIUM_HOST, &node.cidrs, &node.routers);
+    }
+    table
 }

@@ -10,6 +10,7 @@ use crate::intent::{Intent, Masquerade};
 use crate::kinds::Desired;
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::bpf_map::MapName;
+use crate::kinds::link::Protocol;
 
 /// How full a CIDR is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,12 @@ pub struct Summary {
     pub attach: Mode,
     pub masquerade: bool,
     pub mtu_bytes: u32,
+    /// Of routes that may lead into the tunnel.
+    #[serde(default)]
+    pub route_mtu_bytes: u32,
+    /// What encapsulates; `None` with native routing.
+    #[serde(default)]
+    pub tunnel: Option<Protocol>,
 }
 
 impl Summary {
@@ -54,6 +61,8 @@ impl Summary {
             attach: Mode::Tcx,
             masquerade: intent.masquerade == Masquerade::Nftables,
             mtu_bytes: 0,
+            route_mtu_bytes: 0,
+            tunnel: None,
         };
         let Some((hostname, node, desired)) = machine else { return summary };
         if summary.node.is_empty() {
@@ -63,6 +72,8 @@ impl Summary {
         summary.devices = node.devices.iter().map(|(ifname, _)| ifname.to_string()).collect();
         summary.attach = node.attach;
         summary.mtu_bytes = node.mtu_bytes;
+        summary.route_mtu_bytes = node.route_mtu_bytes;
+        summary.tunnel = node.tunnel.map(|tunnel| tunnel.protocol);
         let map = MapName::of_abi(CILIUM_LXC);
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
             let Ok(bytes) = key.key.as_slice().try_into() else { continue };

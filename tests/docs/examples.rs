@@ -29,7 +29,7 @@ for address in ${4:-172.18.0.3}; do
         *) ip address add "$address/16" dev eth0 ;;
     esac
 done
-ip route add default via 172.18.0.1
+ip route add default via 172.18.0.1 dev eth0 onlink
 for netns in $3; do ip netns add "$netns"; done
 if [ -d "$2" ]; then cp "$2"/* /run/work/; else cp "$2" /run/work/; fi
 unshare --net sleep 1000 &
@@ -44,7 +44,7 @@ say() { echo "=== $*"; "$program" -c /run/work "$@" -o json; }
 program=$1
 say apply
 "$1" -c /run/work plan >&2
-for what in endpoints peers routes links; do say get $what; done
+for what in endpoints peers identities routes links; do say get $what; done
 # A packet, so that there is something to count.
 ping -c 1 -W 0.2 10.244.0.254 >&2 || true
 # And a flow, to list: TCP 10.244.0.49:80 -> 10.244.1.124:80, a non-SYN packet seen, over for long.
@@ -52,7 +52,7 @@ zeros() { yes 00 | head -n "$1"; }
 bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \
     key hex 0a f4 00 31 0a f4 01 7c 00 50 00 50 06 00 \
     value hex $(zeros 32) 01 00 00 00 10 00 $(zeros 18)
-for map in endpoint ipcache ct metrics; do say bpf $map list; done
+for map in endpoint ipcache tunnel ct metrics; do say bpf $map list; done
 say status
 "$1" -c /run/work destroy >&2
 seen >/run/after

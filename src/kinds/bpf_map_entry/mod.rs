@@ -16,7 +16,7 @@ use crate::bpf_abi::{CILIATE_MONITOR, MapKind};
 use crate::net::IfName;
 
 pub use exec::{dump, flush};
-pub use text::{c_text, hex, unhex};
+pub use text::{c_text, hex, ipcache_flags, unhex};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]

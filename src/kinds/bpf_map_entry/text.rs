@@ -48,9 +48,9 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
         bpf_abi::CILIUM_LXC => {
             <&[u8; 48]>::try_from(bytes).ok().map(|b| endpoint(&EndpointValue::from_bytes(b)))
         }
-        bpf_abi::CILIUM_IPCACHE => <&[u8; 24]>::try_from(bytes)
-            .ok()
-            .map(|b| format!("identity={}", IpcacheValue::from_bytes(b).identity)),
+        bpf_abi::CILIUM_IPCACHE => {
+            <&[u8; 24]>::try_from(bytes).ok().map(|b| ipcache(&IpcacheValue::from_bytes(b)))
+        }
         bpf_abi::CILIATE_DEVICE => {
             <&[u8; 48]>::try_from(bytes).ok().map(|b| device(&DeviceValue::from_bytes(b)))
         }
@@ -76,6 +76,34 @@ fn endpoint(value: &EndpointValue) -> String {
     )
 }
 
+/// Without what is as good as always the same.
+fn ipcache(value: &IpcacheValue) -> String {
+    let mut text = format!("identity={}", value.identity);
+    if value.key != 0 {
+        text += &format!(" encryptkey={}", value.key);
+    }
+    if let Some(endpoint) = value.tunnel_endpoint() {
+        text += &format!(" tunnelendpoint={endpoint}");
+    }
+    if value.flags != 0 {
+        text += &format!(" flags={}", ipcache_flags(value.flags));
+    }
+    text
+}
+
+/// The flags of an entry of the ipcache, in Cilium's words.
+pub fn ipcache_flags(flags: u8) -> String {
+    let names = [
+        (bpf_abi::IPCACHE_FLAG_SKIP_TUNNEL, "skiptunnel"),
+        (bpf_abi::IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT, "hastunnel"),
+        (bpf_abi::IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT, "ipv6tunnel"),
+        (bpf_abi::IPCACHE_FLAG_REMOTE_CLUSTER, "remotecluster"),
+    ];
+    let set: Vec<&str> =
+        names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+    if set.is_empty() { "<none>".into() } else { set.join(",") }
+}
+
 fn device(value: &DeviceValue) -> String {
     format!(
         "id={} sec_id={} ipv4={} ipv6={} mac={} nodemac={}",
@@ -89,13 +117,21 @@ fn device(value: &DeviceValue) -> String {
 }
 
 fn node(value: &NodeValue) -> String {
-    format!(
+    let mut text = format!(
         "router={} router6={} host-ifindex={} net-ifindex={}",
         Ipv4Addr::from(value.router_ipv4_be),
         Ipv6Addr::from(value.router_ipv6_be),
         value.host_ifindex,
         value.net_ifindex,
-    )
+    );
+    if value.tunnel_ifindex != 0 {
+        let mac = Mac(value.tunnel_mac);
+        text += &format!(" tunnel-ifindex={} tunnel-mac={mac}", value.tunnel_ifindex);
+    }
+    if value.flags != 0 {
+        text += &format!(" flags=0x{:04x}", value.flags);
+    }
+    text
 }
 
 /// Text that fills the rest of its room with NULs.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Field, Kind, counted, owner};
 
-pub use ruleset::{masquerade, parse, render};
+pub use ruleset::{from_router, mark_own, masquerade, parse, render};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,7 @@ pub struct Table {
     pub sets: BTreeMap<String, BTreeSet<IpNet>>,
     /// Chain name → the chain's properties.
     pub chains: BTreeMap<String, String>,
-    /// `(chain, expression list)` in order.
+    /// `(chain, expression list)`: chains by name, the rules of each in order.
     pub rules: Vec<(String, String)>,
     /// Things in the table that we never put there.
     pub strange: Vec<String>,

@@ -1,6 +1,7 @@
 //! The table as nft's JSON (libnftables-json(5)): what we send, and what a listing says. Pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -9,28 +10,45 @@ use super::{Table, owner};
 
 /// Postrouting, at the priority of source NAT (`NF_IP_PRI_NAT_SRC`).
 const CHAIN: &str = "postrouting";
+/// What this host's own processes send, at the priority of filters (`NF_IP_PRI_FILTER`).
+const CHAIN_OUTPUT: &str = "output";
+
+/// Suffix of sets, protocol, whether it is IPv6.
+const FAMILIES: [(&str, &str, bool); 2] = [("v4", "ip", false), ("v6", "ip6", true)];
+
+fn of_family(nets: &[IpNet], v6: bool) -> BTreeSet<IpNet> {
+    let nets = nets.iter().copied().filter(|net| net.addr().is_ipv6() == v6).collect();
+    IpNet::aggregate(&nets).into_iter().collect()
+}
+
+fn payload(protocol: &str, field: &str) -> Value {
+    json!({"payload": {"protocol": protocol, "field": field}})
+}
+
+fn is(op: &str, left: &Value, right: &Value) -> Value {
+    json!({"match": {"op": op, "left": left, "right": right}})
+}
+
+fn meta(key: &str) -> Value {
+    json!({"meta": {"key": key}})
+}
 
 /// The table that rewrites the source of packets from `sources` (the node's CIDRs) to the address of
 /// the device they leave by, unless they go to one of `direct` or stay among our own devices.
 pub fn masquerade(sources: &[IpNet], direct: &[IpNet]) -> Table {
     let mut table = Table::default();
-    for (suffix, protocol, v6) in [("v4", "ip", false), ("v6", "ip6", true)] {
-        let of_family = |nets: &[IpNet]| -> BTreeSet<IpNet> {
-            let nets = nets.iter().copied().filter(|net| net.addr().is_ipv6() == v6).collect();
-            IpNet::aggregate(&nets).into_iter().collect()
-        };
-        let (sources, direct) = (of_family(sources), of_family(direct));
+    for (suffix, protocol, v6) in FAMILIES {
+        let (sources, direct) = (of_family(sources, v6), of_family(direct, v6));
         // All destinations direct, or nobody to masquerade: no rule. An empty set is legal, but
         // `0.0.0.0/0` in an interval set is not listed as it was written.
         if sources.is_empty() || direct.iter().any(|net| net.prefix_len() == 0) {
             continue;
         }
         let (source_set, direct_set) = (format!("endpoints_{suffix}"), format!("direct_{suffix}"));
-        let payload = |field: &str| json!({"payload": {"protocol": protocol, "field": field}});
         let expression = json!([
-            {"match": {"op": "==", "left": payload("saddr"), "right": format!("@{source_set}")}},
-            {"match": {"op": "!=", "left": payload("daddr"), "right": format!("@{direct_set}")}},
-            {"match": {"op": "!=", "left": {"meta": {"key": "oifname"}}, "right": "cilium_*"}},
+            is("==", &payload(protocol, "saddr"), &json!(format!("@{source_set}"))),
+            is("!=", &payload(protocol, "daddr"), &json!(format!("@{direct_set}"))),
+            is("!=", &meta("oifname"), &json!("cilium_*")),
             {"masquerade": null},
         ]);
         table.rules.push((CHAIN.into(), expression.to_string()));
@@ -40,6 +58,40 @@ pub fn masquerade(sources: &[IpNet], direct: &[IpNet]) -> Table {
     let chain = json!({"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"});
     table.chains.insert(CHAIN.into(), chain.to_string());
     table
+}
+
+/// Has what leaves by `device` for other nodes' endpoints come from the router, so that answers find
+/// their way back through the tunnel: this host's own packets with another source, and those of others
+/// that it forwards. `cidrs` are the node's. To be used on a table of [`masquerade`].
+pub fn from_router(table: &mut Table, device: &str, cidrs: &[IpNet], routers: &[IpAddr]) {
+    for (suffix, protocol, v6) in FAMILIES {
+        let router = routers.iter().find(|router| router.is_ipv6() == v6);
+        let (Some(router), cidrs) = (router, of_family(cidrs, v6)) else { continue };
+        let set = format!("endpoints_{suffix}");
+        let members = json!(format!("@{set}"));
+        let expression = json!([
+            is("==", &meta("oifname"), &json!(device)),
+            is("!=", &payload(protocol, "saddr"), &members),
+            is("!=", &payload(protocol, "daddr"), &members),
+            {"snat": {"family": protocol, "addr": router.to_string()}},
+        ]);
+        table.rules.push((CHAIN.into(), expression.to_string()));
+        table.sets.insert(set, cidrs);
+    }
+}
+
+/// Has the mark of what this host's own processes send by `device` say so, where it says nothing yet:
+/// bits `mask` become `value`.
+pub fn mark_own(table: &mut Table, device: &str, (value, mask): (u32, u32)) {
+    let expression = json!([
+        is("==", &meta("oifname"), &json!(device)),
+        is("==", &json!({"&": [meta("mark"), mask]}), &json!(0)),
+        {"mangle": {"key": meta("mark"), "value": {"|": [meta("mark"), value]}}},
+    ]);
+    table.rules.push((CHAIN_OUTPUT.into(), expression.to_string()));
+    table.rules.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let chain = json!({"type": "filter", "hook": "output", "prio": 0, "policy": "accept"});
+    table.chains.insert(CHAIN_OUTPUT.into(), chain.to_string());
 }
 
 /// The document for `nft -j -f -` that puts the table in place of whatever is there: add, delete and
@@ -106,6 +158,7 @@ pub fn parse(listing: &Value) -> Table {
             other => table.strange.push(format!("{other} {name}")),
         }
     }
+    table.rules.sort_by(|(a, _), (b, _)| a.cmp(b));
     table
 }
 
@@ -130,11 +183,9 @@ fn elements(body: &Value) -> Option<BTreeSet<IpNet>> {
         .as_array()?
         .iter()
         .map(|element| match element {
-            Value::String(address) => {
-                address.parse().ok().map(|a: std::net::IpAddr| IpNet::from(a))
-            }
+            Value::String(address) => address.parse().ok().map(|a: IpAddr| IpNet::from(a)),
             prefix => {
-                let address: std::net::IpAddr = prefix["prefix"]["addr"].as_str()?.parse().ok()?;
+                let address: IpAddr = prefix["prefix"]["addr"].as_str()?.parse().ok()?;
                 IpNet::new(address, prefix["prefix"]["len"].as_u64()?.try_into().ok()?).ok()
             }
         })
@@ -151,11 +202,15 @@ mod tests {
 
     #[test]
     fn what_is_rendered_is_what_is_parsed() {
-        let table = masquerade(
-            &nets(&["10.244.0.0/24", "fd00:10:244::/80"]),
+        let cidrs = nets(&["10.244.0.0/24", "fd00:10:244::/80"]);
+        let mut table = masquerade(
+            &cidrs,
             &nets(&["10.0.0.0/8", "10.244.0.0/24", "172.18.0.2/32", "fd00:10:244::/80"]),
         );
-        assert_eq!(table.rules.len(), 2);
+        let routers = ["10.244.0.1", "fd00:10:244::1"].map(|router| router.parse().unwrap());
+        from_router(&mut table, "cilium_host", &cidrs, &routers);
+        mark_own(&mut table, "cilium_host", (0xc00, 0xf00));
+        assert_eq!((table.rules.len(), table.chains.len()), (5, 2));
         assert_eq!(table.sets["direct_v4"].len(), 2, "the node's CIDR lies in 10.0.0.0/8");
         let listing: Vec<Value> = render(Some(&table))["nftables"].as_array().unwrap()[2..]
             .iter()
@@ -168,6 +223,17 @@ mod tests {
     fn no_rule_where_every_destination_is_direct() {
         let table = masquerade(&nets(&["10.244.0.0/24"]), &nets(&["0.0.0.0/0"]));
         assert_eq!((table.rules.len(), table.sets.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_router_speaks_for_its_own_families() {
+        let mut table = masquerade(&nets(&["10.244.0.0/24"]), &nets(&["0.0.0.0/0"]));
+        let router = "10.244.0.1".parse().unwrap();
+        from_router(&mut table, "cilium_host", &nets(&["10.244.0.0/24"]), &[router]);
+        assert_eq!(table.sets.keys().collect::<Vec<_>>(), ["endpoints_v4"]);
+        let [(chain, rule)] = table.rules.as_slice() else { panic!("{:?}", table.rules) };
+        assert_eq!(chain, "postrouting");
+        assert!(rule.contains("10.244.0.1") && rule.contains("cilium_host"), "{rule}");
     }
 
     #[test]
