@@ -125,6 +125,7 @@ mod tests {
             group,
             link: None,
             link_netnsid: None,
+            tunnel: None,
         }
     }
 
