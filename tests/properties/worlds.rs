@@ -428,7 +428,7 @@ fn close(mut world: World) -> World {
         );
     }
     let has_peer =
-        |link: &IfName| desired.links.get(link).is_some_and(|wanted| wanted.spec.peer.is_some());
+        |link: &IfName| desired.links.get(link).is_some_and(|wanted| wanted.spec.peer().is_some());
     observed.taken.retain(|link, _| has_peer(link));
     // Entries can't be in a map that isn't there.
     observed.bpf_map_entries.retain(|key, _| observed.bpf_maps.contains_key(&key.map));

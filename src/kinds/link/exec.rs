@@ -62,7 +62,7 @@ pub fn taken(
         host.iter().map(|link| (&link.ifname, link)).collect();
     let mut all = BTreeMap::new();
     for (key, wanted) in &desired.links {
-        let Some(peer) = &wanted.spec.peer else { continue };
+        let Some(peer) = wanted.spec.peer() else { continue };
         let there = round.links(&peer.netns)?;
         let Some(found) = there.iter().find(|link| link.ifname == peer.ifname) else { continue };
         let is_end_of = |link: &LinkInfo| pair(link, std::slice::from_ref(found)).is_some();
