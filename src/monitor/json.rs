@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::packet::{Layers, Packet};
 use super::record::{Body, Event};
+use super::words::{Arrow, Reason};
 use super::{debug, layers, words};
 use crate::net::Mac;
 use crate::plan::FORMAT_VERSION;
@@ -29,11 +30,11 @@ enum Shown<'a> {
     Trace {
         mark: String,
         ifindex: &'a str,
-        state: &'a str,
+        state: String,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         encrypted: bool,
-        observation_point: &'a str,
-        trace_summary: &'a str,
+        observation_point: String,
+        trace_summary: String,
         source: u16,
         bytes: u32,
         src_label: u32,
@@ -47,7 +48,7 @@ enum Shown<'a> {
     #[serde(rename_all = "camelCase")]
     Drop {
         mark: String,
-        reason: &'a str,
+        reason: String,
         source: u16,
         bytes: u32,
         src_label: u32,
@@ -57,7 +58,7 @@ enum Shown<'a> {
         #[serde(rename = "Line")]
         line: u16,
         #[serde(rename = "File")]
-        file: &'a str,
+        file: String,
         #[serde(rename = "ExtError")]
         ext_error: i8,
         #[serde(rename = "Ifindex")]
@@ -151,10 +152,10 @@ pub fn write(out: &mut String, event: &Event<'_>, link: &str) {
             Shown::Trace {
                 mark,
                 ifindex: link,
-                state: &words::state(trace),
+                state: words::state(trace).to_string(),
                 encrypted: trace.encrypted,
-                observation_point: &words::point(trace),
-                trace_summary: &words::summary(trace, source),
+                observation_point: words::point(trace).to_string(),
+                trace_summary: Arrow(trace, source).to_string(),
                 source,
                 bytes,
                 src_label: trace.identities.source,
@@ -169,14 +170,14 @@ pub fn write(out: &mut String, event: &Event<'_>, link: &str) {
             event.cpu as usize,
             Shown::Drop {
                 mark,
-                reason: &words::reason(drop),
+                reason: Reason(drop).to_string(),
                 source,
                 bytes,
                 src_label: drop.identities.source,
                 dst_label: drop.identities.destination,
                 dst_id: drop.destination,
                 line: drop.line,
-                file: &words::file(drop),
+                file: words::file(drop).to_string(),
                 ext_error: drop.ext_error,
                 ifindex: drop.ifindex,
                 summary: Summary::of(event),
@@ -207,15 +208,17 @@ fn append(out: &mut String, cpu: usize, event: Shown<'_>) {
     // Texts and numbers only: there is nothing in it that JSON can't have.
     let text = serde_json::to_string(&line).unwrap_or_default();
     // In JSON these stand in texts only. Escaped as Cilium does it, they can go into HTML as they are.
-    for part in text.split_inclusive(['<', '>', '&']) {
-        let (plain, special) = match part.chars().next_back() {
-            Some('<') => (&part[..part.len() - 1], "\\u003c"),
-            Some('>') => (&part[..part.len() - 1], "\\u003e"),
-            Some('&') => (&part[..part.len() - 1], "\\u0026"),
-            _ => (part, ""),
-        };
+    let mut rest = text.as_str();
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'<' | b'>' | b'&')) {
+        let (plain, special) = rest.split_at(at);
         out.push_str(plain);
-        out.push_str(special);
+        out.push_str(match special.as_bytes()[0] {
+            b'<' => "\\u003c",
+            b'>' => "\\u003e",
+            _ => "\\u0026",
+        });
+        rest = &special[1..];
     }
+    out.push_str(rest);
     out.push('\n');
 }

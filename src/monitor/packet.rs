@@ -2,15 +2,17 @@
 //! for what is inside a tunnel.
 //!
 //! Pure. Imports `bpf_abi`. Headers are read by `etherparse`: it reads IPv4, IPv6 with its chain of
-//! extension headers, ARP, VLAN and the transports out of packets that are cut off anywhere, without
-//! copying, and the tests of this project build packets with it too. What it doesn't know is read here:
-//! SCTP, VXLAN, Geneve, and the transport header in the first of several fragments.
+//! extension headers, ARP, VLAN tags and transports out of packets that are cut off anywhere, without
+//! copying, and can't be made to panic by them. What it doesn't know is read here: SCTP, VXLAN, Geneve,
+//! and the transport header in the first of several fragments. Its reader of whole packets is left out:
+//! going from header to header here takes half the time.
 
 use std::net::IpAddr;
 
 use etherparse::{
-    EtherType, Ethernet2Slice, Icmpv4Slice, Icmpv6Slice, IpNumber, Ipv6ExtensionSlice,
-    LaxIpPayloadSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TcpSlice, TransportSlice, UdpSlice,
+    ArpPacketSlice, EtherType, Ethernet2Slice, Icmpv4Slice, Icmpv6Slice, IpNumber,
+    Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxIpv4Slice, LaxIpv6Slice, LaxNetSlice,
+    SingleVlanSlice, TcpSlice, UdpSlice,
 };
 
 use crate::bpf_abi::{EVENT_FLAG_GENEVE, EVENT_FLAG_L3_DEVICE, EVENT_FLAG_VXLAN};
@@ -89,7 +91,7 @@ impl<'a> Packet<'a> {
     /// Takes a packet apart; `flags` are the event's.
     pub fn read(bytes: &'a [u8], flags: u8) -> Self {
         let layers = if flags & EVENT_FLAG_L3_DEVICE != 0 {
-            Layers::of(LaxSlicedPacket::from_ip(bytes).ok())
+            Layers::read_ip(bytes)
         } else {
             Layers::read(bytes)
         };
@@ -129,24 +131,41 @@ impl TunnelProtocol {
 }
 
 impl<'a> Layers<'a> {
+    /// A packet that begins with Ethernet.
     fn read(frame: &'a [u8]) -> Self {
-        Self::of(LaxSlicedPacket::from_ethernet(frame).ok())
+        let Ok(ethernet) = Ethernet2Slice::from_slice_without_fcs(frame) else {
+            return Self::default();
+        };
+        let (mut ether_type, mut rest) = (ethernet.ether_type(), ethernet.payload_slice());
+        while let EtherType::VLAN_TAGGED_FRAME
+        | EtherType::PROVIDER_BRIDGING
+        | EtherType::VLAN_DOUBLE_TAGGED_FRAME = ether_type
+        {
+            let Ok(tag) = SingleVlanSlice::from_slice(rest) else { break };
+            (ether_type, rest) = (tag.ether_type(), tag.payload_slice());
+        }
+        Self { ethernet: Some(ethernet), ..Self::behind(ether_type, rest) }
     }
 
-    fn of(sliced: Option<LaxSlicedPacket<'a>>) -> Self {
-        let Some(sliced) = sliced else { return Self::default() };
-        let ethernet = match sliced.link {
-            Some(LinkSlice::Ethernet2(ethernet)) => Some(ethernet),
+    /// A packet that begins with IP.
+    fn read_ip(packet: &'a [u8]) -> Self {
+        let version = packet.first().map(|byte| byte >> 4);
+        Self::behind(if version == Some(6) { EtherType::IPV6 } else { EtherType::IPV4 }, packet)
+    }
+
+    fn behind(ether_type: EtherType, bytes: &'a [u8]) -> Self {
+        let net = match ether_type {
+            EtherType::IPV4 => {
+                LaxIpv4Slice::from_slice(bytes).ok().map(|(ip, _)| LaxNetSlice::Ipv4(ip))
+            }
+            EtherType::IPV6 => {
+                LaxIpv6Slice::from_slice(bytes).ok().map(|(ip, _)| LaxNetSlice::Ipv6(ip))
+            }
+            EtherType::ARP => ArpPacketSlice::from_slice(bytes).ok().map(LaxNetSlice::Arp),
             _ => None,
         };
-        let transport = match sliced.transport {
-            Some(TransportSlice::Tcp(tcp)) => Some(Transport::Tcp(tcp)),
-            Some(TransportSlice::Udp(udp)) => Some(Transport::Udp(udp)),
-            Some(TransportSlice::Icmpv4(icmp)) => Some(Transport::Icmp4(icmp)),
-            Some(TransportSlice::Icmpv6(icmp)) => Some(Transport::Icmp6(icmp)),
-            _ => sliced.net.as_ref().and_then(transport),
-        };
-        Self { ethernet, net: sliced.net, transport }
+        let transport = net.as_ref().and_then(transport);
+        Self { ethernet: None, net, transport }
     }
 
     /// Source and destination of the IP header.
@@ -211,7 +230,7 @@ fn fragment_offset(net: &LaxNetSlice<'_>) -> Option<u16> {
     }
 }
 
-/// The transport header of what `etherparse` leaves alone.
+/// The transport header: of whole packets, and of the first of several fragments.
 fn transport<'a>(net: &LaxNetSlice<'a>) -> Option<Transport<'a>> {
     let payload = payload(net)?;
     if fragment_offset(net).is_some_and(|offset| offset > 0) {

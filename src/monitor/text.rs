@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::layers::{layers, tunnel};
 use super::packet::Packet;
 use super::record::{Body, Event};
+use super::words::{Arrow, Between, Reason};
 use super::{debug, words};
 
 /// What stands between two events that take several lines.
@@ -50,21 +51,21 @@ fn brief(out: &mut String, event: &Event<'_>, link: &str, numeric: bool) -> std:
         Body::Drop(drop) => writeln!(
             out,
             "xx drop ({}) flow {:#x} to endpoint {}, ifindex {}, file {}:{}, , {}: {connection}",
-            words::reason(drop),
+            Reason(drop),
             event.hash,
             drop.destination,
             drop.ifindex,
             words::file(drop),
             drop.line,
-            words::identities(drop.identities, numeric),
+            Between(drop.identities, numeric),
         ),
         Body::Trace(trace) => writeln!(
             out,
             "{} {}flow {:#x} , {} state {} ifindex {link} orig-ip {}: {connection}",
-            words::summary(trace, event.source),
+            Arrow(trace, event.source),
             if trace.encrypted { "encrypted " } else { "" },
             event.hash,
-            words::identities(trace.identities, numeric),
+            Between(trace.identities, numeric),
             words::state(trace),
             trace.original_source,
         ),
@@ -82,8 +83,8 @@ fn full(out: &mut String, event: &Event<'_>, link: &str, style: Style) -> std::f
     let (bytes, captured) = (event.bytes, event.packet.len());
     match &event.body {
         Body::Drop(drop) => {
-            write!(out, "DROP: {bytes} bytes, reason {}", words::reason(drop))?;
-            write!(out, ", {}", words::identities(drop.identities, style.numeric))?;
+            write!(out, "DROP: {bytes} bytes, reason {}", Reason(drop))?;
+            write!(out, ", {}", Between(drop.identities, style.numeric))?;
             if drop.destination > 0 {
                 write!(out, ", to endpoint {}", drop.destination)?;
             }
@@ -98,7 +99,7 @@ fn full(out: &mut String, event: &Event<'_>, link: &str, style: Style) -> std::f
             if trace.ifindex > 0 {
                 write!(out, ", interface {link}")?;
             }
-            write!(out, ", {}", words::identities(trace.identities, style.numeric))?;
+            write!(out, ", {}", Between(trace.identities, style.numeric))?;
             write!(out, ", orig-ip {}", trace.original_source)?;
             if trace.destination > 0 {
                 let to = if trace.point == 1 { "proxy-port" } else { "endpoint" };

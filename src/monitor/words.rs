@@ -1,81 +1,112 @@
-//! Numbers of events in words.
+//! Numbers of events in words. What is shown as part of a line is written into it, without a text of its
+//! own in between.
 //!
 //! Pure. Imports `bpf_abi` and `intent` (the names of identities).
 
-use std::borrow::Cow;
+use std::fmt;
 
 use super::record::{Capture, Drop, Identities, Trace};
 use crate::bpf_abi::{OBSERVATION_POINTS, TRACE_STATES, reason_text, source_file};
 use crate::intent::Identity;
 
-/// An entry of a table, or the number where it has none.
-fn entry(table: &[&'static str], number: u8) -> Cow<'static, str> {
-    match table.get(usize::from(number)) {
-        Some(name) => Cow::Borrowed(name),
-        None => Cow::Owned(number.to_string()),
+/// A name, or the number that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    Name(&'static str),
+    Number(u32),
+}
+
+impl Word {
+    fn of(name: Option<&'static str>, number: impl Into<u32>) -> Self {
+        name.map_or_else(|| Self::Number(number.into()), Self::Name)
     }
 }
 
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+fn entry(table: &[&'static str], number: u8) -> Word {
+    Word::of(table.get(usize::from(number)).copied(), number)
+}
+
 /// Where a packet was seen: `from-endpoint`.
-pub fn point(trace: &Trace) -> Cow<'static, str> {
+pub fn point(trace: &Trace) -> Word {
     entry(OBSERVATION_POINTS, trace.point)
 }
 
 /// What conntrack knows of its flow: `new`.
-pub fn state(trace: &Trace) -> Cow<'static, str> {
+pub fn state(trace: &Trace) -> Word {
     entry(TRACE_STATES, trace.state)
 }
 
-/// Where it was seen as an arrow: `<- endpoint 32`.
-pub fn summary(trace: &Trace, source: u16) -> Cow<'static, str> {
-    let fixed = match trace.point {
-        0 => return Cow::Owned(format!("-> endpoint {}", trace.destination)),
-        1 if trace.destination > 0 => {
-            return Cow::Owned(format!("-> proxy port {}", trace.destination));
-        }
-        5 => return Cow::Owned(format!("<- endpoint {source}")),
-        1 => "-> proxy",
-        2 => "-> host from",
-        3 => "-> stack",
-        4 => "-> overlay",
-        6 => "<- proxy",
-        7 => "<- host",
-        8 => "<- stack",
-        9 => "<- overlay",
-        10 => "<- network",
-        11 => "-> network",
-        12 => "<- crypto",
-        13 => "-> crypto",
-        other => return Cow::Owned(format!("point {other}")),
-    };
-    Cow::Borrowed(fixed)
-}
-
-/// Why a packet was dropped: `Invalid source ip`, with the extension behind it where there is one.
-pub fn reason(drop: &Drop) -> Cow<'static, str> {
-    match (reason_text(drop.reason), drop.ext_error) {
-        (Some(text), 0) => Cow::Borrowed(text),
-        (Some(text), more) => Cow::Owned(format!("{text}, {more}")),
-        (None, 0) => Cow::Owned(drop.reason.to_string()),
-        (None, more) => Cow::Owned(format!("{}, {more}", drop.reason)),
-    }
-}
-
-/// The source file that dropped it.
-pub fn file(drop: &Drop) -> Cow<'static, str> {
-    source_file(drop.file).map_or_else(|| Cow::Owned(drop.file.to_string()), Cow::Borrowed)
+/// The source file that dropped a packet.
+pub fn file(drop: &Drop) -> Word {
+    Word::of(source_file(drop.file), drop.file)
 }
 
 /// An identity by the name that reserved ones have, or by number.
-pub fn identity(number: u32, numeric: bool) -> Cow<'static, str> {
+pub fn identity(number: u32, numeric: bool) -> Word {
     let name = if numeric { None } else { Identity::new(number).and_then(Identity::name) };
-    name.map_or_else(|| Cow::Owned(number.to_string()), Cow::Borrowed)
+    Word::of(name, number)
 }
 
-/// `identity host->30501`.
-pub fn identities(of: Identities, numeric: bool) -> String {
-    let (source, destination) = (identity(of.source, numeric), identity(of.destination, numeric));
-    format!("identity {source}->{destination}")
+/// `identity host->30501`; by numbers only, if so asked.
+pub struct Between(pub Identities, pub bool);
+
+impl fmt::Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Identities { source, destination }, numeric) = *self;
+        write!(f, "identity {}->{}", identity(source, numeric), identity(destination, numeric))
+    }
+}
+
+/// Where a packet was seen as an arrow: `<- endpoint 32`. The number is the event's source.
+pub struct Arrow<'a>(pub &'a Trace, pub u16);
+
+impl fmt::Display for Arrow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(trace, source) = *self;
+        let fixed = match trace.point {
+            0 => return write!(f, "-> endpoint {}", trace.destination),
+            1 if trace.destination > 0 => {
+                return write!(f, "-> proxy port {}", trace.destination);
+            }
+            5 => return write!(f, "<- endpoint {source}"),
+            1 => "-> proxy",
+            2 => "-> host from",
+            3 => "-> stack",
+            4 => "-> overlay",
+            6 => "<- proxy",
+            7 => "<- host",
+            8 => "<- stack",
+            9 => "<- overlay",
+            10 => "<- network",
+            11 => "-> network",
+            12 => "<- crypto",
+            13 => "-> crypto",
+            other => return write!(f, "point {other}"),
+        };
+        f.write_str(fixed)
+    }
+}
+
+/// Why a packet was dropped: `Invalid source ip`, with the extension behind it where there is one.
+pub struct Reason<'a>(pub &'a Drop);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Word::of(reason_text(self.0.reason), self.0.reason).fmt(f)?;
+        match self.0.ext_error {
+            0 => Ok(()),
+            more => write!(f, ", {more}"),
+        }
+    }
 }
 
 /// What a capture shows, and the short form of it; `link` is the device it names.
