@@ -54,16 +54,16 @@ impl Maps {
 
     /// Events that found no room in a slot's ring, by CPU.
     pub(super) fn lost(&self, slot: u32) -> Result<Vec<u64>, ListenError> {
-        let key = slot.to_ne_bytes();
-        let entries = self.lost.entries().map_err(|e| failed("read", CILIATE_LOST, e))?;
-        let values = entries.into_iter().find(|(at, _)| *at == key).map(|(_, values)| values);
+        let values = self.lost.lookup(&slot.to_ne_bytes());
+        let values = values.map_err(|source| failed("read", CILIATE_LOST, source))?;
         let (words, _) = values.as_deref().unwrap_or_default().as_chunks();
         Ok(words.iter().map(|word| u64::from_ne_bytes(*word)).collect())
     }
 
     fn read(&self) -> Result<MonitorValue, ListenError> {
-        let entries = self.monitor.entries().map_err(|e| failed("read", CILIATE_MONITOR, e))?;
-        let bytes = entries.first().and_then(|(_, value)| value.first_chunk());
+        let value = self.monitor.lookup(&0_u32.to_ne_bytes());
+        let value = value.map_err(|source| failed("read", CILIATE_MONITOR, source))?;
+        let bytes = value.as_deref().and_then(<[u8]>::first_chunk);
         Ok(bytes.map_or_else(MonitorValue::default, MonitorValue::from_bytes))
     }
 
