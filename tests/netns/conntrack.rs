@@ -306,6 +306,13 @@ fn cut_off_between_any_two_ops() {
             }
         }
         assert!(count > 10, "{count} ops");
+        // What is left half-way, `destroy` removes.
+        of_size(9000);
+        let mut plan = lab.a.view().plan;
+        plan.ops.truncate(plan.ops.len() / 2);
+        lab.a.run_ops(&plan);
+        lab.note_bpf();
+        assert!(pinned_maps(&lab.a).iter().any(|name| name.ends_with("-old")));
     }
 }
 

@@ -101,28 +101,23 @@ impl Flow {
     /// `None` for bytes of another size.
     fn read(map: &'static str, key: &[u8], value: &[u8]) -> Option<Self> {
         let value = CtValue::from_bytes(value.try_into().ok()?);
-        let end =
-            |address: IpAddr, port: [u8; 2]| SocketAddr::new(address, u16::from_be_bytes(port));
         // Addresses are those of the replies, which go to who began the flow; ports are the flow's own.
-        if let Ok(bytes) = key.try_into() {
-            let key = Ct4Key::from_bytes(bytes);
-            return Some(Self {
-                ipv6: false,
-                protocol: key.protocol,
-                source: end(key.daddr_be.into(), key.sport_be),
-                destination: end(key.saddr_be.into(), key.dport_be),
-                flags: key.flags,
-                map,
-                value,
-            });
-        }
-        let key = Ct6Key::from_bytes(key.try_into().ok()?);
+        let (source, destination, sport, dport, protocol, flags): (IpAddr, IpAddr, _, _, _, _) =
+            if let Ok(bytes) = key.try_into() {
+                let k = Ct4Key::from_bytes(bytes);
+                let (source, destination) = (k.daddr_be.into(), k.saddr_be.into());
+                (source, destination, k.sport_be, k.dport_be, k.protocol, k.flags)
+            } else {
+                let k = Ct6Key::from_bytes(key.try_into().ok()?);
+                let (source, destination) = (k.daddr_be.into(), k.saddr_be.into());
+                (source, destination, k.sport_be, k.dport_be, k.protocol, k.flags)
+            };
         Some(Self {
-            ipv6: true,
-            protocol: key.protocol,
-            source: end(key.daddr_be.into(), key.sport_be),
-            destination: end(key.saddr_be.into(), key.dport_be),
-            flags: key.flags,
+            ipv6: source.is_ipv6(),
+            protocol,
+            source: SocketAddr::new(source, u16::from_be_bytes(sport)),
+            destination: SocketAddr::new(destination, u16::from_be_bytes(dport)),
+            flags,
             map,
             value,
         })

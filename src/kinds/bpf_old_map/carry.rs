@@ -59,10 +59,12 @@ fn flow(bytes: &[u8]) -> Option<CtValue> {
     Some(CtValue::from_bytes(bytes.try_into().ok()?))
 }
 
-/// Grows with each packet that uses the entry. The end of a connection shortens its lifetime, so that
-/// comes second.
-fn used(flow: &CtValue) -> (u64, u32) {
-    (flow.packets, flow.lifetime)
+/// Grows with what happens to a flow: reports and flags with each new flag, and every few seconds; packets
+/// where they are counted; the lifetime with each packet but the last ones, which shorten it.
+fn used(flow: &CtValue) -> (u32, u32, u64, u32) {
+    let reported = flow.last_tx_report.max(flow.last_rx_report);
+    let flags = flow.tx_flags.count_ones() + flow.rx_flags.count_ones();
+    (reported, flags, flow.packets, flow.lifetime)
 }
 
 /// The larger of each two 64-bit numbers.
@@ -155,8 +157,23 @@ mod tests {
         assert!(!carried(&value(5, 200), Some(&value(5, 200))), "a copy");
         assert!(carried(&value(6, 200), Some(&value(5, 150))));
         assert!(!carried(&value(5, 150), Some(&value(6, 200))));
-        assert!(carried(&value(6, 110), Some(&value(5, 8000))), "it was closed");
+        assert!(carried(&value(6, 110), Some(&value(5, 8000))), "packets were counted");
         assert!(carried(&value(0, 200), Some(&value(0, 150))), "nobody counts packets");
+    }
+
+    #[test]
+    fn a_flow_that_was_closed_is_newer_than_its_copy() {
+        let copy =
+            CtValue { tx_flags: 0x1a, last_tx_report: 50, lifetime: 8000, ..CtValue::default() };
+        let closed = CtValue { tx_flags: 0x1b, lifetime: 110, bits: 3, ..copy };
+        let later = CtValue { last_tx_report: 52, ..closed };
+        let carried = |old: CtValue, new: CtValue| {
+            carried(Rule::Flows, &old.to_bytes(), Some(&new.to_bytes()), 100).is_some()
+        };
+        assert!(carried(closed, copy) && carried(later, copy));
+        assert!(!carried(copy, closed) && !carried(copy, later) && !carried(later, later));
+        // A packet after the swap.
+        assert!(!carried(copy, CtValue { lifetime: 8001, ..copy }));
     }
 
     #[test]
