@@ -16,7 +16,7 @@ use crate::kinds::{Desired, Observed, Op};
 use crate::listen::{ListenError, slots};
 use crate::lower::{Summary, lower, lower_nothing};
 use crate::net::Netns;
-use crate::observe::{facts, observe};
+use crate::observe::{Round, facts, observe};
 use crate::plan::{Plan, check};
 use crate::report::Report;
 
@@ -79,9 +79,10 @@ pub struct View {
 /// # Errors
 /// Something can't be read, or the plan fails its check.
 pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
-    let facts = facts::read(kernel, intent)?;
+    let mut round = Round::new(kernel);
+    let facts = facts::read(&mut round, intent)?;
     let (desired, summary) = lower(intent, &facts);
-    finish_view(kernel, facts, desired, summary)
+    finish_view(round, facts, desired, summary)
 }
 
 /// The same for the plan that removes everything.
@@ -90,9 +91,10 @@ pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
 /// Something can't be read, or the plan fails its check.
 pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
     let nothing = nothing();
-    let facts = facts::read(kernel, &nothing)?;
+    let mut round = Round::new(kernel);
+    let facts = facts::read(&mut round, &nothing)?;
     let desired = lower_nothing(&facts);
-    finish_view(kernel, facts, desired, Summary::of(&nothing, None))
+    finish_view(round, facts, desired, Summary::of(&nothing, None))
 }
 
 /// An intent that asks for nothing.
@@ -133,13 +135,13 @@ fn nothing() -> Intent {
 }
 
 fn finish_view(
-    kernel: &mut Kernel,
+    mut round: Round<'_>,
     facts: Facts,
     desired: Desired,
     summary: Summary,
 ) -> Result<View, EngineError> {
-    let observed = observe(kernel, &desired)?;
-    kernel.end_round();
+    let observed = observe(&mut round, &desired)?;
+    round.kernel.end_round();
     let (plan, predicted) = Plan::make(&desired, observed.clone());
     check::check(&plan.ops, &observed)?;
     Ok(View { facts, desired, observed, plan, predicted, summary })
@@ -211,7 +213,7 @@ fn round(
 
 /// Observes again and compares with the prediction; if they are equal, the view becomes that of now.
 fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineError> {
-    let observed = observe(kernel, &view.desired)?;
+    let observed = observe(&mut Round::new(kernel), &view.desired)?;
     kernel.end_round();
     let equal = observed == view.predicted;
     if equal {

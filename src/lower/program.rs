@@ -1,7 +1,7 @@
 //! Maps and programs: all of them, always. Adding an endpoint loads nothing. Pure.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
@@ -42,10 +42,15 @@ pub fn digest(object: &Object) -> Arc<str> {
     hex(&Sha256::digest(object.bytes)[..DIGEST_BYTES]).into()
 }
 
+/// Those of [`OBJECTS`]. Kept, because every endpoint needs one, and to take it is more than all else that
+/// is done for an endpoint here.
+static DIGESTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| OBJECTS.iter().map(digest).collect());
+
 /// The key of a program of this build.
 pub fn key(name: &str) -> bpf_program::Key {
-    let object = OBJECTS.iter().find(|object| object.programs.contains(&name));
-    let digest = object.map_or_else(|| Arc::from(""), digest);
+    let mut objects = OBJECTS.iter().zip(DIGESTS.iter());
+    let found = objects.find(|(object, _)| object.programs.contains(&name));
+    let digest = found.map_or_else(|| Arc::from(""), |(_, digest)| digest.clone());
     bpf_program::Key { name: name.into(), digest }
 }
 
@@ -65,8 +70,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         let layout = layout(map, lowering.intent.conntrack);
         want::<BpfMap>(&mut lowering.desired.bpf_maps, map, layout, &Origin::Node);
     }
-    for object in OBJECTS {
-        let digest = digest(object);
+    for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
             let spec = bpf_program::Spec { object: object.name.into(), maps: maps_of(name) };

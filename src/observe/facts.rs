@@ -26,28 +26,27 @@ use crate::net::{IfName, Netns};
 ///
 /// # Errors
 /// Something that has to be known can't be read.
-pub fn read(kernel: &mut Kernel, intent: &Intent) -> Result<Facts, KernelError> {
-    let mut round = Round::new(kernel);
+pub fn read(round: &mut Round<'_>, intent: &Intent) -> Result<Facts, KernelError> {
     let links: BTreeMap<_, _> =
         round.links(&Netns::HOST)?.iter().map(|link| (link.ifname, link.clone())).collect();
-    let addresses = address::exec::addresses(&mut round, &Netns::HOST)?;
+    let addresses = address::exec::addresses(round, &Netns::HOST)?;
     let before = bpf_map_entry::exec::records(round.kernel)?;
     let mut facts = Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         addresses: addresses.into_iter().map(|(ifname, net, _)| (ifname, net)).collect(),
-        next_hops: next_hops(&mut round, intent)?,
+        next_hops: next_hops(round, intent)?,
         devices: devices(round.kernel)?,
-        namespaces: namespaces(&mut round, intent)?,
+        namespaces: namespaces(round, intent)?,
         tcx: intent.datapath.attach_mode != AttachMode::Clsact && bpf::has_tcx(),
         links,
         before,
         ..Facts::default()
     };
     if intent.node.addresses.is_empty() {
-        facts.default_devices = default_devices(&mut round)?;
+        facts.default_devices = default_devices(round)?;
     }
     if !facts.tcx {
-        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(&mut round)?;
+        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(round)?;
         facts.clsact = devices.into_values().collect();
     }
     let paths = interest(intent, &facts);

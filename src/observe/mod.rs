@@ -4,7 +4,7 @@
 //! Imports `facts`, `intent`, `kinds`, `kernel`, and of `lower` which settings matter. Used by `engine`,
 //! and by the kinds' `exec.rs` to read again what an op expects.
 //!
-//! There are two readings in a round. [`facts`](facts::read) comes first and is about the machine:
+//! There are two readings in a [`Round`]. [`facts`](facts::read) comes first and is about the machine:
 //! devices, addresses, how peers are reached, what earlier rounds recorded. `lower` needs it to say
 //! what is desired. [`observe`] comes second and reads the objects that are ours or in our way.
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 use crate::for_each_kind;
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -53,7 +53,10 @@ impl<'k> Round<'k> {
         if let Some(links) = self.links.get(netns) {
             return Ok(links.clone());
         }
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut request = LinkMessage::default();
+        // Counters, summed up over all processors, are half of the dump.
+        request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        let request = RouteNetlinkMessage::GetLink(request);
         let messages = self.dump(netns, "list links", &request)?;
         let links: Vec<LinkInfo> = messages
             .iter()
@@ -139,15 +142,17 @@ macro_rules! observe_all {
         ///
         /// # Errors
         /// Any list that can't be had whole: a round works on all of the truth or not at all.
-        pub fn observe(kernel: &mut Kernel, desired: &Desired) -> Result<Observed, KernelError> {
-            let mut round = Round::new(kernel);
+        pub fn observe(
+            round: &mut Round<'_>,
+            desired: &Desired,
+        ) -> Result<Observed, KernelError> {
             Ok(Observed {
                 $($field: {
-                    let list = <crate::kinds::$module::$kind as Observe>::list(&mut round, desired)?;
+                    let list = <crate::kinds::$module::$kind as Observe>::list(round, desired)?;
                     round.kernel.beat();
                     list
                 },)*
-                taken: link::exec::taken(&mut round, desired)?,
+                taken: link::exec::taken(round, desired)?,
             })
         }
     };

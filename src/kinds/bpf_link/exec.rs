@@ -85,7 +85,8 @@ fn failed(operation: &'static str, object: &str, source: io::Error) -> KernelErr
 impl Apply for BpfLink {
     // One after the other: the kernel makes a TCX link under the lock of all link changes and waits
     // for a grace period before it lets go of it (`tcx_entry_sync`, 8–15 ms), so threads gain nothing.
-    // A clsact filter waits for nothing (0.1 ms); so does a swap of programs.
+    // A clsact filter waits for nothing (0.1 ms); so does a swap of programs. What would help,
+    // `/sys/kernel/rcu_expedited`, is a setting of the whole machine.
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>> {
         let root = kernel.bpf_root().to_path_buf();
         changes.iter().map(|change| Ok(change_one(kernel, &root, change)?)).collect()
