@@ -107,6 +107,7 @@ fn nothing() -> Intent {
             devices: Vec::new(),
             cidrs: Vec::new(),
             routers: Vec::new(),
+            health_addresses: Vec::new(),
             span,
         },
         routing: intent::Routing {
@@ -123,6 +124,7 @@ fn nothing() -> Intent {
             tcp_max_entries: intent::limits::CONNTRACK_TCP_DEFAULT,
             any_max_entries: intent::limits::CONNTRACK_ANY_DEFAULT,
         },
+        health: intent::Health { enabled: false, interval: Duration::ZERO },
         paths: intent::Paths {
             runtime: PathBuf::new(),
             state: PathBuf::new(),

@@ -40,6 +40,9 @@ pub struct Root {
     /// What is remembered of connections.
     #[schemars(with = "Option<Conntrack>")]
     pub conntrack: Maybe<Conntrack>,
+    /// Whether the nodes reach each other.
+    #[schemars(with = "Option<Health>")]
+    pub health: Maybe<Health>,
     /// Encryption between nodes.
     #[schemars(with = "Option<Encryption>")]
     pub encryption: Maybe<Encryption>,
@@ -77,6 +80,10 @@ pub struct Node {
     /// address of each CIDR.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
+    /// The addresses of the health endpoint, out of `cidrs`, per family. Default: the last usable address
+    /// of each CIDR.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub health_addresses: Maybe<Vec<Spanned<String>>>,
 }
 
 /// `[routing]`.
@@ -198,6 +205,20 @@ pub struct Conntrack {
     pub any_max_entries: Maybe<i64>,
 }
 
+/// `[health]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Health {
+    /// Answer the other nodes' probes, with an endpoint of its own for them, and probe the others.
+    /// Default: true.
+    #[schemars(with = "Option<bool>")]
+    pub enabled: Maybe<bool>,
+    /// Seconds between two probes of an address, times the natural logarithm of one more than there are
+    /// nodes. Default: 60.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 3600))]
+    pub interval: Maybe<i64>,
+}
+
 /// `[encryption]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -250,6 +271,10 @@ pub struct Peer {
     /// CIDR of the family.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
+    /// The addresses of its health endpoint, per family. Default: the last usable address of its first
+    /// CIDR of the family.
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
+    pub health_addresses: Maybe<Vec<Spanned<String>>>,
     /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.
     #[schemars(with = "Option<String>", regex(pattern = MAC))]
     pub mac: Maybe<String>,

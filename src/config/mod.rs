@@ -51,7 +51,7 @@ mod unsupported;
 pub use cat::cat_config;
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
-    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Masquerade,
+    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Health, Masquerade,
     MasqueradeMode, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode, TunnelProtocol,
     UnderlayProtocol,
 };

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer, PeerEndpoint,
-    Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, node, peer, routing,
+    Conntrack, Datapath, Endpoint, Health, Identity, Intent, Masquerade, Node, Paths, Peer,
+    PeerEndpoint, Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, health, node, peer,
+    routing,
 };
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
@@ -32,6 +33,7 @@ pub(super) struct Draft {
     pub masquerade: Masquerade,
     pub datapath: Datapath,
     pub conntrack: Conntrack,
+    pub health: Health,
     pub paths: Paths,
     pub peers: Vec<DraftPeer>,
     pub endpoints: Vec<DraftEndpoint>,
@@ -47,6 +49,8 @@ pub(super) struct DraftNode {
     pub cidrs_complete: bool,
     /// Written or derived; a derived one has the place of its CIDR.
     pub routers: Vec<At<IpAddr>>,
+    /// Addresses of the health endpoint, likewise.
+    pub health: Vec<At<IpAddr>>,
     pub span: Span,
 }
 
@@ -71,6 +75,8 @@ pub(super) struct DraftPeer {
     pub cidrs_complete: bool,
     /// Written or derived; a derived one has the place of its CIDR.
     pub routers: Vec<At<IpAddr>>,
+    /// Addresses of the health endpoint, likewise.
+    pub health: Vec<At<IpAddr>>,
     pub mac: Option<Mac>,
     pub endpoints: Vec<DraftPeerEndpoint>,
     pub span: Span,
@@ -111,14 +117,16 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         datapath::conntrack(root.conntrack.as_ref(), problems),
         super::paths::read(root.paths.as_ref(), problems),
     );
+    let health = health::read(root.health.as_ref(), problems);
     Draft {
-        node: node::read(document, problems),
+        node: node::read(document, health.enabled, problems),
         routing: routing::read(document, problems),
         masquerade,
         datapath,
         conntrack,
+        health,
         paths,
-        peers: peer::read(&root.peer, problems),
+        peers: peer::read(&root.peer, health.enabled, problems),
         endpoints: endpoint::read(document, problems),
     }
 }
@@ -146,7 +154,11 @@ impl Draft {
     }
 
     /// The intent. Only to be called if there are no problems: what is incomplete is left out.
-    pub(super) fn finish(self) -> Intent {
+    pub(super) fn finish(mut self) -> Intent {
+        if !self.health.enabled {
+            self.node.health.clear();
+            self.peers.iter_mut().for_each(|peer| peer.health.clear());
+        }
         let mode = self.mode();
         let peers = self.peers.into_iter().map(DraftPeer::finish);
         let endpoints = self.endpoints.into_iter().filter_map(DraftEndpoint::finish);
@@ -161,6 +173,7 @@ impl Draft {
             masquerade: self.masquerade,
             datapath: self.datapath,
             conntrack: self.conntrack,
+            health: self.health,
             paths: self.paths,
             peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect(),
@@ -176,6 +189,7 @@ impl DraftNode {
             devices: self.devices,
             cidrs: values(self.cidrs),
             routers: values(self.routers),
+            health_addresses: values(self.health),
             span: self.span,
         }
     }
@@ -188,6 +202,7 @@ impl DraftPeer {
             addresses: values(self.addresses),
             cidrs: values(self.cidrs),
             routers: values(self.routers),
+            health_addresses: values(self.health),
             mac: self.mac,
             endpoints: self.endpoints.into_iter().map(DraftPeerEndpoint::finish).collect(),
             span: self.span,

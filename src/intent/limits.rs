@@ -6,8 +6,9 @@
 /// Longest name of a node, peer or endpoint: that of a DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 
-/// Most endpoints: their ids are 1 to 4095, as Cilium's (pkg/endpointmanager/allocator.go).
-pub const ENDPOINTS_MAX: usize = 4095;
+/// Most endpoints: their ids are 1 to 4095, as Cilium's (pkg/endpointmanager/allocator.go), and the health
+/// endpoint has one.
+pub const ENDPOINTS_MAX: usize = 4094;
 
 /// Most peers: node ids have 16 bits, and 0 is no node.
 pub const PEERS_MAX: usize = 65_535;
@@ -16,8 +17,8 @@ pub const PEERS_MAX: usize = 65_535;
 /// room for addresses.
 pub const CIDRS_MAX: usize = 262_144;
 
-/// Most entries of the ipcache for all peers together: addresses, routers, CIDRs, addresses of
-/// endpoints. It has room for 512 000, and this node's own endpoints need some of it.
+/// Most entries of the ipcache for all peers together: addresses, routers, health
+/// addresses, CIDRs, addresses of endpoints. It has room for 512 000, and this node's own endpoints need some of it.
 pub const PEER_ENTRIES_MAX: usize = 500_000;
 
 /// Most underlay devices of the node.
@@ -63,6 +64,16 @@ pub const RULE_PRIORITY_DEFAULT: u32 = 110;
 /// broadcast address have to leave room for an endpoint.
 pub const NODE_PREFIX_BITS_MAX_IPV4: u8 = 30;
 pub const NODE_PREFIX_BITS_MAX_IPV6: u8 = 126;
+
+/// Longest prefix of a CIDR that has an address for health unless one is given: as above, with that
+/// address as well.
+pub const HEALTH_PREFIX_BITS_MAX_IPV4: u8 = 29;
+pub const HEALTH_PREFIX_BITS_MAX_IPV6: u8 = 126;
+
+/// Seconds between two probes of an address, before that is scaled by the size of the cluster.
+pub const HEALTH_INTERVAL_S_MIN: u32 = 1;
+pub const HEALTH_INTERVAL_S_MAX: u32 = 3600;
+pub const HEALTH_INTERVAL_S_DEFAULT: u32 = 60;
 
 /// UDP ports of tunnels if none is given: Linux's for VXLAN, which is older than IANA's 4789 and what
 /// Cilium uses, and IANA's for Geneve.

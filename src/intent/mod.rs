@@ -12,18 +12,21 @@ mod check;
 mod datapath;
 mod draft;
 mod endpoint;
+mod health;
 mod identity;
 mod labels;
 mod name;
 mod node;
 mod paths;
 mod peer;
+mod reserved;
 mod routing;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -40,6 +43,7 @@ pub struct Intent {
     pub masquerade: Masquerade,
     pub datapath: Datapath,
     pub conntrack: Conntrack,
+    pub health: Health,
     pub paths: Paths,
     /// By name.
     pub peers: BTreeMap<Arc<str>, Peer>,
@@ -61,6 +65,9 @@ pub struct Node {
     /// The address of `cilium_host`, one for each family of `cidrs`, already defaulted to the first
     /// usable address of the CIDR.
     pub routers: Vec<IpAddr>,
+    /// The addresses of the health endpoint, at most one per family, already defaulted. None: there is
+    /// no health endpoint.
+    pub health_addresses: Vec<IpAddr>,
     /// Where `[node]` stands, for messages.
     pub span: Span,
 }
@@ -166,6 +173,14 @@ pub struct Conntrack {
     pub any_max_entries: u32,
 }
 
+/// `[health]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    pub enabled: bool,
+    /// Time between two probes of an address, before it is scaled by the size of the cluster.
+    pub interval: Duration,
+}
+
 /// `[paths]`: one set for each instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -173,6 +188,13 @@ pub struct Paths {
     pub state: PathBuf,
     pub bpf: PathBuf,
     pub cgroup: PathBuf,
+}
+
+impl Paths {
+    /// The namespace of the health endpoint.
+    pub fn health_netns(&self) -> Netns {
+        Netns::at(self.runtime.join("netns/health").to_string_lossy())
+    }
 }
 
 /// Another node.
@@ -185,6 +207,9 @@ pub struct Peer {
     /// The addresses of its `cilium_host`, at most one per family, already defaulted to the first
     /// usable address of a CIDR.
     pub routers: Vec<IpAddr>,
+    /// The addresses of its health endpoint, at most one per family, already defaulted to the last
+    /// usable address of a CIDR; none with health disabled here.
+    pub health_addresses: Vec<IpAddr>,
     /// A fixed neighbour entry for the peer's addresses, where the network answers no ARP.
     pub mac: Option<Mac>,
     /// Endpoints there that are known in advance.

@@ -2,18 +2,18 @@
 //!
 //! Pure.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde_spanned::Spanned;
 
 use super::address::{self, Use};
 use super::draft::{At, DraftNode, Problems};
+use super::reserved::{self, Cidrs, Reserved};
 use super::{limits, name};
 use crate::config::{self, Diagnostic, Document, Span};
 use crate::net::IfName;
 
-pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftNode {
+/// Reads the section; with `health` the health endpoint has addresses where none are given.
+pub(super) fn read(document: &Document, health: bool, problems: &mut Problems) -> DraftNode {
     let section = document.root().node.as_ref();
     let empty = config::Node::default();
     let node = section.map_or(&empty, Spanned::get_ref);
@@ -37,11 +37,16 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftNode {
              cidrs = [\"10.244.0.0/24\"] below [node]",
         ));
     }
+    let set_aside = Cidrs { list: &cidrs, complete: complete && !lost, whose: "the node" };
+    let read = |what, written, derive, problems: &mut Problems| {
+        reserved::read(what, written, set_aside, derive, problems)
+    };
     DraftNode {
         name: node.name.as_ref().and_then(|text| name::name(text, problems)),
         addresses,
         devices: devices(node.devices.as_ref(), problems),
-        routers: routers(node.routers.as_ref(), &cidrs, ("the node", complete && !lost), problems),
+        routers: read(Reserved::Router, node.routers.as_ref(), true, problems),
+        health: read(Reserved::Health, node.health_addresses.as_ref(), health, problems),
         cidrs,
         cidrs_complete: complete && !lost,
         span,
@@ -90,96 +95,4 @@ fn devices(list: Option<&Spanned<Vec<Spanned<String>>>>, problems: &mut Problems
         }
     }
     read.into_iter().map(|(device, _)| device).collect()
-}
-
-/// The router of each family: as written, or the first usable address of a CIDR. `whose` CIDRs they
-/// are stands in messages.
-pub(super) fn routers(
-    list: Option<&Spanned<Vec<Spanned<String>>>>,
-    cidrs: &[At<IpNet>],
-    (whose, cidrs_complete): (&str, bool),
-    problems: &mut Problems,
-) -> Vec<At<IpAddr>> {
-    let (mut routers, complete) = address::addresses(list, "`routers`", Use::Endpoint, problems);
-    routers.retain(|router| match misplaced(router, cidrs, (whose, cidrs_complete)) {
-        Ok(fits) => fits,
-        Err(problem) => {
-            problems.push(*problem);
-            false
-        }
-    });
-    if complete {
-        for cidr in cidrs {
-            let family = address::family_of_cidr(&cidr.value);
-            let router = first(cidr.value);
-            if unusable(cidr.value, router).is_none()
-                && cidr.value.contains(&router)
-                && routers.iter().all(|router| address::family(&router.value) != family)
-            {
-                routers.push(At { value: router, span: cidr.span });
-            }
-        }
-    }
-    // In the order of `cidrs`, whether written or derived.
-    let place =
-        |router: &At<IpAddr>| cidrs.iter().position(|cidr| cidr.value.contains(&router.value));
-    routers.sort_by_cached_key(place);
-    routers
-}
-
-/// Whether a router can have its address; false where a CIDR that can't be judged may hold it.
-fn misplaced(
-    router: &At<IpAddr>,
-    cidrs: &[At<IpNet>],
-    (whose, cidrs_complete): (&str, bool),
-) -> Result<bool, Box<Diagnostic>> {
-    let value = router.value;
-    let family = address::family(&value);
-    let of_family = |cidr: &&At<IpNet>| address::family_of_cidr(&cidr.value) == family;
-    let holder = cidrs.iter().find(|cidr| cidr.value.contains(&value));
-    let problem = match holder.or_else(|| cidrs.iter().find(of_family)) {
-        None if cidrs_complete => {
-            Diagnostic::new(router.span, format!("router {value} has no CIDR"))
-                .label(format!("{whose} has no {family} entry in `cidrs`"))
-                .help(format!("add an {family} CIDR to `cidrs`, or remove this router"))
-        }
-        Some(own) if !own.value.contains(&value) => {
-            let message = format!("router {value} is outside {}", own.value);
-            Diagnostic::new(router.span, message).related(own.span, format!("{whose}'s CIDR")).help(
-                format!("choose an address in it, or leave `routers` out for {}", first(own.value)),
-            )
-        }
-        Some(own) => match unusable(own.value, value) {
-            None => return Ok(true),
-            Some(why) => {
-                let message = format!("router {value} is the {why} address of {}", own.value);
-                Diagnostic::new(router.span, message)
-                    .related(own.span, format!("{whose}'s CIDR"))
-                    .help(format!(
-                        "choose another, or leave `routers` out for {}",
-                        first(own.value)
-                    ))
-            }
-        },
-        None => return Ok(false),
-    };
-    Err(Box::new(problem))
-}
-
-/// The first usable address of a CIDR: the one after the network's own.
-fn first(cidr: IpNet) -> IpAddr {
-    match cidr.network() {
-        IpAddr::V4(network) => IpAddr::V4(u32::from(network).saturating_add(1).into()),
-        IpAddr::V6(network) => IpAddr::V6(u128::from(network).saturating_add(1).into()),
-    }
-}
-
-/// Why an address of a CIDR can't be a host's. With IPv6 the first is the subnet-router anycast address
-/// (RFC 4291, section 2.6.1); there is no broadcast.
-pub(super) fn unusable(cidr: IpNet, address: IpAddr) -> Option<&'static str> {
-    match cidr {
-        _ if address == cidr.network() => Some("network"),
-        IpNet::V4(v4) if address == IpAddr::V4(v4.broadcast()) => Some("broadcast"),
-        _ => None,
-    }
 }

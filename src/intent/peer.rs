@@ -6,17 +6,23 @@ use serde_spanned::Spanned;
 
 use super::address::{self, Use, shown};
 use super::draft::{DraftPeer, DraftPeerEndpoint, Problems};
-use super::{labels, limits, name, node};
+use super::reserved::{self, Cidrs, Reserved};
+use super::{labels, limits, name};
 use crate::config::{self, Diagnostic};
 use crate::net::Mac;
 
-pub(super) fn read(peers: &[Spanned<config::Peer>], problems: &mut Problems) -> Vec<DraftPeer> {
+/// Reads the tables; with `health` the peers' health endpoints have addresses where none are given.
+pub(super) fn read(
+    peers: &[Spanned<config::Peer>],
+    health: bool,
+    problems: &mut Problems,
+) -> Vec<DraftPeer> {
     if let Some(excess) = peers.get(limits::PEERS_MAX) {
         let problem = Diagnostic::new(excess, "this is the first peer too many");
         problems.push(problem.help(format!("a node has at most {} peers", limits::PEERS_MAX)));
     }
     let within = peers.iter().take(limits::PEERS_MAX);
-    let read: Vec<_> = within.filter_map(|peer| one(peer, problems)).collect();
+    let read: Vec<_> = within.filter_map(|peer| one(peer, health, problems)).collect();
     let mut cidrs = read.iter().flat_map(|peer| &peer.cidrs);
     if let Some(excess) = cidrs.nth(limits::CIDRS_MAX) {
         let problem = Diagnostic::new(excess.span, "this is the first CIDR too many");
@@ -33,15 +39,16 @@ fn entries(peers: &[DraftPeer], problems: &mut Problems) {
     let mut entries = 0;
     for peer in peers {
         let endpoints = peer.endpoints.iter().map(|endpoint| endpoint.addresses.len());
-        entries += peer.addresses.len() + peer.routers.len() + peer.cidrs.len();
+        entries += peer.addresses.len() + peer.routers.len() + peer.health.len();
+        entries += peer.cidrs.len();
         entries += endpoints.sum::<usize>();
         if entries > limits::PEER_ENTRIES_MAX {
             let message =
                 format!("there is no room for what is known of peer `{}`", peer.name.value);
             let problem = Diagnostic::new(peer.span, message);
             problems.push(problem.help(format!(
-                "addresses, routers, CIDRs and endpoints of all peers together are at most {}: leave \
-                 out [[peer.endpoint]]s",
+                "addresses, routers, health addresses, CIDRs and endpoints of all peers together are \
+                 at most {}: leave out [[peer.endpoint]]s",
                 limits::PEER_ENTRIES_MAX
             )));
             return;
@@ -49,7 +56,11 @@ fn entries(peers: &[DraftPeer], problems: &mut Problems) {
     }
 }
 
-fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<DraftPeer> {
+fn one(
+    written: &Spanned<config::Peer>,
+    derive_health: bool,
+    problems: &mut Problems,
+) -> Option<DraftPeer> {
     let peer = written.get_ref();
     let name = name::name(&peer.name, problems);
     let (addresses, addresses_complete) =
@@ -73,7 +84,11 @@ fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<Draft
     }
     let cidrs_complete = complete && before == cidrs.len() && !cidrs.is_empty();
     let whose = format!("peer `{}`", peer.name.get_ref());
-    let routers = node::routers(peer.routers.as_ref(), &cidrs, (&whose, cidrs_complete), problems);
+    let set_aside = Cidrs { list: &cidrs, complete: cidrs_complete, whose: &whose };
+    let (routers, addresses_of_health) = (peer.routers.as_ref(), peer.health_addresses.as_ref());
+    let routers = reserved::read(Reserved::Router, routers, set_aside, true, problems);
+    let health =
+        reserved::read(Reserved::Health, addresses_of_health, set_aside, derive_health, problems);
     let mac = peer.mac.as_ref().and_then(|text| mac(text, problems));
     let endpoints =
         peer.endpoint.iter().filter_map(|written| endpoint(written, problems)).collect();
@@ -84,6 +99,7 @@ fn one(written: &Spanned<config::Peer>, problems: &mut Problems) -> Option<Draft
         cidrs,
         cidrs_complete,
         routers,
+        health,
         mac,
         endpoints,
         span: written.into(),
@@ -144,6 +160,7 @@ mod tests {
             cidrs: Vec::new(),
             cidrs_complete: true,
             routers: Vec::new(),
+            health: Vec::new(),
             mac: None,
             endpoints: Vec::new(),
             span,

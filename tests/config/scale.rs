@@ -91,7 +91,7 @@ fn counts_are_limited() {
     assert!(intent::read(&document).is_ok());
     text.push_str("[[endpoint]]\nname = \"more\"\nnetns = \"/run/netns/more\"\n");
     let complaint = only_complaint(text);
-    assert_eq!(complaint, "this is the first endpoint too many; a node has at most 4095 endpoints");
+    assert_eq!(complaint, "this is the first endpoint too many; a node has at most 4094 endpoints");
     let complaint = only_complaint(peers(limits::CIDRS_MAX as u32 + 1, 1000));
     assert_eq!(
         complaint,

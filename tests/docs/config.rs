@@ -20,7 +20,8 @@ fn of(schema: &Value) -> Map<String, Value> {
 
 /// The sections in the order of a file, each as it is written, with its keys.
 fn sections() -> Vec<(String, Value)> {
-    let order = ["node", "routing", "masquerade", "datapath", "conntrack", "encryption", "paths"];
+    let order =
+        ["node", "routing", "masquerade", "datapath", "conntrack", "health", "encryption", "paths"];
     let order = order.into_iter().chain(["peer", "endpoint"]);
     let all = of(&schema());
     assert_eq!(all.len(), order.clone().count(), "a section is missing here");

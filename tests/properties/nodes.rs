@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
 use ciliate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use ciliate::intent::{
-    AttachMode, Conntrack, Datapath, Endpoint, Identity, Intent, Masquerade, Node, Paths, Peer,
-    PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    AttachMode, Conntrack, Datapath, Endpoint, Health, Identity, Intent, Masquerade, Node, Paths,
+    Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
 };
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::bpf_map_entry::c_text;
@@ -103,6 +104,11 @@ fn peers(families: Families) -> impl Strategy<Value = BTreeMap<Arc<str>, Peer>> 
                     labels: BTreeMap::new(),
                     identity: Identity::new(2000 + u32::from(number)).unwrap(),
                 }],
+                health_addresses: of_families(
+                    families,
+                    &format!("10.244.{number}.254"),
+                    &format!("fd00:{number}::fe"),
+                ),
                 mac: (number == 4).then_some(Mac([2, 0, 0, 0, 0, 4])),
                 span: SPAN,
             };
@@ -132,14 +138,19 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
     let attach = select(vec![AttachMode::Auto, AttachMode::Tcx, AttachMode::Clsact]);
     let masquerade = select(vec![Masquerade::Nftables, Masquerade::Off]);
     let table = option::of(Just(2005));
-    (peers(families), attach, masquerade, table, mode()).prop_map(
-        move |(peers, attach_mode, masquerade, table, (mode, auto))| Intent {
+    (peers(families), attach, masquerade, table, mode(), any::<bool>()).prop_map(
+        move |(peers, attach_mode, masquerade, table, (mode, auto), health)| Intent {
             node: Node {
                 name: Some("node".into()),
                 addresses: of_families(families, "172.18.0.1", "fc00::1"),
                 devices: Vec::new(),
                 cidrs: of_families(families, "10.244.0.0/24", "fd00:10:244::/80"),
                 routers: of_families(families, "10.244.0.1", "fd00:10:244::1"),
+                // Early ones, that would be given to endpoints.
+                health_addresses: match health {
+                    true => of_families(families, "10.244.0.5", "fd00:10:244::5"),
+                    false => Vec::new(),
+                },
                 span: SPAN,
             },
             routing: Routing {
@@ -153,6 +164,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             masquerade,
             datapath: Datapath { attach_mode },
             conntrack: Conntrack { tcp_max_entries: 131_072, any_max_entries: 65_536 },
+            health: Health { enabled: health, interval: Duration::from_secs(60) },
             paths: Paths {
                 runtime: PathBuf::from("/run/ciliate"),
                 state: PathBuf::from("/var/lib/ciliate"),

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::networks::{Network, Owner, endpoint_networks, holding};
 use crate::config::{Diagnostic, Span};
 use crate::intent::address::family;
 use crate::intent::draft::{At, Draft, DraftEndpoint, DraftPeer, Problems};
-use crate::intent::node::unusable;
+use crate::intent::reserved::{Reserved, unusable};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     unique(draft, problems);
@@ -48,7 +50,15 @@ enum Holder<'a> {
     },
     Peer(&'a str),
     Endpoint(&'a str),
+    /// The health endpoint, likewise.
+    Health {
+        derived: bool,
+    },
     PeerRouter {
+        peer: &'a str,
+        derived: bool,
+    },
+    PeerHealth {
         peer: &'a str,
         derived: bool,
     },
@@ -58,19 +68,34 @@ enum Holder<'a> {
     },
 }
 
-impl Holder<'_> {
-    /// Of a router, whether its address was derived from a CIDR.
-    fn router(self) -> Option<bool> {
+impl<'a> Holder<'a> {
+    /// What an address is set aside for, and whether it was derived from a CIDR.
+    fn reserved(self) -> Option<(Reserved, bool)> {
         match self {
-            Self::Router { derived } | Self::PeerRouter { derived, .. } => Some(derived),
+            Self::Router { derived } | Self::PeerRouter { derived, .. } => {
+                Some((Reserved::Router, derived))
+            }
+            Self::Health { derived } | Self::PeerHealth { derived, .. } => {
+                Some((Reserved::Health, derived))
+            }
             _ => None,
         }
     }
 
-    /// Whether this is a router that was derived from a CIDR that `other` is not of.
+    /// The peer on whose endpoints' side the address is.
+    fn peer(self) -> Option<&'a str> {
+        match self {
+            Self::PeerRouter { peer, .. }
+            | Self::PeerHealth { peer, .. }
+            | Self::PeerEndpoint { peer, .. } => Some(peer),
+            _ => None,
+        }
+    }
+
+    /// Whether this address was derived from a peer's CIDR that `other` is not of.
     fn overlaps(self, other: Holder<'_>) -> bool {
-        let Self::PeerRouter { peer: ours, derived: true } = self else { return false };
-        !matches!(other, Holder::PeerEndpoint { peer, .. } if peer == ours)
+        let derived = self.reserved().is_some_and(|(_, derived)| derived);
+        derived && self.peer().is_some_and(|peer| other.peer() != Some(peer))
     }
 }
 
@@ -79,9 +104,11 @@ impl fmt::Display for Holder<'_> {
         match self {
             Self::Node => f.write_str("this node"),
             Self::Router { .. } => f.write_str("the router"),
+            Self::Health { .. } => f.write_str("the health endpoint"),
             Self::Peer(name) => write!(f, "peer `{name}`"),
             Self::Endpoint(name) => write!(f, "endpoint `{name}`"),
             Self::PeerRouter { peer, .. } => write!(f, "the router of peer `{peer}`"),
+            Self::PeerHealth { peer, .. } => write!(f, "the health endpoint of peer `{peer}`"),
             Self::PeerEndpoint { peer, endpoint } => {
                 write!(f, "endpoint `{endpoint}` of peer `{peer}`")
             }
@@ -99,16 +126,20 @@ fn underlay(draft: &Draft) -> impl Iterator<Item = (Holder<'_>, &At<IpAddr>)> {
 }
 
 fn unique(draft: &Draft, problems: &mut Problems) {
-    let routers = draft.node.routers.iter().map(|router| {
-        let derived = draft.node.cidrs.iter().any(|cidr| cidr.span == router.span);
-        (Holder::Router { derived }, router)
-    });
+    let cidrs = &draft.node.cidrs;
+    let routers = draft.node.routers.iter();
+    let routers =
+        routers.map(|router| (Holder::Router { derived: derived(router, cidrs) }, router));
+    let health = draft.node.health.iter();
+    let health =
+        health.map(|address| (Holder::Health { derived: derived(address, cidrs) }, address));
     let endpoints = draft.endpoints.iter().flat_map(|endpoint| {
         endpoint.addresses.iter().map(|address| (Holder::Endpoint(&endpoint.name.value), address))
     });
     let peers = draft.peers.iter().flat_map(of_peer);
-    let mut all: Vec<_> = underlay(draft).chain(routers).chain(endpoints).chain(peers).collect();
-    all.sort_by_key(|(holder, address)| (holder.router().is_none(), address.span.start));
+    let all = underlay(draft).chain(routers).chain(health).chain(endpoints).chain(peers);
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(holder, address)| (holder.reserved().is_none(), address.span.start));
     let mut seen: BTreeMap<IpAddr, (Holder<'_>, Span)> = BTreeMap::new();
     for (holder, address) in all {
         let Some(&(earlier, span)) = seen.get(&address.value) else {
@@ -122,15 +153,22 @@ fn unique(draft: &Draft, problems: &mut Problems) {
     }
 }
 
+/// Whether an address has the place of the CIDR that it was derived from.
+fn derived(address: &At<IpAddr>, cidrs: &[At<IpNet>]) -> bool {
+    cidrs.iter().any(|cidr| cidr.span == address.span)
+}
+
 /// What a peer has on its endpoints' side.
 fn of_peer(peer: &DraftPeer) -> impl Iterator<Item = (Holder<'_>, &At<IpAddr>)> {
     let name = &peer.name.value;
     let routers = peer.routers.iter().map(move |router| {
-        let derived = peer.cidrs.iter().any(|cidr| cidr.span == router.span);
-        (Holder::PeerRouter { peer: name, derived }, router)
+        (Holder::PeerRouter { peer: name, derived: derived(router, &peer.cidrs) }, router)
+    });
+    let health = peer.health.iter().map(move |address| {
+        (Holder::PeerHealth { peer: name, derived: derived(address, &peer.cidrs) }, address)
     });
     let endpoints = of_endpoints(peer);
-    routers.chain(
+    routers.chain(health).chain(
         endpoints.map(move |(endpoint, address)| {
             (Holder::PeerEndpoint { peer: name, endpoint }, address)
         }),
@@ -141,18 +179,24 @@ fn twice(earlier: (Holder<'_>, Span), later: (Holder<'_>, &At<IpAddr>)) -> Diagn
     let ((earlier, span), (later, address)) = (earlier, later);
     let value = address.value;
     let problem = |message: String| Diagnostic::new(address.span, message);
-    if let Some(derived) = earlier.router() {
-        let why = match derived {
-            true => "the router has the first address of this CIDR, since `routers` names no other",
-            false => "the router's address",
+    if let Some((what, derived)) = earlier.reserved() {
+        let (holder, place, key) = match what {
+            Reserved::Router => ("router", "first", what.key()),
+            Reserved::Health => ("health endpoint", "last", what.key()),
         };
-        let whose = match earlier {
-            Holder::PeerRouter { peer, .. } => format!("the address of peer `{peer}`'s router"),
-            _ => "the router's address".to_owned(),
+        let why = match derived {
+            true => format!(
+                "the {holder} has the {place} address of this CIDR, since `{key}` names no other"
+            ),
+            false => format!("the {holder}'s address"),
+        };
+        let whose = match earlier.peer() {
+            Some(peer) => format!("the address of peer `{peer}`'s {holder}"),
+            None => format!("the {holder}'s address"),
         };
         return problem(format!("{value} of {later} is {whose}"))
             .related(span, why)
-            .help("choose another address, or another one for the router with `routers`");
+            .help(format!("choose another address, or another one for the {holder} with `{key}`"));
     }
     match (earlier, later) {
         (Holder::Node, peer @ Holder::Peer(_)) | (peer @ Holder::Peer(_), Holder::Node) => {

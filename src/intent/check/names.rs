@@ -56,9 +56,19 @@ fn this_node(draft: &Draft, problems: &mut Problems) {
 /// Two endpoints may share a namespace, with devices of different names.
 fn namespaces(draft: &Draft, problems: &mut Problems) {
     let mut seen = BTreeMap::new();
+    let health = cleaned(draft.paths.health_netns().path().unwrap_or_default());
     for endpoint in &draft.endpoints {
         let Some(netns) = &endpoint.netns else { continue };
         let path = cleaned(netns.value.path().unwrap_or_default());
+        if path == health {
+            let message = format!(
+                "endpoint `{}` can't be in the namespace of the health endpoint",
+                endpoint.name.value
+            );
+            let help = "ciliate makes that one for itself: give the endpoint one of its own";
+            problems.push(Diagnostic::new(netns.span, message).help(help));
+            continue;
+        }
         let earlier = seen.entry((path, endpoint.ifname)).or_insert(endpoint);
         // A duplicate name has been complained about, and is probably the same table twice.
         if std::ptr::eq(*earlier, endpoint) || earlier.name.value == endpoint.name.value {
