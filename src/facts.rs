@@ -58,6 +58,9 @@ pub struct Facts {
     pub devices: BTreeMap<u32, DeviceValue>,
     /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
     pub namespaces: Namespaces,
+    /// Why the health endpoint can't be wired in the namespace that is at its place. Where there is none,
+    /// or what is there is no namespace of its own, it is made.
+    pub health: Option<NetnsProblem>,
     /// Whether the kernel has TCX.
     pub tcx: bool,
     /// Devices with a clsact qdisc.

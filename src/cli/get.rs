@@ -14,7 +14,7 @@ use crate::facts::NextHop;
 use crate::intent::{Endpoint, Identity};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::{Origin, bpf_map_entry};
-use crate::lower::lxc_name;
+use crate::lower::{LXC_HEALTH, lxc_name};
 use crate::plan::FORMAT_VERSION;
 
 /// Show endpoints, peers, routes or other objects
@@ -108,7 +108,12 @@ const ENDPOINTS: &[&str] =
 
 /// What the programs are told about an endpoint; `None` before it was applied.
 pub(super) fn device<'a>(view: &'a View, endpoint: &Endpoint) -> Option<&'a DeviceValue> {
-    let wanted = view.desired.links.get(&lxc_name(&endpoint.netns, &endpoint.ifname))?;
+    device_of(view, lxc_name(&endpoint.netns, &endpoint.ifname).as_str())
+}
+
+/// The same by the name of the endpoint's device.
+fn device_of<'a>(view: &'a View, lxc: &str) -> Option<&'a DeviceValue> {
+    let (_, wanted) = view.desired.links.iter().find(|(ifname, _)| ifname.as_str() == lxc)?;
     view.facts.devices.get(&wanted.spec.ifindex)
 }
 
@@ -116,23 +121,39 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for endpoint in loaded.intent.endpoints.values() {
         let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
-        let value = device(view, endpoint);
-        let id = value.map(|value| value.endpoint_id);
-        let unset = DeviceValue::default();
-        let value = value.unwrap_or(&unset);
-        let address = |address: IpAddr| (!address.is_unspecified()).then_some(address);
-        rows.push(vec![
-            json!(endpoint.name),
-            json!(id),
-            json!(endpoint.identity),
-            json!(endpoint.labels),
-            json!(address(value.ipv6_be.into())),
-            json!(address(value.ipv4_be.into())),
-            json!(lxc),
-            json!(state(view, &Origin::Endpoint(endpoint.name.clone()))),
-        ]);
+        let (labels, identity) = (json!(endpoint.labels), endpoint.identity);
+        let origin = Origin::Endpoint(endpoint.name.clone());
+        rows.push(endpoint_row(view, &endpoint.name, (identity, labels), lxc.as_str(), &origin));
+    }
+    if !loaded.intent.node.health_addresses.is_empty() {
+        let role = (Identity::HEALTH, json!({"reserved:health": ""}));
+        rows.push(endpoint_row(view, "health", role, LXC_HEALTH, &Origin::Health));
     }
     rows
+}
+
+fn endpoint_row(
+    view: &View,
+    name: &str,
+    (identity, labels): (Identity, Value),
+    lxc: &str,
+    origin: &Origin,
+) -> Vec<Value> {
+    let value = device_of(view, lxc);
+    let id = value.map(|value| value.endpoint_id);
+    let unset = DeviceValue::default();
+    let value = value.unwrap_or(&unset);
+    let address = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+    vec![
+        json!(name),
+        json!(id),
+        json!(identity),
+        labels,
+        json!(address(value.ipv6_be.into())),
+        json!(address(value.ipv4_be.into())),
+        json!(lxc),
+        json!(state(view, origin)),
+    ]
 }
 
 const PEERS: &[&str] =

@@ -22,7 +22,7 @@ use super::netns::{self, NSFS_MAGIC};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A network namespace; device and inode tell which.
-    Network((u64, u64)),
+    Network(netns::Identity),
     /// A namespace of another kind.
     OtherNamespace,
     /// An empty file: nothing is mounted on it.

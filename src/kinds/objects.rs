@@ -26,6 +26,7 @@ pub enum Origin {
     Masquerade,
     Peer(Arc<str>),
     Endpoint(Arc<str>),
+    Health,
     /// Nobody: ours, from an earlier configuration.
     Leftover,
 }
@@ -38,6 +39,7 @@ impl fmt::Display for Origin {
             Origin::Masquerade => f.write_str("masquerade"),
             Origin::Peer(name) => write!(f, "peer {name}"),
             Origin::Endpoint(name) => write!(f, "endpoint {name}"),
+            Origin::Health => f.write_str("health"),
             Origin::Leftover => f.write_str("leftover"),
         }
     }

@@ -60,10 +60,12 @@ impl Allocation {
             facts.links.iter().map(|(name, link)| (*name, link.ifindex)).collect();
         let mut ifindexes: BTreeSet<u32> = links.values().copied().collect();
         ifindexes.extend(records.values().map(|record| record.ifindex));
+        let reserved = intent.node.routers.iter().chain(&intent.node.health_addresses);
+        let reserved = reserved.chain(&node.addresses);
         let mut allocation = Self {
             ifindex_next: ifindexes.range(..IFINDEX_HIGH).last().map_or(1, |last| last + 1),
             ids: records.values().map(|record| record.value.endpoint_id).collect(),
-            addresses: intent.node.routers.iter().chain(&node.addresses).copied().collect(),
+            addresses: reserved.copied().collect(),
             cidrs: intent.node.cidrs.clone(),
             records,
             links,
@@ -108,12 +110,13 @@ impl Allocation {
         self.kept.insert(endpoint.name.clone(), kept);
     }
 
-    /// The ifindex of a link of ours: the one it has, the one recorded, or a free one.
-    pub fn ifindex(&mut self, ifname: IfName, endpoint: Option<&str>) -> u32 {
+    /// The ifindex of a link of ours: the one it has, the one recorded of an endpoint with this Ethernet
+    /// address, or a free one.
+    pub fn ifindex(&mut self, ifname: IfName, endpoint: Option<Mac>) -> u32 {
         if let Some(ifindex) = self.links.get(&ifname) {
             return *ifindex;
         }
-        if let Some(record) = endpoint.and_then(|name| self.records.get(&mac::of_endpoint(name)))
+        if let Some(record) = endpoint.and_then(|mac| self.records.get(&mac))
             && !self.links.values().any(|taken| *taken == record.ifindex)
         {
             return record.ifindex;
@@ -124,9 +127,9 @@ impl Allocation {
         self.ifindex_next
     }
 
-    /// The id of an endpoint: the one recorded, or a free one.
-    pub fn endpoint_id(&mut self, name: &str) -> Option<u16> {
-        if let Some(record) = self.records.get(&mac::of_endpoint(name)) {
+    /// The id of the endpoint with an Ethernet address: the one recorded, or a free one.
+    pub fn endpoint_id(&mut self, mac: Mac) -> Option<u16> {
+        if let Some(record) = self.records.get(&mac) {
             return Some(record.value.endpoint_id);
         }
         let free = (1..=ENDPOINT_ID_MAX).find(|id| !self.ids.contains(id))?;
@@ -134,9 +137,9 @@ impl Allocation {
         Some(free)
     }
 
-    /// What is recorded of an endpoint: its ifindex and its entry.
-    pub fn record(&self, name: &str) -> Option<(u32, DeviceValue)> {
-        self.records.get(&mac::of_endpoint(name)).map(|record| (record.ifindex, record.value))
+    /// What is recorded of the endpoint with an Ethernet address: its ifindex and its entry.
+    pub fn record(&self, mac: Mac) -> Option<(u32, DeviceValue)> {
+        self.records.get(&mac).map(|record| (record.ifindex, record.value))
     }
 
     /// The addresses of an endpoint: those given, or those kept and, for families without one, the next

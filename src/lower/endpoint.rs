@@ -12,7 +12,7 @@ use super::{Lowering, host_prefix, mac, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIUM_LXC, DeviceKey, DeviceValue, EndpointKey, EndpointValue,
 };
-use crate::intent::Endpoint;
+use crate::intent::{Endpoint, Identity};
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::Hook;
 use crate::kinds::bpf_map::MapName;
@@ -20,7 +20,7 @@ use crate::kinds::bpf_map_entry::{self, BpfMapEntry, hex};
 use crate::kinds::link::{self, Link};
 use crate::kinds::route::{self, Route, Scope};
 use crate::kinds::{BlockedReason, Desired, Origin};
-use crate::net::{IfName, Netns};
+use crate::net::{IfName, Mac, Netns};
 
 /// The host's end of an endpoint's veth: `lxc` and the first 12 digits of the SHA-256 of the attachment,
 /// as Cilium names it. The attachment is the namespace and the device in it, whatever the endpoint is
@@ -30,18 +30,50 @@ pub fn lxc_name(netns: &Netns, device: &IfName) -> IfName {
     ifname(&format!("lxc{}", hex(&digest[..6])))
 }
 
+/// What an endpoint's objects follow from.
+pub(super) struct Wiring {
+    /// The host's end of its veth.
+    pub lxc: IfName,
+    pub netns: Netns,
+    /// The device in the namespace.
+    pub ifname: IfName,
+    /// Ethernet addresses of the two, the namespace's first.
+    pub macs: (Mac, Mac),
+    pub identity: Identity,
+    /// What the devices are for, as their alias says it.
+    pub purpose: String,
+    pub origin: Origin,
+}
+
+impl Wiring {
+    fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            lxc: lxc_name(&endpoint.netns, &endpoint.ifname),
+            netns: endpoint.netns.clone(),
+            ifname: endpoint.ifname,
+            macs: (mac::of_endpoint(&endpoint.name), mac::of_lxc(&endpoint.name)),
+            identity: endpoint.identity,
+            purpose: format!("endpoint {}", endpoint.name),
+            origin: Origin::Endpoint(endpoint.name.clone()),
+        }
+    }
+}
+
 /// Adds the endpoints' objects.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for endpoint in lowering.intent.endpoints.values() {
-        let origin = Origin::Endpoint(endpoint.name.clone());
+        let wiring = Wiring::of(endpoint);
         match lowering.facts.namespaces.get(&endpoint.name) {
             Some(Err(problem)) => {
                 let netns = endpoint.netns.to_string();
                 let reason = BlockedReason::NetnsUnusable { netns, problem: problem.to_string() };
-                lowering.block(origin.clone(), reason);
-                keep(lowering, endpoint, &origin);
+                lowering.block(wiring.origin.clone(), reason);
+                keep(lowering, &wiring);
             }
-            _ => lower_one(lowering, endpoint, &origin),
+            _ => match lowering.allocation.addresses(endpoint) {
+                Ok(addresses) => wire(lowering, &wiring, &addresses),
+                Err(reason) => lowering.block(wiring.origin.clone(), reason),
+            },
         }
     }
 }
@@ -49,67 +81,56 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
 /// An endpoint whose namespace can't be seen: nothing new is made, and what is there stays, since
 /// processes may still live in the namespace. Its record stays in any case, so that it gets the same
 /// numbers again.
-fn keep(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) {
-    let Some((ifindex, value)) = lowering.allocation.record(&endpoint.name) else { return };
-    let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
-    let there = lowering.facts.links.get(&lxc).is_some_and(|link| link.ifindex == ifindex);
+fn keep(lowering: &mut Lowering<'_>, wiring: &Wiring) {
+    let Some((ifindex, value)) = lowering.allocation.record(wiring.macs.0) else { return };
+    let there = lowering.facts.links.get(&wiring.lxc).is_some_and(|link| link.ifindex == ifindex);
     if !there {
-        device_entry(&mut lowering.desired, ifindex, &value, None, origin);
+        device_entry(&mut lowering.desired, ifindex, &value, None, &wiring.origin);
         return;
     }
     let addresses = [IpAddr::from(value.ipv4_be), IpAddr::from(value.ipv6_be)];
     let addresses: Vec<IpAddr> =
         addresses.into_iter().filter(|address| !address.is_unspecified()).collect();
-    host_side(lowering, endpoint, (lxc, ifindex), &addresses, value.endpoint_id, None, origin);
+    host_side(lowering, wiring, ifindex, &addresses, value.endpoint_id, None);
 }
 
-fn lower_one(lowering: &mut Lowering<'_>, endpoint: &Endpoint, origin: &Origin) {
-    let addresses = match lowering.allocation.addresses(endpoint) {
-        Ok(addresses) => addresses,
-        Err(reason) => return lowering.block(origin.clone(), reason),
+/// Adds everything that an endpoint with these addresses needs.
+pub(super) fn wire(lowering: &mut Lowering<'_>, wiring: &Wiring, addresses: &[IpAddr]) {
+    let Some(id) = lowering.allocation.endpoint_id(wiring.macs.0) else {
+        return lowering.block(wiring.origin.clone(), BlockedReason::NoFreeEndpointId);
     };
-    let Some(id) = lowering.allocation.endpoint_id(&endpoint.name) else {
-        return lowering.block(origin.clone(), BlockedReason::NoFreeEndpointId);
-    };
-    let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
-    let ifindex = lowering.allocation.ifindex(lxc, Some(&endpoint.name));
+    let ifindex = lowering.allocation.ifindex(wiring.lxc, Some(wiring.macs.0));
     let peer = link::Peer {
-        netns: endpoint.netns.clone(),
-        ifname: endpoint.ifname,
+        netns: wiring.netns.clone(),
+        ifname: wiring.ifname,
         ifindex: None,
-        end: end(
-            mac::of_endpoint(&endpoint.name),
-            lowering.node.mtu_bytes,
-            true,
-            &format!("endpoint {}", endpoint.name),
-        ),
+        end: end(wiring.macs.0, lowering.node.mtu_bytes, true, &wiring.purpose),
     };
-    host_side(lowering, endpoint, (lxc, ifindex), &addresses, id, Some(peer), origin);
+    host_side(lowering, wiring, ifindex, addresses, id, Some(peer));
     for address in addresses {
-        namespace_side(lowering, endpoint, lxc, address, origin);
+        namespace_side(lowering, wiring, *address);
     }
 }
 
 /// The veth, the map entries and the program.
 fn host_side(
     lowering: &mut Lowering<'_>,
-    endpoint: &Endpoint,
-    (lxc, ifindex): (IfName, u32),
+    wiring: &Wiring,
+    ifindex: u32,
     addresses: &[IpAddr],
     endpoint_id: u16,
     peer: Option<link::Peer>,
-    origin: &Origin,
 ) {
-    let (mac, node_mac) = (mac::of_endpoint(&endpoint.name), mac::of_lxc(&endpoint.name));
-    let purpose = format!("endpoint {}", endpoint.name);
-    let host_end = end(node_mac, lowering.node.mtu_bytes, true, &purpose);
+    let Wiring { lxc, identity, origin, .. } = wiring;
+    let (lxc, (mac, node_mac)) = (*lxc, wiring.macs);
+    let host_end = end(node_mac, lowering.node.mtu_bytes, true, &wiring.purpose);
     let desired = &mut lowering.desired;
     let spec = link::Spec { ifindex, end: host_end, form: link::Form::Veth { peer } };
     want::<Link>(&mut desired.links, lxc, spec, origin);
 
     let mut device = DeviceValue {
         endpoint_id,
-        identity: endpoint.identity.number(),
+        identity: identity.number(),
         mac: mac.0,
         node_mac: node_mac.0,
         ..DeviceValue::default()
@@ -124,7 +145,7 @@ fn host_side(
             endpoint_id,
             mac: mac.0,
             node_mac: node_mac.0,
-            identity: endpoint.identity.number(),
+            identity: identity.number(),
             ..EndpointValue::default()
         };
         let key = bpf_map_entry::Key {
@@ -133,7 +154,7 @@ fn host_side(
         };
         let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
-        ipcache(desired, host_prefix(*address), (endpoint.identity, None), origin);
+        ipcache(desired, host_prefix(*address), (*identity, None), origin);
     }
     device_entry(desired, ifindex, &device, Some(lxc), origin);
     let at = Attachment {
@@ -162,19 +183,14 @@ fn device_entry(
 }
 
 /// One family in the namespace: the address, the router on the link, and everything else through it.
-fn namespace_side(
-    lowering: &mut Lowering<'_>,
-    endpoint: &Endpoint,
-    lxc: IfName,
-    address: IpAddr,
-    origin: &Origin,
-) {
+fn namespace_side(lowering: &mut Lowering<'_>, wiring: &Wiring, address: IpAddr) {
     let v6 = address.is_ipv6();
     let router = lowering.intent.node.routers.iter().copied().find(|r| r.is_ipv6() == v6);
     let Some(router) = router else { return };
     let mtu_bytes = lowering.node.route_mtu_bytes;
     let desired = &mut lowering.desired;
-    let (netns, dev) = (&endpoint.netns, endpoint.ifname);
+    let Wiring { lxc, netns, ifname: dev, origin, .. } = wiring;
+    let (lxc, dev) = (*lxc, *dev);
     let key = address::Key { netns: netns.clone(), ifname: dev, address: host_prefix(address) };
     want::<Address>(&mut desired.addresses, key, address::Spec { link: lxc }, origin);
     let mut route = |dst, via, scope, mtu_bytes| {

@@ -93,6 +93,9 @@ fn lower_peer(lowering: &mut Lowering<'_>, peer: &Peer) {
     for router in peer.routers.iter().filter(|router| in_use(router.is_ipv6())) {
         ipcache(desired, host_prefix(*router), (Identity::REMOTE_NODE, far_end), &origin);
     }
+    for health in peer.health_addresses.iter().filter(|health| in_use(health.is_ipv6())) {
+        ipcache(desired, host_prefix(*health), (Identity::HEALTH, far_end), &origin);
+    }
     for endpoint in &peer.endpoints {
         for address in endpoint.addresses.iter().filter(|address| in_use(address.is_ipv6())) {
             ipcache(desired, host_prefix(*address), (endpoint.identity, far_end), &origin);

@@ -19,6 +19,11 @@ pub fn of_endpoint(name: &str) -> Mac {
     derive("endpoint", name)
 }
 
+/// The addresses of the health endpoint's device, and of the host's end of its veth.
+pub fn of_health() -> (Mac, Mac) {
+    (derive("health", ""), derive("lxc_health", ""))
+}
+
 /// The address of the host's end of the endpoint's veth.
 pub fn of_lxc(name: &str) -> Mac {
     derive("lxc", name)

@@ -8,6 +8,7 @@
 mod allocate;
 mod before;
 mod endpoint;
+mod health;
 mod identity;
 mod mac;
 mod masquerade;
@@ -30,6 +31,7 @@ use crate::net::IfName;
 
 pub use allocate::Allocation;
 pub use endpoint::lxc_name;
+pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
 pub use summary::{Ipam, Summary};
@@ -97,6 +99,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     node::lower(&mut lowering);
     identity::lower(&mut lowering);
     endpoint::lower(&mut lowering);
+    health::lower(&mut lowering);
     routing::lower(&mut lowering);
     overlay::lower(&mut lowering);
     masquerade::lower(&mut lowering);

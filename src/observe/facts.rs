@@ -36,12 +36,12 @@ pub fn read(round: &mut Round<'_>, intent: &Intent) -> Result<Facts, KernelError
         addresses: addresses.into_iter().map(|(ifname, net, _)| (ifname, net)).collect(),
         next_hops: next_hops(round, intent)?,
         devices: devices(round.kernel)?,
-        namespaces: namespaces(round, intent)?,
         tcx: intent.datapath.attach_mode != AttachMode::Clsact && bpf::has_tcx(),
         links,
         before,
         ..Facts::default()
     };
+    (facts.namespaces, facts.health) = namespaces(round, intent)?;
     if intent.node.addresses.is_empty() {
         facts.default_devices = default_devices(round)?;
     }
@@ -72,7 +72,11 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
         .collect())
 }
 
-fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, KernelError> {
+/// The endpoints' namespaces, and what is wrong with that of the health endpoint.
+fn namespaces(
+    round: &mut Round<'_>,
+    intent: &Intent,
+) -> Result<(Namespaces, Option<NetnsProblem>), KernelError> {
     let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
     let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
     // Where it can't be looked at, as in a container, no endpoint can be it either.
@@ -95,7 +99,31 @@ fn namespaces(round: &mut Round<'_>, intent: &Intent) -> Result<Namespaces, Kern
         };
         found.insert(endpoint.name.clone(), state);
     }
-    Ok(found)
+    Ok((found, health(round, intent, &users)?))
+}
+
+/// What is wrong with the namespace of the health endpoint and isn't mended by making it.
+fn health(
+    round: &mut Round<'_>,
+    intent: &Intent,
+    users: &BTreeMap<netns::Identity, Arc<str>>,
+) -> Result<Option<NetnsProblem>, KernelError> {
+    let netns = intent.paths.health_netns();
+    if intent.node.health_addresses.is_empty() {
+        return Ok(None);
+    }
+    // Somebody may have mounted an endpoint's there.
+    let user = identity(&netns).ok().and_then(|identity| users.get(&identity));
+    if let Some(user) = user {
+        return Ok(Some(NetnsProblem::IsOf(user.clone())));
+    }
+    match round.kernel.netlink(&netns).map(drop) {
+        Err(KernelError::Netns { netns, source }) => Ok(match problem(&netns, &source) {
+            refused @ NetnsProblem::Refused(_) => Some(refused),
+            _ => None,
+        }),
+        other => other.map(|()| None),
+    }
 }
 
 /// Which namespace it is.

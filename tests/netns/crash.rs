@@ -30,7 +30,7 @@ impl Numbers {
 /// A node with many endpoints and routes, and how long an apply of all of it takes.
 fn large(lab: &Lab) -> (Vec<Space>, Duration) {
     let spaces = lab.many_spaces(ENDPOINTS);
-    let mut text = Text::node_a(lab);
+    let mut text = Text::node_a(lab).with_health();
     for (number, space) in spaces.iter().enumerate() {
         text = text.endpoint(&format!("e{number:02}"), space, &[]);
     }

@@ -172,15 +172,24 @@ impl Lab {
 
     /// `client` and `client2` on node a, `server` on node b, all configured as in the walk-through.
     pub fn walk_through(&self) -> (Space, Space, Space) {
+        self.walk_through_as(|text| text)
+    }
+
+    /// The same with health.
+    pub fn walk_through_with_health(&self) -> (Space, Space, Space) {
+        self.walk_through_as(Text::with_health)
+    }
+
+    fn walk_through_as(&self, shape: impl Fn(Text) -> Text) -> (Space, Space, Space) {
         let (client, client2, server) =
             (self.space("client"), self.space("client2"), self.space("server"));
         let v = self.families;
         self.a.write(
-            &Text::node_a(self)
+            &shape(Text::node_a(self))
                 .endpoint("client", &client, &addresses(v, "10.244.0.49", "fd00:10:244::49"))
                 .endpoint("client2", &client2, &addresses(v, "10.244.0.50", "fd00:10:244::50")),
         );
-        self.b.write(&Text::node_b(self).endpoint(
+        self.b.write(&shape(Text::node_b(self)).endpoint(
             "server",
             &server,
             &addresses(v, "10.244.1.124", "fd00:10:244:1::124"),
@@ -216,7 +225,7 @@ impl Lab {
         let batch = self.dir.join("batch");
         let _ = fs::write(&batch, lines);
         let _ = try_sh(&format!("ip -force -batch {}", batch.display()));
-        let _ = unmount(self.dir.join("bpf"), UnmountFlags::DETACH);
+        unmount_all(&self.dir);
         let _ = fs::remove_dir_all(&self.dir);
     }
 
@@ -305,6 +314,16 @@ fn able() -> bool {
     false
 }
 
+/// What is mounted in a lab's folder: BPF file systems, and namespaces that nodes made.
+fn unmount_all(dir: &Path) {
+    let _ = unmount(dir.join("bpf"), UnmountFlags::DETACH);
+    for node in ["run-a", "run-b"] {
+        for entry in fs::read_dir(dir.join(node).join("netns")).into_iter().flatten().flatten() {
+            while unmount(entry.path(), UnmountFlags::DETACH).is_ok() {}
+        }
+    }
+}
+
 fn in_path(tool: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
     found.is_ok_and(|output| output.status.success())
@@ -324,7 +343,7 @@ fn remove_stale() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix("ciliate-netns-").and_then(|rest| rest.split_once('-'));
         if pid.is_some_and(|(pid, _)| dead(pid)) {
-            let _ = unmount(entry.path().join("bpf"), UnmountFlags::DETACH);
+            unmount_all(&entry.path());
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -59,7 +59,7 @@ fn dual_stack() {
 
 fn main_job(families: Families) {
     let Some(lab) = Lab::new(families) else { return };
-    let (client, client2, server) = lab.walk_through();
+    let (client, client2, server) = lab.walk_through_with_health();
     lab.a.apply();
     lab.b.apply();
     let plans = [(families.v4, PLAN_V4), (families.v6, PLAN_V6)];

@@ -45,6 +45,16 @@ impl Node {
         }
     }
 
+    /// The file that the health endpoint's namespace is mounted on.
+    pub fn health_netns(&self) -> PathBuf {
+        self.runtime.join("netns/health")
+    }
+
+    /// The health endpoint's namespace.
+    pub fn health(&self) -> Space {
+        Space { name: self.health_netns().display().to_string() }
+    }
+
     /// Writes the configuration.
     pub fn write(&self, text: &Text) {
         fs::write(&self.config, text.render(self)).expect("write the configuration");
@@ -205,6 +215,8 @@ pub struct Text {
     pub other: String,
     pub peers: String,
     pub endpoints: String,
+    /// Whether there is a health endpoint, and probes. Off where objects are counted.
+    pub health: bool,
 }
 
 /// A list of texts in TOML.
@@ -251,6 +263,12 @@ impl Text {
         self
     }
 
+    /// With the health endpoint, and probes every second.
+    pub fn with_health(mut self) -> Self {
+        self.health = true;
+        self
+    }
+
     /// Adds an endpoint; without addresses they are allocated.
     pub fn endpoint(mut self, name: &str, space: &Space, addresses: &[&str]) -> Self {
         let netns = format!("netns = {:?}", space.path());
@@ -277,10 +295,11 @@ pub fn endpoint(name: &str, place: &str, addresses: &[&str]) -> String {
 impl Text {
     /// The file of a node.
     pub fn render(&self, node: &Node) -> String {
-        let Text { node: section, routing, other, peers, endpoints } = self;
+        let Text { node: section, routing, other, peers, endpoints, health } = self;
         let (runtime, bpf) = (node.runtime.display(), node.bpf.display());
         format!(
             "[node]\n{section}\n[routing]\n{routing}\n{other}\n\
+             [health]\nenabled = {health}\ninterval = 1\n\n\
              [paths]\nruntime = \"{runtime}\"\nstate = \"{runtime}-state\"\nbpf = \"{bpf}\"\n\n\
              {peers}\n{endpoints}"
         )

@@ -15,8 +15,13 @@ use crate::traffic::exchange;
 type List = fn(&Node, &Observed) -> Vec<Sabotage>;
 
 #[test]
+fn namespaces_come_back() {
+    repair(sabotage::namespaces, "", 6);
+}
+
+#[test]
 fn links_come_back() {
-    repair(sabotage::links, "", 54);
+    repair(sabotage::links, "", 72);
 }
 
 #[test]
@@ -84,6 +89,7 @@ fn repair(list: List, section: &str, at_least: usize) {
 /// One of each kind of object: rules by a table of our own, neighbours by a peer's Ethernet address.
 fn configuration(lab: &Lab, client: &Space, client2: &Space, section: &str) -> Text {
     let mut text = Text::node_a(lab)
+        .with_health()
         .endpoint("client", client, &["10.244.0.49", "fd00:10:244::49"])
         .endpoint("client2", client2, &["10.244.0.50", "fd00:10:244::50"]);
     text.routing += "table = 300\nrule-priority = 7000\n";

@@ -15,7 +15,7 @@ use crate::traffic::{exchange, ping};
 fn destroy_is_complete_and_repeatable() {
     let Some(lab) = Lab::new(DUAL) else { return };
     let before = Snapshot::of(&lab.a.space);
-    lab.walk_through();
+    lab.walk_through_with_health();
     for round in 0..3 {
         lab.a.apply();
         lab.destroy_and_compare();

@@ -41,8 +41,28 @@ impl Sabotage {
 fn space(node: &Node, netns: &Netns) -> Space {
     match netns.path().and_then(|path| path.strip_prefix("/run/netns/")) {
         Some(name) => Space { name: name.to_string() },
+        // One that ciliate made.
+        None if netns.path().is_some() => Space { name: netns.to_string() },
         None => node.space.clone(),
     }
+}
+
+/// Namespaces of ours: taken away, half taken away, with something else in their place.
+pub fn namespaces(node: &Node, observed: &Observed) -> Vec<Sabotage> {
+    let mut all = Vec::new();
+    for netns in observed.namespaces.keys() {
+        for line in [
+            format!("umount -l {netns}; rm {netns}"),
+            format!("umount -l {netns}"),
+            format!("mount --bind /proc/self/ns/net {netns}"),
+            format!("umount -l {netns}; mount --bind /proc/self/ns/net {netns}"),
+            format!("umount -l {netns}; mount --bind /proc/self/ns/uts {netns}"),
+            format!("umount -l {netns}; rm -r {0}", node.runtime.join("netns").display()),
+        ] {
+            all.push(Sabotage::script(&node.space, line));
+        }
+    }
+    all
 }
 
 /// Both ends of every link.
@@ -68,7 +88,10 @@ fn link_end(space: &Space, name: &str, end: &link::End) -> Vec<Sabotage> {
         format!("ip link set {name} alias ciliate-not"),
         format!("ip link set {name} alias ''"),
         format!("ip link set {name} group 0"),
-        format!("ip link set {name} down; ip link set {name} name stray; ip link set stray up"),
+        // The daemon may be quicker, and have removed it.
+        format!(
+            "ip link set {name} down; ip link set {name} name stray; ip link set stray up || true"
+        ),
     ];
     lines.into_iter().map(|line| Sabotage::script(space, line)).collect()
 }

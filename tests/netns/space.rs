@@ -8,7 +8,8 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A named network namespace. The name is all there is; the lab makes and removes it.
+/// A named network namespace. The name is all there is; the lab makes and removes it. With a whole path for
+/// a name it is one that ciliate makes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Space {
     pub name: String,
@@ -17,7 +18,10 @@ pub struct Space {
 impl Space {
     /// The file a configuration names.
     pub fn path(&self) -> String {
-        format!("/run/netns/{}", self.name)
+        match self.name.starts_with('/') {
+            true => self.name.clone(),
+            false => format!("/run/netns/{}", self.name),
+        }
     }
 
     /// A command that will run in here. `nsenter`, not `ip netns exec`: that hides BPF file systems.

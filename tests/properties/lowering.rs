@@ -7,7 +7,7 @@ use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::intent::{Endpoint, Intent};
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::{Desired, Observed};
-use ciliate::lower::{lower, lower_nothing, lxc_name};
+use ciliate::lower::{LXC_HEALTH, lower, lower_nothing, lxc_name};
 use ciliate::plan::{Plan, check};
 use proptest::prelude::*;
 
@@ -53,7 +53,12 @@ struct Given {
 }
 
 fn given(endpoint: &Endpoint, observed: &Observed) -> Option<Given> {
-    let link = observed.links.get(&lxc_name(&endpoint.netns, &endpoint.ifname))?;
+    given_to(lxc_name(&endpoint.netns, &endpoint.ifname).as_str(), observed)
+}
+
+/// The same by device.
+fn given_to(lxc: &str, observed: &Observed) -> Option<Given> {
+    let link = observed.links.get(&lxc.parse().unwrap())?;
     let device = observed.bpf_map_entries.iter().find(|(key, _)| {
         key.map == MapName::of_abi(CILIATE_DEVICE)
             && DeviceKey::from_bytes(key.key.as_slice().try_into().unwrap()).ifindex == link.ifindex
@@ -104,6 +109,12 @@ proptest! {
         for intent in life.intents() {
             let after = round(&life.machine, &intent, &observed).2;
             let mut taken = BTreeSet::new();
+            if let Some(health) = given_to(LXC_HEALTH, &after) {
+                taken.extend([format!("ifindex {}", health.ifindex), format!("id {}", health.id)]);
+                let both = health.addresses.into_iter().filter(|a| !a.is_unspecified());
+                prop_assert!(both.eq(intent.node.health_addresses.iter().copied()));
+            }
+            prop_assert_eq!(taken.is_empty(), intent.node.health_addresses.is_empty());
             for endpoint in intent.endpoints.values() {
                 // Somebody who was given no address may hold the one that this one asks for now.
                 let now = given(endpoint, &after);
@@ -114,6 +125,7 @@ proptest! {
                 for address in now.addresses.iter().filter(|a| !a.is_unspecified()) {
                     prop_assert!(taken.insert(format!("address {address}")), "{address} twice");
                     prop_assert!(!intent.node.routers.contains(address));
+                    prop_assert!(!intent.node.health_addresses.contains(address));
                     prop_assert!(intent.node.cidrs.iter().any(|cidr| cidr.contains(address)));
                 }
                 for address in &endpoint.addresses {

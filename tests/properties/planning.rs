@@ -81,7 +81,7 @@ proptest! {
         for (key, seen) in world.observed.links.iter().filter(|(_, seen)| !seen.owned) {
             prop_assert_eq!(predicted.links.get(key), Some(seen));
         }
-        let renamed = |ifname: &str| ["cilium_net", "eth0", "eth1", "renamed"].contains(&ifname);
+        let renamed = |ifname: &str| ["cilium_net", "cilium", "eth0", "eth1", "renamed"].contains(&ifname);
         for (key, seen) in world.observed.addresses.iter().filter(|(_, seen)| !seen.owned) {
             let ifname = key.ifname.to_string();
             let netns = ObjectKey::Netns(key.netns.clone());

@@ -33,17 +33,21 @@ impl Observe for Netns {
 }
 
 fn state(place: &Place) -> Result<State, KernelError> {
-    let own = || {
-        netns::own_identity()
-            .map_err(|source| KernelError::Netns { netns: net::Netns::HOST, source })
-    };
     Ok(match place {
-        Place::Network(identity) if *identity == own()? => State::Node,
+        Place::Network(identity) if is_nodes(identity)? => State::Node,
         Place::Network(_) => State::Apart,
         Place::OtherNamespace => State::OtherKind,
         Place::Empty => State::Empty,
         Place::Foreign(_) => State::Foreign,
     })
+}
+
+/// Whether a namespace is the node's own, or that of process 1, which is as bad.
+fn is_nodes(identity: &netns::Identity) -> Result<bool, KernelError> {
+    let own = netns::own_identity();
+    let own = own.map_err(|source| KernelError::Netns { netns: net::Netns::HOST, source })?;
+    let machines = netns::open("/proc/1/ns/net").and_then(|file| netns::identity(&file));
+    Ok(*identity == own || machines.is_ok_and(|machines| *identity == machines))
 }
 
 impl Apply for Netns {
