@@ -10,6 +10,7 @@ mod check;
 mod completion;
 mod destroy;
 mod get;
+mod health;
 mod monitor;
 mod output;
 mod plan;

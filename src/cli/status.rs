@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, open};
+use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, health, open};
 use crate::config::Search;
 use crate::daemon::control::{self, Problem, Status};
 use crate::daemon::gc::Collections;
 use crate::engine;
-use crate::intent;
+use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::lower::Ipam;
 
@@ -17,6 +17,9 @@ use crate::lower::Ipam;
     after_help = "Exit codes: 0 converged; 1 an error; 3 not converged. Asks the daemon if it runs, else looks itself."
 )]
 pub struct Arguments {
+    /// Show every node's health, not only what is wrong with it
+    #[arg(short, long)]
+    verbose: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
@@ -58,7 +61,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             value["daemon"] = json!(daemon);
             output.json(&value)?;
         }
-        Format::Text => text(&status, daemon, output)?,
+        Format::Text => text(&status, daemon, arguments.verbose, output)?,
     }
     Ok(if status.converged { EXIT_OK } else { EXIT_NOT_CONVERGED })
 }
@@ -75,15 +78,40 @@ fn collections(gc: &Collections) -> String {
     }
 }
 
-fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<()> {
+fn text(status: &Status, daemon: bool, verbose: bool, output: &mut Output) -> std::io::Result<()> {
+    for (name, value) in rows(status, daemon) {
+        output.line(format!("{name:<25}{value}").trim_end())?;
+        if name == health::NAME {
+            for line in health::nodes(&status.health, verbose) {
+                output.line(&line)?;
+            }
+        }
+    }
+    if let Some(error) = &status.config_error {
+        output.line("Configuration on disk is refused, the last good one is in force:")?;
+        output.line(error.trim_end())?;
+    }
+    for (name, error) in &status.controllers {
+        if let Some(error) = error {
+            output.line(&format!("! controller {name}: {error}"))?;
+        }
+    }
+    for problem in &status.problems {
+        output.line(&format!("! {}: {}", problem.object, problem.error))?;
+    }
+    Ok(())
+}
+
+/// The rows, in the order of `cilium status` as far as they are there too.
+fn rows(status: &Status, daemon: bool) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
     let has = |v6: bool| summary.ipam.iter().any(|ipam| ipam.cidr.addr().is_ipv6() == v6);
-    let daemon = match daemon {
-        true => format!("Ok   {} (pid {}, {} rounds)", status.version, status.pid, status.rounds),
+    let converged = if status.converged { "Ok" } else { "not converged" };
+    let process = match daemon {
+        true => format!("Ok   pid {}, {} rounds", status.pid, status.rounds),
         false => "not running".to_string(),
     };
-    let converged = if status.converged { "Ok" } else { "not converged" };
     let ipam = summary.ipam.iter().map(|Ipam { cidr, allocated, available }| {
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
         format!("{family}: {allocated}/{available} allocated from {cidr},")
@@ -98,32 +126,34 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
     } else {
         "Disabled".to_string()
     };
+    let (all, failing) = (status.controllers.len(), status.controllers.values().flatten().count());
     let objects = status.objects.iter().filter(|(_, count)| **count > 0);
     let objects = objects.map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>();
-    let rows = [
-        ("ciliate:", format!("{converged}   generation {}", status.generation)),
-        ("Daemon:", daemon),
-        ("Node:", format!("{} [{}]", summary.node, summary.addresses.join(", "))),
+    let addresses: Vec<String> = summary.addresses.iter().map(ToString::to_string).collect();
+    let identities = (Identity::LABELS_MIN, Identity::LABELS_MAX);
+    let mut rows = vec![
+        ("ciliate:", format!("{converged}   {}, generation {}", status.version, status.generation)),
+        ("Daemon:", process),
+        ("Health daemon:", health::daemon(status, daemon)),
+        ("Node:", format!("{} [{}]", summary.node, addresses.join(", "))),
         ("Devices:", summary.devices.join(", ")),
         ("IPAM:", ipam.collect::<Vec<_>>().join(" ")),
         ("Routing:", format!("Network: {network}   Host: Legacy")),
         ("Attach Mode:", attach.to_string()),
         ("Device Mode:", "veth".to_string()),
         ("Masquerading:", masquerading),
+        ("Controller Status:", format!("{}/{all} healthy", all - failing)),
+        ("Global Identity Range:", format!("min {}, max {}", identities.0, identities.1)),
+        ("Encryption:", "Disabled".to_string()),
+        (health::NAME, health::summary(&status.health, daemon)),
         ("Endpoints:", summary.endpoints.to_string()),
         ("Peers:", summary.peers.to_string()),
         ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];
-    for (name, value) in rows {
-        output.line(format!("{name:<20}{value}").trim_end())?;
+    if !daemon {
+        // They are the daemon's.
+        rows.retain(|(name, _)| *name != "Controller Status:");
     }
-    if let Some(error) = &status.config_error {
-        output.line("Configuration on disk is refused, the last good one is in force:")?;
-        output.line(error.trim_end())?;
-    }
-    for problem in &status.problems {
-        output.line(&format!("! {}: {}", problem.object, problem.error))?;
-    }
-    Ok(())
+    rows
 }

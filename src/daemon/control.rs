@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use super::Wake;
 use super::gc::Collections;
+use super::health::table::Health;
 use crate::engine::{Loaded, View};
 use crate::kernel::{KernelError, lock};
 use crate::kinds::bpf_link::Mode;
@@ -34,6 +35,9 @@ use crate::plan::FORMAT_VERSION;
 
 /// Where the answer to a reload goes.
 pub type Reply = Sender<Result<(), String>>;
+
+/// The name of the daemon's loop among the controllers.
+pub const CONVERGE: &str = "converge";
 
 /// A line is at most this long, its end included.
 const LINE_BYTES_MAX: u64 = 4096;
@@ -67,6 +71,11 @@ pub struct Status {
     /// Objects of ours in the kernel, by kind.
     pub objects: BTreeMap<String, usize>,
     pub summary: Summary,
+    /// Work that goes on in the daemon, by name, and why the last attempt failed.
+    #[serde(default)]
+    pub controllers: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    pub health: Health,
     pub problems: Vec<Problem>,
     /// Removal of flows that are over; zeros where no daemon runs.
     pub conntrack_gc: Collections,
@@ -87,6 +96,8 @@ impl Status {
             repaired: 0,
             objects: BTreeMap::new(),
             summary: Summary { attach: Mode::Tcx, ..Summary::of(&loaded.intent, None) },
+            controllers: BTreeMap::new(),
+            health: Health { enabled: loaded.intent.health.enabled, ..Health::default() },
             problems: Vec::new(),
             conntrack_gc: Collections::default(),
         }

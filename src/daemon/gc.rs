@@ -84,6 +84,9 @@ pub struct Run {
     pub took: Duration,
 }
 
+/// The collector's name among the controllers.
+const CONTROLLER: &str = "conntrack-gc";
+
 /// Starts the thread. `fixed`: the wait between collections, where the operator chose it.
 ///
 /// # Errors
@@ -99,6 +102,11 @@ pub fn start(
         change(&mut status.lock().unwrap_or_else(PoisonError::into_inner).conntrack_gc);
     };
     set(&status, &|collections| collections.interval_s = wait.as_secs());
+    let report = |status: &Mutex<Status>, error| {
+        let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.controllers.insert(CONTROLLER.into(), error);
+    };
+    report(&status, None);
     let work = move || {
         loop {
             thread::sleep(wait);
@@ -106,6 +114,8 @@ pub fn start(
             wait = fixed.unwrap_or_else(|| interval::next(wait, run.part_deleted));
             debug!(entries = run.entries, deleted = run.deleted, "conntrack collected");
             set(&status, &|collections| collections.add(&run, wait));
+            let error = (run.errors > 0).then(|| format!("{} maps can't be read", run.errors));
+            report(&status, error);
         }
     };
     let thread = thread::Builder::new().name("conntrack-gc".into()).spawn(work);

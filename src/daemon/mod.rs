@@ -6,7 +6,8 @@
 
 pub mod control;
 pub mod gc;
-mod health;
+pub mod health;
+mod systemd;
 mod watch;
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::config::{Search, locate, render};
-use crate::engine::{self, Converged, EngineError, Loaded};
+use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::kernel::{Kernel, KernelError, chain};
 use crate::listen::{ListenError, slots};
 use crate::plan::Plan;
 use crate::report::Outcome;
-use control::{Problem, Status};
-use health::Systemd;
+use control::{CONVERGE, Problem, Status};
+use health::{Service, Task};
+use systemd::Systemd;
 
 pub use watch::Wake;
 
@@ -51,6 +53,7 @@ struct Daemon<'a> {
     kernel: Kernel,
     systemd: Systemd,
     status: Arc<Mutex<Status>>,
+    health: Service,
     retry: Duration,
     /// Something is left to do, or was refused.
     unsettled: bool,
@@ -74,6 +77,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         kernel,
         systemd,
         status: status.clone(),
+        health: Service::new(status.clone()),
         retry: RETRY_MIN,
         unsettled: false,
         known: Vec::new(),
@@ -81,7 +85,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     };
     // Watching begins before the first look: what changes in between is not missed.
     let mut watchers = watch::Watchers::start(sender.clone())?;
-    watchers.follow(search, &daemon.loaded.intent);
+    daemon.follow(&mut watchers);
     // So is what was saved after the command line read the files. What is wrong with it is in the status.
     let _ = daemon.reload(false);
     let runtime = daemon.loaded.intent.paths.runtime.clone();
@@ -89,7 +93,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     daemon.round();
     gc::start(&daemon.loaded.intent.paths.bpf, options.conntrack_gc, daemon.status.clone())?;
     // The first round may have made folders that are worth watching.
-    watchers.follow(search, &daemon.loaded.intent);
+    daemon.follow(&mut watchers);
     daemon.systemd.ready();
     daemon.publish();
     let result = daemon.serve(&wakes, &mut watchers);
@@ -132,13 +136,13 @@ impl Daemon<'_> {
             if wanted.config || wanted.reload {
                 // Watched before they are read, or what is saved in between in a folder that is new
                 // would wake nobody. Afterwards those of endpoints' namespaces, which the round looks at.
-                watchers.follow(self.search, &self.loaded.intent);
+                self.follow(watchers);
                 answer = self.reload(wanted.reload);
-                watchers.follow(self.search, &self.loaded.intent);
+                self.follow(watchers);
             }
             let begin = Instant::now();
             if self.round() {
-                watchers.follow(self.search, &self.loaded.intent);
+                self.follow(watchers);
             }
             last_look = Instant::now();
             self.publish();
@@ -148,6 +152,12 @@ impl Daemon<'_> {
             // A storm of events gets at most half of a CPU.
             std::thread::sleep(begin.elapsed().min(Duration::from_millis(100)));
         }
+    }
+
+    /// Watches what matters for the configuration.
+    fn follow(&self, watchers: &mut watch::Watchers) {
+        watchers.follow(self.search, &self.loaded.intent);
+        self.lock_status().controllers.extend(watchers.controllers());
     }
 
     /// How long to sleep if nothing happens: to the next full look, retry, or sign of life.
@@ -229,11 +239,24 @@ impl Daemon<'_> {
         status.rounds += 1;
         status.last_round_ms = begin.elapsed().as_millis() as u64;
         status.problems = problems;
+        status.controllers.insert(CONVERGE.into(), result.as_ref().err().map(|e| chain(e)));
         if let Ok(converged) = &result {
             status.describe(&converged.last);
             status.repaired += converged.rounds.iter().map(|(_, r)| r.done() as u64).sum::<u64>();
         }
+        drop(status);
+        if let Ok(converged) = &result {
+            self.follow_health(&converged.last);
+        }
         progressed
+    }
+
+    /// Health goes by what the round found: addresses, and the namespace that it may have made anew.
+    fn follow_health(&mut self, view: &View) {
+        let task = Task::of(&self.loaded.intent, &view.summary);
+        if let Err(failure) = self.health.follow(task) {
+            warn!("health can't be looked after: {failure}");
+        }
     }
 
     fn try_round(&mut self) -> Result<Converged, EngineError> {

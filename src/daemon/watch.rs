@@ -67,6 +67,8 @@ pub struct Watchers {
     watched: BTreeSet<PathBuf>,
     /// Folders that are there and can't be watched, which was said.
     refused: BTreeSet<PathBuf>,
+    /// Why nftables can't be watched.
+    nftables: Option<String>,
 }
 
 impl Watchers {
@@ -84,9 +86,11 @@ impl Watchers {
         listen(NETLINK_ROUTE, ROUTE_GROUPS, wakes.clone())
             .map_err(|e| failed("watch the routes", &e))?;
         // Without nf_tables in the kernel there is nothing to watch.
-        if let Err(error) = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone()) {
+        let nftables = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone()).err();
+        if let Some(error) = &nftables {
             warn!("nftables can't be watched, drift is found by the timer: {error}");
         }
+        let nftables = nftables.map(|error| error.to_string());
         let wanted: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
         let folders = wanted.clone();
         let files = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -96,7 +100,19 @@ impl Watchers {
             }
         });
         let files = files.map_err(|e| failed("watch the files", &e))?;
-        Ok(Self { files, wanted, watched: BTreeSet::new(), refused: BTreeSet::new() })
+        let (watched, refused) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { files, wanted, watched, refused, nftables })
+    }
+
+    /// How the watching goes: what is watched, and why it isn't.
+    pub fn controllers(&self) -> [(String, Option<String>); 3] {
+        let refused = self.refused.first();
+        let files = refused.map(|path| format!("{} can't be watched", path.display()));
+        [
+            ("watch-files".into(), files),
+            ("watch-nftables".into(), self.nftables.clone()),
+            ("watch-routes".into(), None),
+        ]
     }
 
     /// Watches the folders that matter for a configuration: those of its files, those of the endpoints'
@@ -107,6 +123,11 @@ impl Watchers {
         for endpoint in intent.endpoints.values() {
             let parent = endpoint.netns.path().and_then(|path| Path::new(path).parent());
             wanted.extend(parent.filter(|p| !p.starts_with("/proc")).map(Path::to_path_buf));
+        }
+        if !intent.node.health_addresses.is_empty() {
+            let netns = intent.paths.health_netns();
+            let parent = netns.path().and_then(|path| Path::new(path).parent());
+            wanted.extend(parent.map(Path::to_path_buf));
         }
         let pins = &intent.paths.bpf;
         for folder in ["maps", "programs", "links"].map(|folder| pins.join(folder)) {

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bpf_map;
 pub mod clock;
 pub mod grace;
+pub mod icmp;
 pub mod ifname;
 pub mod lock;
 pub mod namespace;

@@ -1,5 +1,7 @@
 //! What a node is, in the few words that `status` shows. Pure.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,7 @@ impl Ipam {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub node: String,
-    pub addresses: Vec<String>,
+    pub addresses: Vec<IpAddr>,
     pub devices: Vec<String>,
     pub peers: usize,
     pub endpoints: usize,
@@ -68,7 +70,7 @@ impl Summary {
         if summary.node.is_empty() {
             summary.node = hostname.to_string();
         }
-        summary.addresses = node.addresses.iter().map(ToString::to_string).collect();
+        summary.addresses.clone_from(&node.addresses);
         summary.devices = node.devices.iter().map(|(ifname, _)| ifname.to_string()).collect();
         summary.attach = node.attach;
         summary.mtu_bytes = node.mtu_bytes;

@@ -53,7 +53,20 @@ bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \
     key hex 0a f4 00 31 0a f4 01 7c 00 50 00 50 06 00 \
     value hex $(zeros 32) 01 00 00 00 10 00 $(zeros 18)
 for map in endpoint ipcache tunnel ct metrics; do say bpf $map list; done
+# The daemon answers: with what it found at this node's own address at least.
+"$program" -c /run/work run 2>/run/log &
+daemon=$!
+probed() {
+    "$program" -c /run/work status -o json | grep -A 40 -m 1 '"paths"' | grep -m 1 '"probed"'
+}
+tries=0
+until probed | grep -q '"20'; do
+    tries=$((tries + 1)); [ $tries -lt 300 ] || { cat /run/log; exit 1; }
+    sleep 0.1
+done
 say status
+kill $daemon
+wait $daemon
 "$1" -c /run/work destroy >&2
 seen >/run/after
 diff /run/before /run/after

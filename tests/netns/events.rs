@@ -17,6 +17,7 @@ fn damage_is_noticed_without_the_timer() {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, _) = lab.walk_through();
     let mut text = Text::node_a(&lab)
+        .with_health()
         .endpoint("client", &client, &["10.244.0.49", "fd00:10:244::49"])
         .endpoint("client2", &client2, &["10.244.0.50", "fd00:10:244::50"]);
     text.routing += "table = 300\n";
@@ -50,6 +51,9 @@ fn damage_is_noticed_without_the_timer() {
     let mut all: Vec<Sabotage> = Vec::new();
     all.extend(node.map(|line| Sabotage::script(&lab.a.space, line.into())));
     all.extend(endpoint.map(|line| Sabotage::script(&client, line.into())));
+    let netns = lab.a.health_netns();
+    let line = format!("umount -l {0}; rm {0}", netns.display());
+    all.push(Sabotage::script(&lab.a.space, line));
     for pin in ["maps/cilium_lxc", "links/eth0/cil_from_netdev", "links/cilium_host/cil_to_host"] {
         let line = format!("rm {}", lab.a.bpf.join(pin).display());
         all.push(Sabotage::script(&lab.a.space, line));

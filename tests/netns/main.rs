@@ -17,6 +17,7 @@ mod events;
 mod facts;
 mod flood;
 mod foreign;
+mod health;
 mod hitless;
 mod lab;
 mod main_job;
