@@ -25,19 +25,19 @@ use crate::monitor::{self, Selection, decode, json, text};
 Endpoints are numbers or names from the configuration; options that name them can be repeated."
 )]
 pub struct Arguments {
-    /// Only events of this type [default: all but debug]
+    /// Only events of this type [default: drop and trace]
     #[arg(long = "type", short = 't', value_name = "TYPE", value_enum)]
     types: Vec<Type>,
-    /// Only packets that this endpoint sends
+    /// Only what this endpoint's own programs see: what it sends, and what is delivered to it
     #[arg(long, value_name = "ENDPOINT")]
     from: Vec<String>,
-    /// Only packets for this endpoint
+    /// Only packets that are on their way into this endpoint
     #[arg(long, value_name = "ENDPOINT")]
     to: Vec<String>,
-    /// Only packets that this endpoint sends or that are for it
+    /// Only what --from or --to this endpoint would show
     #[arg(long, value_name = "ENDPOINT")]
     related_to: Vec<String>,
-    /// Debug messages too; twice: everything about a packet, over several lines
+    /// Debug messages and captures too; twice: everything about a packet, over several lines
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
     /// With -vv, the packet's bytes instead of its headers
@@ -79,6 +79,8 @@ impl Type {
 
 /// How often lost events are counted and the maps are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Events that are taken at most after the reader was told to end: more than fit into its ring.
+const REMAINDER: usize = 1 << 20;
 /// Events that are taken before signals and the clock are looked at again.
 const BATCH: usize = 1024;
 
@@ -199,6 +201,11 @@ fn follow(
             Ready::Look => {}
             Ready::Closed => return Err(Failure::BrokenPipe),
             Ready::Stop => {
+                // What happened until now; what happens meanwhile could go on for ever.
+                let mut left = REMAINDER;
+                while left > 0 && listener.next(|record| printer.add(record)).is_some() {
+                    left -= 1;
+                }
                 printer.add_lost(&listener.lost()?);
                 return printer.print(output);
             }

@@ -17,7 +17,7 @@ fn ipv4(argument: u32) -> Ipv4Addr {
 /// The last four bytes are all of an IPv6 address that fits.
 fn ipv6_tail(argument: u32) -> String {
     let [a, b, c, d] = argument.to_ne_bytes();
-    format!("::{a:02x}{b:02x}:{c:02x}{d:02x}")
+    format!("..:{:x}:{:x}", u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
 }
 
 /// Two ports in network order.
@@ -128,9 +128,9 @@ mod tests {
         let ports = u32::from(1_u16.to_be()) | u32::from(2_u16.to_be()) << 16;
         assert_eq!(
             said(51, [tail, tail, ports]),
-            "Conntrack lookup 1/2: src=[::1234:5678]:1 dst=[::1234:5678]:2"
+            "Conntrack lookup 1/2: src=[..:1234:5678]:1 dst=[..:1234:5678]:2"
         );
-        assert_eq!(said(59, [tail, 7, 0]), "Successfully mapped addr=[::1234:5678] to identity=7");
+        assert_eq!(said(59, [tail, 7, 0]), "Successfully mapped addr=[..:1234:5678] to identity=7");
     }
 
     #[test]

@@ -19,14 +19,14 @@ pub struct Selection {
     pub related: Vec<u16>,
 }
 
-/// Without a list of types: all but debug messages, which are several for each packet.
-const USUAL_TYPES: &[u8] = &[EVENT_DROP, EVENT_CAPTURE, EVENT_TRACE];
+/// Without a list of types: where packets come by, and where they end.
+const USUAL_TYPES: &[u8] = &[EVENT_DROP, EVENT_TRACE];
 
-/// The same, with debug messages.
+/// The same, with the steps in between: several for each packet.
 const ALL_TYPES: &[u8] = &[EVENT_DROP, EVENT_DEBUG, EVENT_CAPTURE, EVENT_TRACE];
 
 impl Selection {
-    /// The types that are wanted when none is named.
+    /// The types that are wanted when none is named, with or without those for debugging.
     pub fn usual_types(debug: bool) -> Vec<u8> {
         if debug { ALL_TYPES.to_vec() } else { USUAL_TYPES.to_vec() }
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn one_endpoint_is_for_the_programs_and_several_are_for_us() {
         let filter = selection(&[7], &[8], &[]).filter();
-        assert_eq!((filter.types, filter.from, filter.to), (0b11010, 7, 8));
+        assert_eq!((filter.types, filter.from, filter.to), (0b10010, 7, 8));
         let filter = selection(&[7, 9], &[], &[5]).filter();
         assert_eq!((filter.from, filter.to, filter.related), (0, 0, 5));
     }

@@ -6,9 +6,10 @@ use crate::daemon::{Daemon, PATIENCE, wait_until};
 use crate::lab::{DUAL, Lab, V4};
 use crate::reader::{Reader, assert_silence, heard};
 
-/// Bits of event types: drop, capture and trace; debug.
-const USUAL: u32 = 0b11010;
+/// Bits of event types: drop and trace; debug; debug and captures.
+const USUAL: u32 = 0b10010;
 const DEBUG: u32 = 0b100;
+const STEPS: u32 = 0b1100;
 
 #[test]
 fn slots_are_taken_and_given_back() {
@@ -19,7 +20,7 @@ fn slots_are_taken_and_given_back() {
     let drops = Reader::start(&lab.a, &["--type", "drop"]);
     assert_eq!((heard(&lab.a).readers, heard(&lab.a).types), (0b1, 0b10));
     let all = Reader::start(&lab.a, &["-v"]);
-    assert_eq!((heard(&lab.a).readers, heard(&lab.a).types), (0b11, USUAL | DEBUG));
+    assert_eq!((heard(&lab.a).readers, heard(&lab.a).types), (0b11, USUAL | STEPS));
     let json = Reader::start(&lab.a, &["-o", "json"]);
     assert_eq!(json.slot, 2);
     assert!(all.stop(Signal::TERM)[0].starts_with("Listening for events on "));
@@ -31,7 +32,8 @@ fn slots_are_taken_and_given_back() {
     drops.stop(Signal::INT);
     middle.stop(Signal::HUP);
     assert_eq!((heard(&lab.a).readers, heard(&lab.a).types), (0b100, USUAL));
-    assert_eq!(json.stop(Signal::INT), [""; 0]);
+    // No banner: JSON only.
+    assert!(json.stop(Signal::INT).iter().all(|line| line.starts_with('{')));
     assert_silence(&lab.a);
     lab.a.assert_no_changes();
 }
@@ -53,6 +55,7 @@ fn filters_are_what_the_programs_are_told() {
     assert_eq!(filter(&["--from", "7", "--to", "8"]), (USUAL, 7, 8, 0));
     assert_eq!(filter(&["--from", "7", "--from", "9", "--related-to", "3"]), (USUAL, 0, 0, 3));
     assert_eq!(filter(&["--type", "trace", "--type", "drop", "-vv"]), (0b10010, 0, 0, 0));
+    assert_eq!(filter(&["-v"]), (USUAL | STEPS, 0, 0, 0));
     // By name: the id that `get endpoints` shows.
     let endpoints = lab.a.ciliate(&["get", "endpoints", "-o", "json"]).json();
     let client2 = endpoints["endpoints"].as_array().expect("a list").iter();
