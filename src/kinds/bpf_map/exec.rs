@@ -86,9 +86,11 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
     let map = Map::create(change.key.def().name, (*layout).into())
         .map_err(|source| failed("create", source))?;
     if is_carried(change.key) {
-        let kept = bpf_old_map::exec::old_maps(kernel, change.key)?;
-        for old in there.iter().chain(&kept) {
-            kernel.writes += bpf_old_map::exec::copy(kernel, change.key, old, &map)?;
+        if let Some(old) = &there {
+            kernel.writes += bpf_old_map::exec::fill(kernel, change.key, old, &map)?;
+        }
+        for old in bpf_old_map::exec::old_maps(kernel, change.key)? {
+            kernel.writes += bpf_old_map::exec::carry_over(kernel, change.key, &old, &map)?;
         }
     }
     let Some(old) = there else {

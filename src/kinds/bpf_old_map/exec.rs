@@ -85,30 +85,73 @@ pub fn keep(kernel: &Kernel, map: MapName, old: &Map) -> Result<(), KernelError>
     free.map_or(Ok(()), |pin| old.pin(&pin).map_err(|source| failed("keep the old", map, source)))
 }
 
-/// Copies what is worth it from one map to another, which may be in use. Returns the number of calls that
-/// wrote. Maps of other records have nothing in common.
+/// Fills a map that nobody uses yet. Returns the number of calls that wrote. Maps of other records have
+/// nothing in common.
 ///
 /// # Errors
 /// The kernel's answer; what was copied so far stays.
-pub fn copy(kernel: &Kernel, map: MapName, from: &Map, to: &Map) -> Result<u64, KernelError> {
-    let (old, new) = (from.shape(), to.shape());
-    if (old.key_size, old.value_size) != (new.key_size, new.value_size) {
-        return Ok(0);
-    }
-    let result = copy_entries(kernel, Rule::of(map), from, to);
+pub fn fill(kernel: &Kernel, map: MapName, from: &Map, to: &Map) -> Result<u64, KernelError> {
+    let result =
+        if of_one_record(from, to) { fill_entries(kernel, Rule::of(map), from, to) } else { Ok(0) };
     result.map_err(|source| failed("copy the entries of", map, source))
 }
 
-fn copy_entries(kernel: &Kernel, rule: Rule, from: &Map, to: &Map) -> io::Result<u64> {
-    let now = clock::monotonic_seconds();
-    let mut room = Room::plenty();
-    if rule == Rule::Flows && to.shape().max_entries < from.shape().max_entries {
-        let mut ends = Ends::default();
-        for batch in from.walk(BATCH_ENTRIES) {
-            batch?.iter().for_each(|(_, value)| ends.add(value, now));
-        }
-        room = ends.with_room(to.shape().max_entries);
+/// The same for a map that has entries, and may be in use.
+///
+/// # Errors
+/// The kernel's answer; what was copied so far stays.
+pub fn carry_over(kernel: &Kernel, map: MapName, from: &Map, to: &Map) -> Result<u64, KernelError> {
+    let result = if of_one_record(from, to) {
+        carry_entries(kernel, Rule::of(map), from, to)
+    } else {
+        Ok(0)
+    };
+    result.map_err(|source| failed("copy the entries of", map, source))
+}
+
+fn of_one_record(a: &Map, b: &Map) -> bool {
+    let (a, b) = (a.shape(), b.shape());
+    (a.key_size, a.value_size) == (b.key_size, b.value_size)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::E2BIG)
+}
+
+/// Room in `to` for what is in `from`.
+fn room(rule: Rule, from: &Map, to: &Map, now: u32) -> io::Result<Room> {
+    let max_entries = to.shape().max_entries;
+    if rule != Rule::Flows || max_entries >= from.shape().max_entries {
+        return Ok(Room::plenty());
     }
+    let mut ends = Ends::default();
+    for batch in from.walk(BATCH_ENTRIES) {
+        batch?.iter().for_each(|(_, value)| ends.add(value, now));
+    }
+    Ok(ends.with_room(max_entries))
+}
+
+fn fill_entries(kernel: &Kernel, rule: Rule, from: &Map, to: &Map) -> io::Result<u64> {
+    let now = clock::monotonic_seconds();
+    let mut room = room(rule, from, to, now)?;
+    let mut writes = 0;
+    for batch in from.walk(BATCH_ENTRIES) {
+        kernel.beat();
+        let batch = batch?;
+        let chosen = batch.iter().filter(|(_, value)| carried(rule, value, None, now).is_some());
+        let chosen: Vec<_> = chosen.filter(|(_, value)| room.admits(value)).collect();
+        match to.update(&chosen) {
+            Ok(calls) => writes += calls,
+            Err((_, error)) if is_full(&error) => return Ok(writes + 1),
+            Err((_, error)) => return Err(error),
+        }
+    }
+    Ok(writes)
+}
+
+fn carry_entries(kernel: &Kernel, rule: Rule, from: &Map, to: &Map) -> io::Result<u64> {
+    let now = clock::monotonic_seconds();
+    let mut room = room(rule, from, to, now)?;
     let mut writes = 0;
     for batch in from.walk(BATCH_ENTRIES) {
         kernel.beat();
@@ -121,14 +164,13 @@ fn copy_entries(kernel: &Kernel, rule: Rule, from: &Map, to: &Map) -> io::Result
             writes += 1;
             let written = match there {
                 // A program may have made it meanwhile: then its entry is the newer one.
-                None => to.insert_new(key, &wanted).map(drop),
+                None => to.insert_new(key, &wanted),
                 // Removed meanwhile: then it stays so.
-                Some(_) => to.replace(key, &wanted).map(drop),
+                Some(_) => to.replace(key, &wanted),
             };
             match written {
-                // Full: what is left doesn't fit.
-                Err(error) if error.raw_os_error() == Some(libc::E2BIG) => return Ok(writes),
-                other => other?,
+                Err(error) if is_full(&error) => return Ok(writes),
+                other => drop(other?),
             }
         }
     }
@@ -162,7 +204,7 @@ fn let_go(
     }
     if let Some(new) = open(kernel, map)? {
         for old in &old {
-            kernel.writes += copy(kernel, map, old, &new)?;
+            kernel.writes += carry_over(kernel, map, old, &new)?;
         }
     }
     for (_, pin) in pinned(kernel)?.into_iter().filter(|(of, _)| *of == map) {
