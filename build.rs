@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Each `bpf/<name>.c` becomes `$OUT_DIR/<name>.o`.
-const OBJECTS: &[&str] = &["bpf_host", "bpf_lxc", "bpf_overlay"];
+/// Each becomes `$OUT_DIR/<name>.o`. The last one is for tests and in no binary.
+const SOURCES: &[&str] =
+    &["bpf/bpf_host.c", "bpf/bpf_lxc.c", "bpf/bpf_overlay.c", "tests/bpf/tunnel_key.c"];
 
 /// Newest first; older ones are not known to produce what the verifier of Linux 6.1 accepts.
 const CLANG_VERSIONS: std::ops::RangeInclusive<u32> = 14..=22;
@@ -45,7 +46,7 @@ fn build() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
-    for watched in ["bpf/lib", "bpf/bpf_host.c", "bpf/bpf_lxc.c", "bpf/bpf_overlay.c"] {
+    for watched in SOURCES.iter().chain(&["bpf/lib"]) {
         println!("cargo::rerun-if-changed={watched}");
     }
     if variable("CARGO_CFG_TARGET_ENDIAN")? != "little" {
@@ -53,8 +54,8 @@ fn build() -> Result<(), String> {
     }
     let headers = header_directories()?;
     let clang = find_clang()?;
-    for name in OBJECTS {
-        compile(&clang, &headers, &root, &out, name)?;
+    for source in SOURCES {
+        compile(&clang, &headers, &root, &out, source)?;
     }
     Ok(())
 }
@@ -97,7 +98,7 @@ fn compile(
     headers: &[PathBuf],
     root: &Path,
     out: &Path,
-    name: &str,
+    source: &str,
 ) -> Result<(), String> {
     let mut prefix_map = OsString::from("-ffile-prefix-map=");
     prefix_map.push(root);
@@ -108,7 +109,9 @@ fn compile(
     for directory in headers {
         command.arg("-isystem").arg(directory);
     }
-    command.arg("-c").arg(format!("bpf/{name}.c")).arg("-o").arg(out.join(format!("{name}.o")));
+    let object = Path::new(source).with_extension("o");
+    let object = object.file_name().ok_or_else(|| format!("{source} is no file"))?;
+    command.arg("-c").arg(source).arg("-o").arg(out.join(object));
     let status = command.status().map_err(|error| format!("{clang}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{clang} failed on bpf/{name}.c")) }
+    if status.success() { Ok(()) } else { Err(format!("{clang} failed on {source}")) }
 }

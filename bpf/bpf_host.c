@@ -8,9 +8,12 @@
  */
 #define FILE_ID FILE_BPF_HOST
 
+#include "lib/conntrack4.h"
+#include "lib/conntrack6.h"
 #include "lib/encap.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
+#include "lib/events.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -37,9 +40,9 @@ static __always_inline int cross_to_net(struct __sk_buff *skb, struct ethhdr *et
  * Only destinations the ipcache knows by more than the default route are worth another pass; the rest
  * would go round in circles. Packets of the proxy may go anywhere.
  */
-static __always_inline int is_unroutable(__u32 destination_identity, __u32 mark)
+static __always_inline int is_unroutable(const struct ipcache_value *destination, __u32 mark)
 {
-	return identity_is_world(destination_identity) && !mark_is_from_proxy(mark);
+	return identity_is_world(ipcache_identity(destination)) && !mark_is_from_proxy(mark);
 }
 
 /* An address in the ipcache that says host is a guess: traffic rewritten to the host's address has it. */
@@ -48,119 +51,177 @@ static __always_inline __u32 identity_or_world(__u32 identity)
 	return identity == IDENTITY_HOST ? IDENTITY_WORLD : identity;
 }
 
-static __always_inline int deliver(struct __sk_buff *skb, struct ethhdr *eth,
-				   const struct endpoint_value *endpoint, __u32 source_identity)
+/* Who sent it, where the mark does not say. */
+static __always_inline void identify4(struct __sk_buff *skb, struct event_scope *scope, __be32 source)
 {
-	local_delivery_prepare(skb, eth, endpoint, source_identity);
-	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
-	return bpf_redirect(endpoint->ifindex, 0);
+	if (scope->source_identity != IDENTITY_UNKNOWN)
+		return;
+	scope->source_identity = identity_or_world(ipcache_identity(ipcache_lookup4(source)));
+	debug(skb, scope, DEBUG_IDENTITY4, source, scope->source_identity, 0);
 }
 
-/* To another node, or an endpoint of one. As what came by the stack has no tunnel key, it is set here. */
-static __always_inline int to_tunnel(struct __sk_buff *skb, const struct node_value *node,
-				     const struct ipcache_value *destination, __u32 source_identity)
+static __always_inline void identify6(struct __sk_buff *skb, struct event_scope *scope, const __be32 *source)
 {
-	int result = encap_set_key(skb, destination, source_identity);
+	if (scope->source_identity != IDENTITY_UNKNOWN)
+		return;
+	scope->source_identity = identity_or_world(ipcache_identity(ipcache_lookup6(source)));
+	debug(skb, scope, DEBUG_IDENTITY6, source[3], scope->source_identity, 0);
+}
+
+/* To an endpoint of another node. */
+static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
+				     const struct node_value *node, const struct ipcache_value *destination)
+{
+	int result = encap(skb, scope, node, destination, TRACE_REASON_UNKNOWN);
 
 	if (result)
-		return drop(skb, -result, DIRECTION_EGRESS);
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
 
-static __always_inline int from_host_ipv4(struct __sk_buff *skb, const struct node_value *node)
+static __always_inline int deliver4(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+				    const struct endpoint_value *endpoint)
+{
+	struct iphdr *ip4 = (void *)(eth + 1);
+	struct ct4_packet packet = {};
+	int result;
+
+	identify4(skb, scope, ip4->saddr);
+	if (!ipv4_decrement_ttl(ip4))
+		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
+	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect(endpoint->ifindex, 0);
+}
+
+static __always_inline int from_host_ipv4(struct __sk_buff *skb, struct event_scope *scope,
+					  const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
-	__u32 identity = mark_identity(skb->mark);
-	const struct ipcache_value *target;
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	if (identity == IDENTITY_UNKNOWN)
-		identity = identity_or_world(ipcache_identity(ipcache_lookup4(ip4->saddr)));
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
 	endpoint = endpoint_lookup4(ip4->daddr);
-	if (endpoint && !endpoint_is_host(endpoint)) {
-		if (!ipv4_decrement_ttl(ip4))
-			return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
-		return deliver(skb, eth, endpoint, identity);
-	}
+	if (endpoint && !endpoint_is_host(endpoint))
+		return deliver4(skb, scope, eth, endpoint);
 	/* Groups and the link itself are the kernel's business; such frames are addressed rightly already. */
 	if (ipv4_is_multicast_or_broadcast(ip4->daddr))
 		return TC_ACT_OK;
 	if (endpoint)
 		return cross_to_net(skb, eth, node);
-	target = ipcache_lookup4(ip4->daddr);
-	if (goes_by_tunnel(node, target))
-		return to_tunnel(skb, node, target, identity);
-	if (!ipv4_is_link_local(ip4->daddr) && is_unroutable(ipcache_identity(target), skb->mark))
-		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	destination = ipcache_lookup4(ip4->daddr);
+	if (node->tunnel_ifindex && goes_by_tunnel(destination)) {
+		identify4(skb, scope, ip4->saddr);
+		return to_tunnel(skb, scope, node, destination);
+	}
+	if (!ipv4_is_link_local(ip4->daddr) && is_unroutable(destination, skb->mark))
+		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	return cross_to_net(skb, eth, node);
 }
 
 /* The error enters the stack by this device, as if it had come from the endpoints' side. */
-static __noinline int hop_limit_exceeded(struct __sk_buff *skb, const struct node_value *node)
+static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
+					 const struct node_value *node)
 {
 	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
 
 	if (result)
-		return drop(skb, -result, DIRECTION_INGRESS);
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	skb->mark = 0;
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int from_host_ipv6(struct __sk_buff *skb, const struct node_value *node)
+static __always_inline int deliver6(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+				    const struct node_value *node, const struct endpoint_value *endpoint)
+{
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct ct6_packet packet = {};
+	int result;
+
+	identify6(skb, scope, ip6->saddr.in6_u.u6_addr32);
+	if (!ipv6_decrement_hop_limit(ip6))
+		return hop_limit_exceeded(skb, scope, node);
+	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect(endpoint->ifindex, 0);
+}
+
+static __always_inline int from_host_ipv6(struct __sk_buff *skb, struct event_scope *scope,
+					  const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	__u32 identity = mark_identity(skb->mark);
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
-	const struct ipcache_value *target;
-	const __be32 *destination;
+	const __be32 *address;
 
 	if (!eth || !ipv6_is_valid(ip6))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	if (identity == IDENTITY_UNKNOWN)
-		identity = identity_or_world(ipcache_identity(ipcache_lookup6(ip6->saddr.in6_u.u6_addr32)));
-	destination = ip6->daddr.in6_u.u6_addr32;
-	endpoint = endpoint_lookup6(destination);
-	if (endpoint && !endpoint_is_host(endpoint)) {
-		if (!ipv6_decrement_hop_limit(ip6))
-			return hop_limit_exceeded(skb, node);
-		return deliver(skb, eth, endpoint, identity);
-	}
-	if (ipv6_is_multicast(destination))
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	address = ip6->daddr.in6_u.u6_addr32;
+	endpoint = endpoint_lookup6(address);
+	if (endpoint && !endpoint_is_host(endpoint))
+		return deliver6(skb, scope, eth, node, endpoint);
+	if (ipv6_is_multicast(address))
 		return TC_ACT_OK;
 	if (endpoint)
 		return cross_to_net(skb, eth, node);
-	target = ipcache_lookup6(destination);
-	if (goes_by_tunnel(node, target))
-		return to_tunnel(skb, node, target, identity);
-	if (!ipv6_is_link_local(destination) && is_unroutable(ipcache_identity(target), skb->mark))
-		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	destination = ipcache_lookup6(address);
+	if (node->tunnel_ifindex && goes_by_tunnel(destination)) {
+		identify6(skb, scope, ip6->saddr.in6_u.u6_addr32);
+		return to_tunnel(skb, scope, node, destination);
+	}
+	if (!ipv6_is_link_local(address) && is_unroutable(destination, skb->mark))
+		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	return cross_to_net(skb, eth, node);
+}
+
+/* What the proxy sends on was counted when it first came. */
+static __always_inline void enter(struct __sk_buff *skb, const struct event_scope *scope)
+{
+	if (scope->source_identity != IDENTITY_UNKNOWN)
+		debug(skb, scope, DEBUG_INHERITED, scope->source_identity, 0, 0);
+	if (mark_is_from_proxy(skb->mark)) {
+		trace(skb, scope, TRACE_FROM_PROXY, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
+		return;
+	}
+	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
+	trace(skb, scope, TRACE_FROM_HOST, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
 }
 
 SEC("classifier")
 int cil_from_host(struct __sk_buff *skb)
 {
+	struct event_scope scope = {
+		.wanted = events_wanted(),
+		.source_identity = mark_identity(skb->mark),
+	};
 	const struct node_value *node = node_lookup();
-	struct ethhdr *eth = frame_head(skb, ETH_HLEN);
+	struct ethhdr *eth;
 
 	/* Cannot be: an array has all its elements. The verifier asks. */
 	if (!node)
-		return drop(skb, DROP_NO_CONFIG, DIRECTION_INGRESS);
-	/* What the proxy sends on was counted when it first came. */
-	if (!mark_is_from_proxy(skb->mark))
-		count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
+		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
+	enter(skb, &scope);
+	eth = frame_head(skb, ETH_HLEN);
 	if (!eth)
 		return TC_ACT_OK;
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return from_host_ipv4(skb, node);
+		return from_host_ipv4(skb, &scope, node);
 	case bpf_htons(ETH_P_IPV6):
-		return from_host_ipv6(skb, node);
+		return from_host_ipv6(skb, &scope, node);
 	default:
 		return TC_ACT_OK;
 	}
@@ -169,14 +230,38 @@ int cil_from_host(struct __sk_buff *skb)
 SEC("classifier")
 int cil_to_host(struct __sk_buff *skb)
 {
+	struct event_scope scope = { .wanted = events_wanted() };
+
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	if (unlikely(scope.wanted)) {
+		scope.source_identity = mark_identity(skb->mark);
+		trace(skb, &scope, TRACE_TO_STACK, TRACE_REASON_UNKNOWN, skb->ifindex);
+	}
 	return TC_ACT_OK;
+}
+
+/* The sender by its address; the underlay carries no identity. */
+static __noinline int from_network(struct __sk_buff *skb, struct event_scope *scope)
+{
+	union address source = {};
+
+	event_source_address(skb, &source);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		identify4(skb, scope, source.v4);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		identify6(skb, scope, source.v6);
+	trace(skb, scope, TRACE_FROM_NETWORK, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
+	return 0;
 }
 
 SEC("classifier")
 int cil_from_netdev(struct __sk_buff *skb)
 {
+	struct event_scope scope = { .wanted = events_wanted() };
+
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
+	if (unlikely(scope.wanted))
+		from_network(skb, &scope);
 	/* Not OK: programs and filters of others that are attached behind this one shall run as well. */
 	return TC_ACT_UNSPEC;
 }

@@ -6,9 +6,12 @@
 #define FILE_ID FILE_BPF_LXC
 
 #include "lib/arp.h"
+#include "lib/conntrack4.h"
+#include "lib/conntrack6.h"
 #include "lib/encap.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
+#include "lib/events.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -20,35 +23,42 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* To another endpoint of this node, past the host's stack. */
-static __always_inline int deliver(struct __sk_buff *skb, struct ethhdr *eth,
-				   const struct device_value *device, const struct endpoint_value *endpoint)
+/* For events alone: whom the packet is for. Where there is no tunnel, nothing else asks. */
+static __noinline int tell_destination4(struct __sk_buff *skb, struct event_scope *scope, __be32 address)
 {
-	local_delivery_prepare(skb, eth, endpoint, device->identity);
-	/* Once for leaving the sender, once for arriving: as Cilium's two programs would. */
-	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
-	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
-	return bpf_redirect_peer(endpoint->ifindex, 0);
+	scope->destination_identity = ipcache_identity(ipcache_lookup4(address));
+	debug(skb, scope, DEBUG_IDENTITY4, address, scope->destination_identity, 0);
+	return 0;
+}
+
+static __noinline int tell_destination6(struct __sk_buff *skb, struct event_scope *scope, const __be32 *address)
+{
+	scope->destination_identity = ipcache_identity(ipcache_lookup6(address));
+	debug(skb, scope, DEBUG_IDENTITY6, address[3], scope->destination_identity, 0);
+	return 0;
 }
 
 /* To the host's stack, which routes it or keeps it. */
-static __always_inline int to_stack(struct __sk_buff *skb, struct ethhdr *eth,
-				    const struct device_value *device)
+static __always_inline int to_stack(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+				    const struct device_value *device, int state)
 {
 	eth_addr_copy(eth->h_dest, device->node_mac);
 	skb->mark = mark_with_identity(device->identity);
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	trace(skb, scope, TRACE_TO_STACK, state, 0);
+	capture(skb, scope, CAPTURE_DELIVERY, 0);
 	return TC_ACT_OK;
 }
 
-/* To an endpoint of another node. The hop is counted where the tunnel ends. */
-static __always_inline int to_tunnel(struct __sk_buff *skb, const struct node_value *node,
-				     const struct ipcache_value *destination, __u32 identity)
+/* To an endpoint of another node. The hop is taken where the tunnel ends. */
+static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
+				     const struct node_value *node, const struct ipcache_value *destination,
+				     int state)
 {
-	int result = encap_set_key(skb, destination, identity);
+	int result = encap(skb, scope, node, destination, state);
 
 	if (result)
-		return drop(skb, -result, DIRECTION_EGRESS);
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
@@ -61,34 +71,51 @@ static __always_inline const struct node_value *tunnel_node(void)
 	return node && node->tunnel_ifindex ? node : NULL;
 }
 
-static __always_inline int from_container_ipv4(struct __sk_buff *skb, const struct device_value *device)
+static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
+					       const struct device_value *device)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
-	const struct ipcache_value *destination;
+	const struct node_value *node = tunnel_node();
 	const struct endpoint_value *endpoint;
-	const struct node_value *node;
+	struct ct4_packet packet = {};
+	int state;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 	/* An endpoint without IPv4 has address 0, which is no source either. */
 	if (ip4->saddr != device->ipv4 || !ip4->saddr)
-		return drop(skb, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
+		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
+	state = ct4_read(skb, ip4, &packet, DIRECTION_EGRESS);
+	if (!state)
+		state = ct4_track(skb, scope, &packet, CT_EGRESS);
+	if (state < 0)
+		return drop(skb, scope, -state, DIRECTION_EGRESS);
 	endpoint = endpoint_lookup4(ip4->daddr);
-	node = tunnel_node();
 	if (!endpoint && node) {
-		destination = ipcache_lookup4(ip4->daddr);
-		if (goes_by_tunnel(node, destination))
-			return to_tunnel(skb, node, destination, device->identity);
+		const struct ipcache_value *destination = ipcache_lookup4(ip4->daddr);
+
+		if (goes_by_tunnel(destination))
+			return to_tunnel(skb, scope, node, destination, state);
 	}
 	if (!ipv4_decrement_ttl(ip4))
-		return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_EGRESS);
-	if (endpoint && !endpoint_is_host(endpoint))
-		return deliver(skb, eth, device, endpoint);
-	return to_stack(skb, eth, device);
+		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_EGRESS);
+	if (endpoint && !endpoint_is_host(endpoint)) {
+		/* Once for leaving the sender, once for arriving: as Cilium's two programs would. */
+		count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+		state = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+		if (state < 0)
+			return drop(skb, scope, -state, DIRECTION_INGRESS);
+		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+		return bpf_redirect_peer(endpoint->ifindex, 0);
+	}
+	if (unlikely(scope->wanted))
+		tell_destination4(skb, scope, ip4->daddr);
+	return to_stack(skb, scope, eth, device, state);
 }
 
-static __noinline int hop_limit_exceeded(struct __sk_buff *skb, const struct device_value *device)
+static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
+					 const struct device_value *device)
 {
 	const struct node_value *node = node_lookup();
 	int result = -DROP_TTL_EXCEEDED;
@@ -96,55 +123,72 @@ static __noinline int hop_limit_exceeded(struct __sk_buff *skb, const struct dev
 	if (node)
 		result = icmp6_time_exceeded(skb, node->router_ipv6, device->node_mac, device->mac);
 	if (result)
-		return drop(skb, -result, DIRECTION_EGRESS);
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-static __always_inline int from_container_ipv6(struct __sk_buff *skb, const struct device_value *device)
+static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct event_scope *scope,
+					       const struct device_value *device)
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	const struct ipcache_value *destination;
+	const struct node_value *node = tunnel_node();
 	const struct endpoint_value *endpoint;
-	const struct node_value *node;
+	struct ct6_packet packet = {};
+	int state;
 
 	if (!eth || !ipv6_is_valid(ip6))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 	if (ip6->hop_limit == ND_HOP_LIMIT &&
 	    (ip6->nexthdr == IPV6_NEXT_ICMP || ipv6_is_extension(ip6->nexthdr))) {
-		int result = nd_handle(skb, device, ip6->nexthdr);
+		int result = nd_handle(skb, scope, device, ip6->nexthdr);
 
 		if (result < 0)
-			return drop(skb, -result, DIRECTION_EGRESS);
+			return drop(skb, scope, -result, DIRECTION_EGRESS);
 		if (result != ND_NOT_ND)
 			return result;
 		/* To the verifier the answer may have been built all the same, and the pointers be stale. */
 		eth = frame_head(skb, IPV6_HEAD_LEN);
 		if (!eth)
-			return drop(skb, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 		ip6 = (void *)(eth + 1);
 	}
 	/* Link-local sources end here as well: router solicitations and group reports are Cilium drops. */
 	if (!ipv6_equal(ip6->saddr.in6_u.u6_addr32, device->ipv6) ||
 	    ipv6_is_unspecified(ip6->saddr.in6_u.u6_addr32))
-		return drop(skb, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
-	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
-	node = tunnel_node();
+		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
+	state = ct6_read(skb, ip6, &packet, DIRECTION_EGRESS);
+	if (!state)
+		state = ct6_track(skb, scope, &packet, CT_EGRESS);
+	if (state < 0)
+		return drop(skb, scope, -state, DIRECTION_EGRESS);
+	endpoint = endpoint_lookup6(packet.key.daddr);
 	if (!endpoint && node) {
-		destination = ipcache_lookup6(ip6->daddr.in6_u.u6_addr32);
-		if (goes_by_tunnel(node, destination))
-			return to_tunnel(skb, node, destination, device->identity);
+		const struct ipcache_value *destination = ipcache_lookup6(packet.key.daddr);
+
+		if (goes_by_tunnel(destination))
+			return to_tunnel(skb, scope, node, destination, state);
 	}
 	if (!ipv6_decrement_hop_limit(ip6))
-		return hop_limit_exceeded(skb, device);
-	if (endpoint && !endpoint_is_host(endpoint))
-		return deliver(skb, eth, device, endpoint);
-	return to_stack(skb, eth, device);
+		return hop_limit_exceeded(skb, scope, device);
+	if (endpoint && !endpoint_is_host(endpoint)) {
+		count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+		state = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+		if (state < 0)
+			return drop(skb, scope, -state, DIRECTION_INGRESS);
+		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+		return bpf_redirect_peer(endpoint->ifindex, 0);
+	}
+	if (unlikely(scope->wanted))
+		tell_destination6(skb, scope, packet.key.daddr);
+	return to_stack(skb, scope, eth, device, state);
 }
 
 SEC("classifier")
 int cil_from_container(struct __sk_buff *skb)
 {
+	struct event_scope scope = { .wanted = events_wanted() };
 	const struct device_value *device;
 	struct ethhdr *eth;
 
@@ -152,18 +196,21 @@ int cil_from_container(struct __sk_buff *skb)
 	skb->queue_mapping = 0;
 	device = device_lookup(skb->ifindex);
 	if (!device)
-		return drop(skb, DROP_NO_CONFIG, DIRECTION_EGRESS);
+		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_EGRESS);
+	scope.source = device->endpoint_id;
+	scope.source_identity = device->identity;
+	trace(skb, &scope, TRACE_FROM_ENDPOINT, TRACE_REASON_UNKNOWN, 0);
 	eth = frame_head(skb, ETH_HLEN);
 	if (!eth || !eth_is_ethernet_ii(eth))
-		return drop(skb, DROP_UNSUPPORTED_L2, DIRECTION_EGRESS);
+		return drop(skb, &scope, DROP_UNSUPPORTED_L2, DIRECTION_EGRESS);
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return from_container_ipv4(skb, device);
+		return from_container_ipv4(skb, &scope, device);
 	case bpf_htons(ETH_P_IPV6):
-		return from_container_ipv6(skb, device);
+		return from_container_ipv6(skb, &scope, device);
 	case bpf_htons(ETH_P_ARP):
-		return arp_answer(skb, device);
+		return arp_answer(skb, &scope, device);
 	default:
-		return drop(skb, DROP_UNSUPPORTED_L3, DIRECTION_EGRESS);
+		return drop(skb, &scope, DROP_UNSUPPORTED_L3, DIRECTION_EGRESS);
 	}
 }

@@ -7,9 +7,12 @@
  */
 #define FILE_ID FILE_BPF_OVERLAY
 
+#include "lib/conntrack4.h"
+#include "lib/conntrack6.h"
 #include "lib/encap.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
+#include "lib/events.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -41,95 +44,110 @@ static __always_inline __u32 identity_from_wire(__u32 id, const struct node_valu
 	return id == IDENTITY_WORLD && node->flags & NODE_FLAG_TWO_WORLDS ? world : id;
 }
 
-/* Past the host's stack, as if it had come from the endpoint's neighbour. */
-static __always_inline int deliver(struct __sk_buff *skb, struct ethhdr *eth,
-				   const struct endpoint_value *endpoint, __u32 identity)
+/* Out of cilium_net, so that the stack finds it coming in by cilium_host. */
+static __always_inline int to_host(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+				   const struct node_value *node)
 {
-	local_delivery_prepare(skb, eth, endpoint, identity);
-	/* To the tunnel's device it was somebody else's: the frame's addresses were those at the sender. */
+	eth_addr_copy(eth->h_source, node->tunnel_mac);
+	eth_addr_copy(eth->h_dest, node->host_mac);
+	skb->mark = mark_with_identity(scope->source_identity);
+	scope->destination_identity = IDENTITY_HOST;
+	trace(skb, scope, TRACE_TO_HOST, TRACE_REASON_UNKNOWN, node->host_ifindex);
+	return bpf_redirect(node->net_ifindex, 0);
+}
+
+/* Past the host's stack. To the tunnel's device the frame was somebody else's, by its address. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct endpoint_value *endpoint)
+{
 	bpf_skb_change_type(skb, PACKET_HOST);
 	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
-/* Out of cilium_net, so that the stack finds it coming in by cilium_host. */
-static __always_inline int to_host(struct __sk_buff *skb, struct ethhdr *eth, const struct node_value *node,
-				   __u32 identity)
-{
-	eth_addr_copy(eth->h_source, node->tunnel_mac);
-	eth_addr_copy(eth->h_dest, node->host_mac);
-	skb->mark = mark_with_identity(identity);
-	return bpf_redirect(node->net_ifindex, 0);
-}
-
-static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, const struct node_value *node,
-					     __u32 identity)
+static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event_scope *scope,
+					     const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
 	const struct endpoint_value *endpoint;
+	struct ct4_packet packet = {};
+	int result;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	identity = identity_from_wire(identity, node, IDENTITY_WORLD_IPV4);
-	/* What another node's stack sent, by its address; the cache may know more of it. */
-	if (identity_is_remote_node(identity)) {
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	scope->source_identity = identity_from_wire(scope->source_identity, node, IDENTITY_WORLD_IPV4);
+	/* What another node's stack sent: the ipcache may know more of the address. */
+	if (identity_is_remote_node(scope->source_identity)) {
 		const struct ipcache_value *source = ipcache_lookup4(ip4->saddr);
 
 		if (source)
-			identity = source->identity;
+			scope->source_identity = source->identity;
 	}
 	endpoint = endpoint_lookup4(ip4->daddr);
 	if (!endpoint)
-		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	if (!ipv4_decrement_ttl(ip4))
-		return drop(skb, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
+		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
 	if (endpoint_is_host(endpoint))
-		return to_host(skb, eth, node, identity);
-	return deliver(skb, eth, endpoint, identity);
+		return to_host(skb, scope, eth, node);
+	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	return deliver(skb, endpoint);
 }
 
 /* The error enters the stack by cilium_host, which sends it back through the tunnel. */
-static __noinline int hop_limit_exceeded(struct __sk_buff *skb, const struct node_value *node)
+static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
+					 const struct node_value *node)
 {
 	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
 
 	if (result)
-		return drop(skb, -result, DIRECTION_INGRESS);
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	skb->mark = 0;
 	bpf_skb_change_type(skb, PACKET_HOST);
 	return bpf_redirect(node->host_ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, const struct node_value *node,
-					     __u32 identity)
+static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event_scope *scope,
+					     const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	const struct endpoint_value *endpoint;
+	struct ct6_packet packet = {};
+	int result;
 
 	if (!eth || !ipv6_is_valid(ip6))
-		return drop(skb, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	identity = identity_from_wire(identity, node, IDENTITY_WORLD_IPV6);
-	if (identity_is_remote_node(identity)) {
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	scope->source_identity = identity_from_wire(scope->source_identity, node, IDENTITY_WORLD_IPV6);
+	if (identity_is_remote_node(scope->source_identity)) {
 		const struct ipcache_value *source = ipcache_lookup6(ip6->saddr.in6_u.u6_addr32);
 
 		if (source)
-			identity = source->identity;
+			scope->source_identity = source->identity;
 	}
 	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
 	if (!endpoint)
-		return drop(skb, DROP_UNROUTABLE, DIRECTION_INGRESS);
+		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	if (!ipv6_decrement_hop_limit(ip6))
-		return hop_limit_exceeded(skb, node);
+		return hop_limit_exceeded(skb, scope, node);
 	if (endpoint_is_host(endpoint))
-		return to_host(skb, eth, node, identity);
-	return deliver(skb, eth, endpoint, identity);
+		return to_host(skb, scope, eth, node);
+	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	return deliver(skb, endpoint);
 }
 
 SEC("classifier")
 int cil_from_overlay(struct __sk_buff *skb)
 {
+	struct event_scope scope = { .wanted = events_wanted() };
 	const struct node_value *node = node_lookup();
 	struct ethhdr *eth = frame_head(skb, ETH_HLEN);
 	__s64 id;
@@ -137,20 +155,24 @@ int cil_from_overlay(struct __sk_buff *skb)
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	/* Cannot be: an array has all its elements. The verifier asks. */
 	if (!node)
-		return drop(skb, DROP_NO_CONFIG, DIRECTION_INGRESS);
+		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
 	/* Whatever nodes do not send each other; the stack knows best what it is. */
-	if (!eth || (eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6)))
+	if (!eth || (eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6))) {
+		trace_overlay(skb, &scope, TRACE_FROM_OVERLAY, TRACE_REASON_UNKNOWN, skb->ifindex);
 		return TC_ACT_OK;
+	}
 	id = tunnel_id(skb);
 	if (id < 0)
-		return drop(skb, DROP_NO_TUNNEL_KEY, DIRECTION_INGRESS);
+		return drop(skb, &scope, DROP_NO_TUNNEL_KEY, DIRECTION_INGRESS);
+	debug(skb, &scope, DEBUG_DECAP, id, 0, 0);
 	/* No node calls itself that to others. */
 	if (id == IDENTITY_HOST)
-		return drop(skb, DROP_INVALID_IDENTITY, DIRECTION_INGRESS);
-	eth = frame_head(skb, ETH_HLEN);
-	if (eth && eth->h_proto == bpf_htons(ETH_P_IP))
-		return from_overlay_ipv4(skb, node, id);
-	return from_overlay_ipv6(skb, node, id);
+		return drop(skb, &scope, DROP_INVALID_IDENTITY, DIRECTION_INGRESS);
+	scope.source_identity = id;
+	trace_overlay(skb, &scope, TRACE_FROM_OVERLAY, TRACE_REASON_UNKNOWN, skb->ifindex);
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return from_overlay_ipv4(skb, &scope, node);
+	return from_overlay_ipv6(skb, &scope, node);
 }
 
 SEC("classifier")

@@ -110,6 +110,8 @@ pub const IDENTITY_WORLD_IPV6: u32 = 10;
 pub const REASON_FORWARDED: u8 = 0;
 /// [`MetricsKey::reason`] of a packet that came in unencrypted by an interface.
 pub const REASON_INTERFACE: u8 = 3;
+/// [`MetricsKey::reason`] of a fragment; it is counted for what became of it as well.
+pub const REASON_FRAGMENT: u8 = 9;
 /// [`MetricsKey::direction`]: into the endpoint or node.
 pub const DIRECTION_INGRESS: u8 = 1;
 /// [`MetricsKey::direction`]: out of the endpoint or node.

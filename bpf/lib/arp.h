@@ -7,6 +7,7 @@
 
 #include "endpoint.h"
 #include "eth.h"
+#include "events.h"
 
 #define ARP_HARDWARE_ETHERNET 1
 #define ARP_REQUEST 1
@@ -34,7 +35,8 @@ static __always_inline int arp_is_request_for_us(const struct ethhdr *eth, const
 }
 
 /* Answers a request in place and sends it back; whatever else it is goes to the stack as it came. */
-static __always_inline int arp_answer(struct __sk_buff *skb, const struct device_value *device)
+static __always_inline int arp_answer(struct __sk_buff *skb, const struct event_scope *scope,
+				      const struct device_value *device)
 {
 	struct ethhdr *eth = frame_head(skb, ETH_HLEN + sizeof(struct arp_ipv4));
 	struct arp_ipv4 *arp = (void *)(eth + 1);
@@ -50,6 +52,7 @@ static __always_inline int arp_answer(struct __sk_buff *skb, const struct device
 	arp->target = arp->sender;
 	eth_addr_copy(arp->sender_mac, device->node_mac);
 	arp->sender = target;
+	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
 	return bpf_redirect(skb->ifindex, 0);
 }
 

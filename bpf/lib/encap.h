@@ -32,22 +32,20 @@ static __always_inline __u32 identity_on_wire(__u32 identity)
 	}
 }
 
-/* Whether the way to the destination is the tunnel, on a node that has one. */
-static __always_inline int goes_by_tunnel(const struct node_value *node, const struct ipcache_value *destination)
+/* Whether the way to the destination is the tunnel. The node has to have one. */
+static __always_inline int goes_by_tunnel(const struct ipcache_value *destination)
 {
-	return node->tunnel_ifindex && destination &&
+	return destination &&
 	       (destination->flags & (IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT | IPCACHE_FLAG_SKIP_TUNNEL)) ==
 		       IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
 }
 
-/* Sets the tunnel key. Returns 0 or a drop reason as a negative number. */
 static __always_inline int encap_set_key(struct __sk_buff *skb, const struct ipcache_value *destination,
-					 __u32 source_identity)
+					 __u32 id)
 {
-	struct bpf_tunnel_key key = { .tunnel_ttl = TUNNEL_TTL };
+	struct bpf_tunnel_key key = { .tunnel_id = id, .tunnel_ttl = TUNNEL_TTL };
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
-	key.tunnel_id = identity_on_wire(source_identity);
 	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT) {
 		flags |= BPF_F_TUNINFO_IPV6;
 		ipv6_copy(key.remote_ipv6, destination->tunnel_endpoint.v6);
@@ -60,7 +58,25 @@ static __always_inline int encap_set_key(struct __sk_buff *skb, const struct ipc
 	}
 	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_LEN, flags))
 		return -DROP_WRITE_ERROR;
-	skb->mark = mark_overlay(key.tunnel_id);
+	return 0;
+}
+
+/*
+ * To the node that the destination is behind; `state` is what conntrack knows. Returns 0, the packet can go
+ * to the tunnel's device, or a drop reason.
+ */
+static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node,
+				 const struct ipcache_value *destination, int state)
+{
+	__u32 id = identity_on_wire(scope->source_identity);
+	int result = encap_set_key(skb, destination, id);
+
+	if (result)
+		return result;
+	scope->destination_identity = destination->identity;
+	debug(skb, scope, DEBUG_ENCAP, destination->tunnel_endpoint.v4, scope->source_identity, 0);
+	trace_overlay(skb, scope, TRACE_TO_OVERLAY, state, node->tunnel_ifindex);
+	skb->mark = mark_overlay(id);
 	return 0;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The IPv4 header: whether it is one, the time to live, kinds of addresses. */
+/* The IPv4 header: whether it is one, the time to live, kinds of addresses, fragments. */
 #ifndef CILIATE_IPV4_H
 #define CILIATE_IPV4_H
 
@@ -7,8 +7,15 @@
 
 #include "checksum.h"
 #include "eth.h"
+#include "l4.h"
+#include "maps.h"
+#include "metrics.h"
 
 #define IPV4_HEAD_LEN (ETH_HLEN + sizeof(struct iphdr))
+
+/* Of the field frag_off. */
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_FRAGMENT_OFFSET 0x1fff
 
 /* Version 4, and options, if any, lie inside the frame. Checksum and total length are the receiver's. */
 static __always_inline int ipv4_is_valid(struct __sk_buff *skb, const struct iphdr *ip4)
@@ -38,6 +45,44 @@ static __always_inline int ipv4_is_multicast_or_broadcast(__be32 address)
 static __always_inline int ipv4_is_link_local(__be32 address)
 {
 	return (address & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+}
+
+static __always_inline int ipv4_is_fragment(const struct iphdr *ip4)
+{
+	return ip4->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
+}
+
+/*
+ * What tells the flow of a fragment: the first one has the ports, and leaves them for the others. `l4` has
+ * offset and protocol. Returns 0 or a drop reason.
+ */
+static __noinline int ipv4_fragment(struct __sk_buff *skb, struct l4 *l4, __u8 direction)
+{
+	struct frag4_key key = { .protocol = l4->protocol };
+	struct iphdr ip4;
+	int result;
+
+	metric_add(skb->len, REASON_FRAGMENT, direction, __LINE__, FILE_IPV4);
+	/* Nothing in a later fragment tells which message it is of. */
+	if (l4->protocol == IPPROTO_ICMP || bpf_skb_load_bytes(skb, ETH_HLEN, &ip4, sizeof(ip4)))
+		return -DROP_INVALID_PACKET;
+	if (!l4_has_ports(l4->protocol))
+		return -DROP_CT_UNKNOWN_PROTOCOL;
+	key.daddr = ip4.daddr;
+	key.saddr = ip4.saddr;
+	key.id = ip4.id;
+	if (ip4.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) {
+		const struct frag_value *first = bpf_map_lookup_elem(&cilium_ipv4_frag_datagrams, &key);
+
+		if (!first)
+			return -DROP_FRAGMENT_NOT_FOUND;
+		l4->ports = *(const __u32 *)first;
+		return 0;
+	}
+	result = l4_load(skb, l4, IPPROTO_ICMP, 0);
+	if (!result && bpf_map_update_elem(&cilium_ipv4_frag_datagrams, &key, &l4->ports, BPF_ANY))
+		metric_add(skb->len, REASON_FRAGMENT_UPDATE, direction, __LINE__, FILE_IPV4);
+	return result;
 }
 
 #endif

@@ -3,17 +3,63 @@
 #ifndef CILIATE_LOCAL_DELIVERY_H
 #define CILIATE_LOCAL_DELIVERY_H
 
+#include "conntrack4.h"
+#include "conntrack6.h"
 #include "endpoint.h"
 #include "eth.h"
+#include "events.h"
 #include "mark.h"
 
-/* Addresses the frame as if the endpoint's host-side device had sent it, and says who did. */
-static __always_inline void local_delivery_prepare(struct __sk_buff *skb, struct ethhdr *eth,
-						   const struct endpoint_value *endpoint, __u32 source_identity)
+/*
+ * Addresses the frame as if the endpoint's host-side device had sent it, and says who did. From here on
+ * events are the receiver's.
+ */
+static __always_inline void local_delivery_prepare(struct __sk_buff *skb, struct event_scope *scope,
+						   struct ethhdr *eth, const struct endpoint_value *endpoint)
 {
+	debug(skb, scope, DEBUG_DELIVERY, endpoint->endpoint_id, scope->source_identity, 0);
 	eth_addr_copy(eth->h_source, endpoint->node_mac);
 	eth_addr_copy(eth->h_dest, endpoint->mac);
-	skb->mark = mark_with_identity(source_identity);
+	skb->mark = mark_with_identity(scope->source_identity);
+	scope->destination_identity = endpoint->identity;
+	scope->source = endpoint->endpoint_id;
+	scope->destination = endpoint->endpoint_id;
+}
+
+static __always_inline void local_delivery_tell(struct __sk_buff *skb, const struct event_scope *scope,
+						const struct endpoint_value *endpoint, int state)
+{
+	trace(skb, scope, TRACE_TO_ENDPOINT, state, endpoint->ifindex);
+	capture(skb, scope, CAPTURE_DELIVERY, endpoint->ifindex);
+}
+
+/* Returns 0, the packet can go to the endpoint, or a drop reason. `how` is CT_INGRESS and what belongs to it. */
+static __always_inline int local_delivery4(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+					   const struct endpoint_value *endpoint,
+					   const struct ct4_packet *packet, __u32 how)
+{
+	int state;
+
+	local_delivery_prepare(skb, scope, eth, endpoint);
+	state = ct4_track(skb, scope, packet, how);
+	if (state < 0)
+		return state;
+	local_delivery_tell(skb, scope, endpoint, state);
+	return 0;
+}
+
+static __always_inline int local_delivery6(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
+					   const struct endpoint_value *endpoint,
+					   const struct ct6_packet *packet, __u32 how)
+{
+	int state;
+
+	local_delivery_prepare(skb, scope, eth, endpoint);
+	state = ct6_track(skb, scope, packet, how);
+	if (state < 0)
+		return state;
+	local_delivery_tell(skb, scope, endpoint, state);
+	return 0;
 }
 
 #endif

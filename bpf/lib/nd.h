@@ -8,6 +8,7 @@
 #include "checksum.h"
 #include "endpoint.h"
 #include "eth.h"
+#include "events.h"
 #include "ipv6.h"
 #include "metrics.h"
 
@@ -60,8 +61,8 @@ static __always_inline void nd_sign(struct nd_advertisement *frame)
  * Turns the frame into the advertisement that answers it. It is written whole: the solicitation may lack
  * the address option, have others, or stand behind extension headers.
  */
-static __always_inline int nd_advertise(struct __sk_buff *skb, const struct device_value *device,
-					const __be32 *target, __u8 flags)
+static __always_inline int nd_advertise(struct __sk_buff *skb, const struct event_scope *scope,
+					const struct device_value *device, const __be32 *target, __u8 flags)
 {
 	struct nd_advertisement frame = {
 		.eth.h_proto = bpf_htons(ETH_P_IPV6),
@@ -87,6 +88,7 @@ static __always_inline int nd_advertise(struct __sk_buff *skb, const struct devi
 	if (bpf_skb_change_tail(skb, ND_FRAME_LEN, 0) ||
 	    bpf_skb_store_bytes(skb, 0, &frame.eth, ND_FRAME_LEN, 0))
 		return -DROP_WRITE_ERROR;
+	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
 	return bpf_redirect(skb->ifindex, 0);
 }
 
@@ -94,8 +96,9 @@ static __always_inline int nd_advertise(struct __sk_buff *skb, const struct devi
  * `from_unspecified` marks duplicate address detection, which asks whether anyone else has the address.
  * It gets no answer: that an endpoint only uses its own addresses is seen to by the source check.
  */
-static __always_inline int nd_solicitation(struct __sk_buff *skb, const struct device_value *device,
-					   const __be32 *target, int from_unspecified)
+static __always_inline int nd_solicitation(struct __sk_buff *skb, const struct event_scope *scope,
+					   const struct device_value *device, const __be32 *target,
+					   int from_unspecified)
 {
 	const struct endpoint_value *endpoint = endpoint_lookup6(target);
 	const struct node_value *node = node_lookup();
@@ -110,11 +113,12 @@ static __always_inline int nd_solicitation(struct __sk_buff *skb, const struct d
 		return -DROP_UNKNOWN_TARGET;
 	if (from_unspecified || ipv6_is_unspecified(target))
 		return -DROP_UNKNOWN_TARGET;
-	return nd_advertise(skb, device, target, flags);
+	return nd_advertise(skb, scope, device, target, flags);
 }
 
 /* Out of line: one packet in many thousands. */
-static __noinline int nd_handle(struct __sk_buff *skb, const struct device_value *device, __u8 next)
+static __noinline int nd_handle(struct __sk_buff *skb, const struct event_scope *scope,
+				const struct device_value *device, __u8 next)
 {
 	struct nd_message message;
 	int offset = ipv6_upper_layer(skb, &next);
@@ -134,13 +138,13 @@ static __noinline int nd_handle(struct __sk_buff *skb, const struct device_value
 	    message.code)
 		return -DROP_INVALID_PACKET;
 	if (ipv6_is_unspecified(source))
-		return message.type == ND_SOLICITATION ? nd_solicitation(skb, device, message.target, 1)
+		return message.type == ND_SOLICITATION ? nd_solicitation(skb, scope, device, message.target, 1)
 						       : -DROP_INVALID_SOURCE_IP;
 	if (!ipv6_is_link_local(source) && !ipv6_equal(source, device->ipv6))
 		return -DROP_INVALID_SOURCE_IP;
 	if (message.type == ND_ADVERTISEMENT)
 		return TC_ACT_OK;
-	return nd_solicitation(skb, device, message.target, 0);
+	return nd_solicitation(skb, scope, device, message.target, 0);
 }
 
 #endif

@@ -7,20 +7,34 @@
 pub const DROP_INVALID_SOURCE_IP: u8 = 132;
 /// Cut off, or not what its Ethernet type says.
 pub const DROP_INVALID_PACKET: u8 = 134;
+/// Ports or what stands for them cut off.
+pub const DROP_CT_INVALID_HEADER: u8 = 135;
+/// Neither TCP, UDP, SCTP nor ICMP of the family.
+pub const DROP_CT_UNKNOWN_PROTOCOL: u8 = 137;
 /// Neither IPv4, IPv6 nor ARP.
 pub const DROP_UNSUPPORTED_L3: u8 = 139;
 /// The kernel refused to change the packet's size.
 pub const DROP_WRITE_ERROR: u8 = 141;
+/// From the tunnel's device, but not by the tunnel.
+pub const DROP_NO_TUNNEL_KEY: u8 = 147;
 /// A neighbour solicitation for an address nobody here has.
 pub const DROP_UNKNOWN_TARGET: u8 = 150;
 /// Sent to an endpoint CIDR, but no endpoint has the address.
 pub const DROP_UNROUTABLE: u8 = 151;
-/// Extension headers cut off, or too many.
+/// The conntrack map takes no more entries.
+pub const DROP_CT_INSERT_FAILED: u8 = 155;
+/// Extension headers cut off, or too many, or nothing behind them.
 pub const DROP_INVALID_EXTENSION_HEADER: u8 = 156;
+/// The ipcache says by tunnel, but not where to.
+pub const DROP_NO_TUNNEL_ENDPOINT: u8 = 160;
 /// From a device that `ciliate_device` does not have.
 pub const DROP_NO_CONFIG: u8 = 165;
 /// Not Ethernet II.
 pub const DROP_UNSUPPORTED_L2: u8 = 166;
+/// Another node says it was this one.
+pub const DROP_INVALID_IDENTITY: u8 = 171;
+/// A fragment came before the first one of its packet, or too long after it.
+pub const DROP_FRAGMENT_NOT_FOUND: u8 = 175;
 /// Time to live or hop limit used up.
 pub const DROP_TTL_EXCEEDED: u8 = 196;
 

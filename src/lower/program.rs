@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Lowering, want};
 use crate::bpf_abi::{
-    CILIATE_DEVICE, CILIATE_NODE, CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6,
-    CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
+    CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIATE_NODE, CILIUM_CT_ANY4,
+    CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE, CILIUM_LXC,
+    CILIUM_METRICS,
 };
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::intent::Conntrack;
@@ -22,19 +23,31 @@ use crate::net::IfName;
 /// Bytes of the digest that name a build.
 const DIGEST_BYTES: usize = 8;
 
+/// What every program that counts has: its events are told along.
+const COUNTING: &[&str] = &[CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIUM_METRICS];
+/// What every program that delivers to endpoints has.
+const DELIVERING: &[&str] = &[
+    CILIATE_NODE,
+    CILIUM_CT4,
+    CILIUM_CT6,
+    CILIUM_CT_ANY4,
+    CILIUM_CT_ANY6,
+    CILIUM_FRAG4,
+    CILIUM_FRAG6,
+    CILIUM_IPCACHE,
+    CILIUM_LXC,
+];
+
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
-    let names: &[&str] = match program {
-        "cil_from_container" => {
-            &[CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
-        }
-        "cil_from_host" | "cil_from_overlay" => {
-            &[CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS]
-        }
+    let parts: &[&[&str]] = match program {
+        "cil_from_container" => &[COUNTING, DELIVERING, &[CILIATE_DEVICE]],
+        "cil_from_host" | "cil_from_overlay" => &[COUNTING, DELIVERING],
+        "cil_from_netdev" => &[COUNTING, &[CILIUM_IPCACHE]],
         "cil_to_overlay" => &[],
-        _ => &[CILIUM_METRICS],
+        _ => &[COUNTING],
     };
-    names.iter().map(|name| MapName::of_abi(name)).collect()
+    parts.iter().flat_map(|part| part.iter()).map(|name| MapName::of_abi(name)).collect()
 }
 
 /// What names the build of an object.
