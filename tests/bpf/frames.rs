@@ -9,6 +9,8 @@ pub const ETH_LEN: usize = 14;
 pub const TYPE_IPV4: u16 = 0x0800;
 pub const TYPE_ARP: u16 = 0x0806;
 pub const TYPE_IPV6: u16 = 0x86dd;
+pub const ICMP4: u8 = 1;
+pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP6: u8 = 58;
 
@@ -44,11 +46,33 @@ pub fn ipv4_with(
     options: &[u8],
     payload: &[u8],
 ) -> Vec<u8> {
+    ipv4_whole((source, destination), ttl, UDP, options, payload)
+}
+
+/// An IPv4 packet of any protocol.
+pub fn ipv4_of(
+    protocol: u8,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    ipv4_whole((source, destination), ttl, protocol, &[], payload)
+}
+
+/// An IPv4 packet of any protocol, with options.
+pub fn ipv4_whole(
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    ttl: u8,
+    protocol: u8,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
     let header_len = 20 + options.len();
     let total = (header_len + payload.len()) as u16;
     let mut packet = vec![0x40 | (header_len / 4) as u8, 0];
     packet.extend(total.to_be_bytes());
-    packet.extend([0x12, 0x34, 0x40, 0, ttl, UDP, 0, 0]);
+    packet.extend([0x12, 0x34, 0x40, 0, ttl, protocol, 0, 0]);
     packet.extend(source.octets());
     packet.extend(destination.octets());
     packet.extend(options);
@@ -66,6 +90,28 @@ pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Vec<u8> {
 pub fn udp(payload: &[u8]) -> Vec<u8> {
     let len = (8 + payload.len()) as u16;
     [&[0x03, 0xe8, 0x07, 0xd0][..], &len.to_be_bytes(), &[0, 0], payload].concat()
+}
+
+pub const TCP_FIN: u8 = 1;
+pub const TCP_SYN: u8 = 2;
+pub const TCP_RST: u8 = 4;
+pub const TCP_ACK: u8 = 16;
+
+/// From port 40000 to port 80, without checksum.
+pub fn tcp(flags: u8, payload: &[u8]) -> Vec<u8> {
+    tcp_between(40_000, 80, flags, payload)
+}
+
+pub fn tcp_between(source: u16, destination: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+    [&ports, &rest[..], payload].concat()
+}
+
+/// A UDP packet or what begins like one, without checksum.
+pub fn udp_between(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let len = (8 + payload.len() as u16).to_be_bytes();
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &len, &[0, 0], payload].concat()
 }
 
 pub fn ipv6_with(
@@ -93,6 +139,15 @@ pub fn icmp6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, code: u8, body: 
     let mut message = vec![kind, code, 0, 0];
     message.extend(body);
     let sum = icmp6_checksum(source, destination, &message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// An ICMP message with its checksum; `body` follows the first four bytes.
+pub fn icmp4(kind: u8, code: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(body);
+    let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     message
 }

@@ -5,25 +5,34 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, ProgramArray};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
-    CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS, DeviceKey,
-    EndpointKey, IpcacheKey, IpcacheValue, MetricsKey, MetricsValue,
+    CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
+    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MONITOR_SLOTS, MetricsKey, MetricsValue,
 };
 use ciliate::bpf_objects::OBJECTS;
 
 use crate::model::{Action, Count, World};
 use crate::sandbox::{self, Sandbox};
+use crate::world::PEER4;
 
 /// Larger than any frame a program makes of any frame a test sends.
 const FRAME_LEN_MAX: usize = 4096;
 
 /// Size of `struct __sk_buff` and places in it (linux/bpf.h).
-const CONTEXT_LEN: usize = 192;
+pub const CONTEXT_LEN: usize = 192;
 const CONTEXT_MARK: usize = 8;
 const CONTEXT_IFINDEX: usize = 40;
+const CONTEXT_CB: usize = 48;
+
+/// See `tunnel_key.c`.
+const WITH_TUNNEL_KEY: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tunnel_key.o"));
+
+/// `BPF_F_TUNINFO_IPV6` (linux/bpf.h).
+const KEY_OF_IPV6: u32 = 1;
 
 /// What a program did with a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,31 +46,52 @@ pub struct Lab {
     pub world: World,
     programs: BTreeMap<&'static str, usize>,
     objects: Vec<Ebpf>,
+    with_tunnel_key: Ebpf,
     last: BTreeMap<(u8, u8), MetricsValue>,
     // After `objects`: the maps are closed before the file system goes.
     pub sandbox: Sandbox,
 }
 
+/// Read-only numbers of the programs, by name, that a test wants otherwise.
+#[derive(Default)]
+pub struct Globals {
+    pub seconds: &'static [(&'static str, u32)],
+    pub accounting: bool,
+}
+
 /// Runs a test with all programs loaded and the maps of [`World::standard`].
 pub fn run(test: impl FnOnce(&mut Lab) + Send) {
-    sandbox::run(|sandbox| test(&mut Lab::new(sandbox)));
+    run_with(Globals::default(), test);
+}
+
+/// The same, with other numbers in the programs.
+pub fn run_with(globals: Globals, test: impl FnOnce(&mut Lab) + Send) {
+    sandbox::run(|sandbox| test(&mut Lab::new(sandbox, &globals)));
 }
 
 impl Lab {
-    fn new(sandbox: Sandbox) -> Self {
-        let world = World::standard(sandbox.lxc_a, sandbox.lxc_b, sandbox.cilium_host);
+    fn new(sandbox: Sandbox, globals: &Globals) -> Self {
+        let world = World::standard(&sandbox);
+        let mut with_tunnel_key = EbpfLoader::new().load(WITH_TUNNEL_KEY).expect("tunnel_key.o");
+        load(&mut with_tunnel_key, "with_tunnel_key");
         let mut lab = Self {
             world: World::default(),
             programs: BTreeMap::new(),
             objects: Vec::new(),
+            with_tunnel_key,
             last: BTreeMap::new(),
             sandbox,
         };
         for (index, object) in OBJECTS.iter().enumerate() {
-            let mut loaded = EbpfLoader::new()
-                .default_map_pin_directory(&lab.sandbox.pins)
-                .load(object.bytes)
-                .expect(object.name);
+            let mut loader = EbpfLoader::new();
+            loader.default_map_pin_directory(&lab.sandbox.pins);
+            for (name, seconds) in globals.seconds {
+                loader.override_global(name, seconds, true);
+            }
+            if globals.accounting {
+                loader.override_global("ct_accounting", &1_u8, true);
+            }
+            let mut loaded = loader.load(object.bytes).expect(object.name);
             for name in object.programs {
                 load(&mut loaded, name);
                 lab.programs.insert(name, index);
@@ -69,11 +99,16 @@ impl Lab {
             assert_eq!(loaded.programs().count(), object.programs.len(), "{}", object.name);
             lab.objects.push(loaded);
         }
+        let from_overlay = lab.program("cil_from_overlay").fd().expect("loaded");
+        let from_overlay = from_overlay.try_clone().expect("a descriptor");
+        let map = lab.with_tunnel_key.map_mut("under_test").expect("the map");
+        let mut under_test = ProgramArray::try_from(map).expect("a program array");
+        under_test.set(0, &from_overlay, 0).expect("set the program");
         lab.describe(world);
         lab
     }
 
-    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
+    pub fn map(&mut self, name: &str) -> &mut aya::maps::Map {
         self.objects[0].map_mut(name).expect("a map of every object")
     }
 
@@ -94,50 +129,47 @@ impl Lab {
             let key = EndpointKey::new(*address).to_bytes();
             map.insert(key, endpoint.to_bytes(), 0).expect("insert endpoint");
         }
-        for (address, prefix_len, identity) in &world.ipcache {
-            self.set_identity(*address, *prefix_len, *identity);
+        for (address, prefix_len, value) in &world.ipcache {
+            self.set_prefix(*address, *prefix_len, value);
         }
         self.world = world;
     }
 
-    fn set_identity(&mut self, address: IpAddr, prefix_len: u8, identity: u32) {
-        let key = IpcacheKey::new(address, prefix_len);
-        let data: [u8; 20] = key.to_bytes()[4..].try_into().expect("20 bytes");
-        let value = IpcacheValue::new(identity).to_bytes();
-        let mut map: LpmTrie<_, [u8; 20], [u8; 24]> =
-            self.map(CILIUM_IPCACHE).try_into().expect("trie");
-        map.insert(&Key::new(key.prefix_len, data), value, 0).expect("insert prefix");
+    /// From now on the node has a tunnel, by a device that the packets' ways end at.
+    pub fn add_tunnel(&mut self) {
+        let mut world = self.world.clone();
+        world.node.tunnel_ifindex = self.sandbox.cilium_vxlan;
+        self.describe(world);
     }
 
-    fn program(&self, name: &str) -> &SchedClassifier {
+    fn set_prefix(&mut self, address: IpAddr, prefix_len: u8, value: &IpcacheValue) {
+        let key = IpcacheKey::new(address, prefix_len);
+        let data: [u8; 20] = key.to_bytes()[4..].try_into().expect("20 bytes");
+        let mut map: LpmTrie<_, [u8; 20], [u8; 24]> =
+            self.map(CILIUM_IPCACHE).try_into().expect("trie");
+        map.insert(&Key::new(key.prefix_len, data), value.to_bytes(), 0).expect("insert prefix");
+    }
+
+    /// A loaded program.
+    pub fn program(&self, name: &str) -> &SchedClassifier {
         let program = self.objects[self.programs[name]].program(name).expect("a program");
         program.try_into().expect("a classifier")
     }
 
     /// Sends a frame through a program as if it were at that device with that mark.
     pub fn send(&self, program: &str, ifindex: u32, mark: u32, frame: &[u8]) -> Outcome {
-        let mut context = [0; CONTEXT_LEN];
-        context[CONTEXT_MARK..][..4].copy_from_slice(&mark.to_ne_bytes());
-        context[CONTEXT_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
-        let mut out = vec![0; FRAME_LEN_MAX];
-        let mut context_out = [0; CONTEXT_LEN];
-        let result = self
-            .program(program)
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ctx_out: Some(&mut context_out),
-                ..TestRunOptions::new()
-            })
-            .unwrap_or_else(|error| panic!("{program}, {} bytes: {error:?}", frame.len()));
-        out.truncate(result.data_size_out as usize);
-        let mark = &context_out[CONTEXT_MARK..][..4];
-        Outcome {
-            action: Action::from_return_value(result.return_value as i32),
-            frame: out,
-            mark: u32::from_ne_bytes(mark.try_into().expect("4 bytes")),
-        }
+        test_run(self.program(program), context(ifindex, mark), frame)
+    }
+
+    /// Sends a frame through `cil_from_overlay` as if it had come by the tunnel with that identifier.
+    pub fn tunnel_sends(&self, id: u32, outer_ipv6: bool, frame: &[u8]) -> Outcome {
+        test_run(self.program_by_tunnel(), context_by_tunnel(id, outer_ipv6), frame)
+    }
+
+    /// Goes on as `cil_from_overlay`.
+    pub fn program_by_tunnel(&self) -> &SchedClassifier {
+        let program = self.with_tunnel_key.program("with_tunnel_key").expect("the program");
+        program.try_into().expect("a classifier")
     }
 
     /// Sends a frame from endpoint A.
@@ -182,6 +214,14 @@ impl Lab {
         counts
     }
 
+    /// Lost events by slot, summed over CPUs.
+    pub fn lost(&mut self) -> Vec<u64> {
+        let map: PerCpuArray<&mut MapData, u64> =
+            self.map(CILIATE_LOST).try_into().expect("per-CPU array");
+        let slots = (0..MONITOR_SLOTS).map(|slot| map.get(&slot, 0).expect("read a slot"));
+        slots.map(|cpus| cpus.iter().sum()).collect()
+    }
+
     /// The counters, summed over CPUs.
     pub fn metrics(&mut self) -> Vec<(MetricsKey, MetricsValue)> {
         let map: PerCpuHashMap<&mut MapData, [u8; 8], [u8; 16]> =
@@ -197,6 +237,46 @@ impl Lab {
                 (MetricsKey::from_bytes(&key), sum)
             })
             .collect()
+    }
+}
+
+/// The `struct __sk_buff` of a packet with a tunnel key.
+pub fn context_by_tunnel(id: u32, outer_ipv6: bool) -> [u8; CONTEXT_LEN] {
+    let mut context = context(1, 0);
+    let flags = if outer_ipv6 { KEY_OF_IPV6 } else { 0 };
+    for (index, word) in [id, PEER4.to_bits(), flags].into_iter().enumerate() {
+        context[CONTEXT_CB + index * 4..][..4].copy_from_slice(&word.to_ne_bytes());
+    }
+    context
+}
+
+/// The `struct __sk_buff` of a packet at a device, with a mark.
+pub fn context(ifindex: u32, mark: u32) -> [u8; CONTEXT_LEN] {
+    let mut context = [0; CONTEXT_LEN];
+    context[CONTEXT_MARK..][..4].copy_from_slice(&mark.to_ne_bytes());
+    context[CONTEXT_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}
+
+fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[u8]) -> Outcome {
+    let mut out = vec![0; FRAME_LEN_MAX];
+    let mut context_out = [0; CONTEXT_LEN];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ctx_out: Some(&mut context_out),
+        ..TestRunOptions::new()
+    };
+    let result = program
+        .test_run(options)
+        .unwrap_or_else(|error| panic!("{} bytes: {error:?}: {frame:02x?}", frame.len()));
+    out.truncate(result.data_size_out as usize);
+    let mark = &context_out[CONTEXT_MARK..][..4];
+    Outcome {
+        action: Action::from_return_value(result.return_value as i32),
+        frame: out,
+        mark: u32::from_ne_bytes(mark.try_into().expect("4 bytes")),
     }
 }
 

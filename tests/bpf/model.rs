@@ -1,14 +1,15 @@
 //! What the programs are meant to do, written a second time: over byte slices, without the programs'
 //! constraints, and without looking at their code. Pure.
 //!
-//! Disagreement with the bytecode is a bug in one of the two. What both leave out (fragments,
-//! extension headers in front of anything but ND, total lengths) no test here will notice.
+//! Disagreement with the bytecode is a bug in one of the two. What both leave out (total lengths,
+//! checksums) no test here will notice.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ciliate::bpf_abi::*;
 
+use crate::flows::{Flows, IN, IN_FROM_TUNNEL, OUT, Packet, State, Way};
 use crate::frames::{ETH_LEN, ICMP6, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, ethernet, icmp6};
 use crate::frames::{ipv6_with, nd_body};
 
@@ -18,7 +19,7 @@ pub struct World {
     pub node: NodeValue,
     pub devices: BTreeMap<u32, DeviceValue>,
     pub endpoints: BTreeMap<IpAddr, EndpointValue>,
-    pub ipcache: Vec<(IpAddr, u8, u32)>,
+    pub ipcache: Vec<(IpAddr, u8, IpcacheValue)>,
 }
 
 /// Verdict of a classifier (`TC_ACT_*`, linux/pkt_cls.h).
@@ -59,6 +60,36 @@ pub struct Expected {
     pub mark: u32,
     /// Reason and direction of each time the packet is counted, with its length on arrival.
     pub counts: Vec<(u8, u8)>,
+    /// What listeners are told.
+    pub told: Vec<Told>,
+}
+
+/// An event of a packet, but for when, and where in the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `EVENT_DROP`, and the reason; or `EVENT_TRACE`, and the observation point.
+    pub kind: (u8, u8),
+    /// Endpoint whose program it is.
+    pub source: u16,
+    /// Endpoint the packet is for.
+    pub destination: u16,
+    /// Of sender and receiver.
+    pub identities: (u32, u32),
+    /// What conntrack knows; zero for drops.
+    pub state: u8,
+}
+
+/// A packet on its way through a program.
+pub struct Run<'a> {
+    world: &'a World,
+    flows: &'a mut Flows,
+    frame: &'a [u8],
+    mark: u32,
+    counts: Vec<(u8, u8)>,
+    told: Vec<Told>,
+    source: u16,
+    destination: u16,
+    identities: (u32, u32),
 }
 
 const FORWARD_IN: (u8, u8) = (REASON_FORWARDED, DIRECTION_INGRESS);
@@ -67,45 +98,158 @@ const EXTENSIONS: [u8; 4] = [0, 43, 51, 60];
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// A drop, or a packet that is answered or passed.
-type Fate = Result<Expected, u8>;
+/// Observation points.
+const TO_ENDPOINT: u8 = 0;
+const TO_HOST: u8 = 2;
+const TO_STACK: u8 = 3;
+const TO_OVERLAY: u8 = 4;
+const FROM_ENDPOINT: u8 = 5;
+const FROM_PROXY: u8 = 6;
+const FROM_HOST: u8 = 7;
+const FROM_OVERLAY: u8 = 9;
+const FROM_NETWORK: u8 = 10;
+/// The state where conntrack was not asked.
+const UNKNOWN: u8 = 5;
 
-fn done(action: Action, frame: Vec<u8>, mark: u32, counts: &[(u8, u8)]) -> Fate {
-    Ok(Expected { action, frame, mark, counts: counts.to_vec() })
-}
+/// A packet that is answered or passed: verdict, frame, mark; or why, and in which direction, it is dropped.
+type Fate = Result<(Action, Vec<u8>, u32), u8>;
 
-fn settle(fate: Fate, direction: u8) -> Expected {
-    fate.unwrap_or_else(|reason| Expected {
-        action: Action::Drop,
-        frame: Vec::new(),
-        mark: 0,
-        counts: vec![(reason, direction)],
-    })
+impl<'a> Run<'a> {
+    fn new(world: &'a World, flows: &'a mut Flows, mark: u32, frame: &'a [u8]) -> Self {
+        let (counts, told) = (Vec::new(), Vec::new());
+        let (source, destination, identities) = (0, 0, (0, 0));
+        Self { world, flows, frame, mark, counts, told, source, destination, identities }
+    }
+
+    fn tell(&mut self, kind: (u8, u8), state: u8) {
+        let Self { source, destination, identities, .. } = *self;
+        self.told.push(Told { kind, source, destination, identities, state });
+    }
+
+    fn trace(&mut self, point: u8, state: u8) {
+        self.tell((EVENT_TRACE, point), state);
+    }
+
+    /// As it came.
+    fn untouched(&self) -> Fate {
+        Ok((Action::Pass, self.frame.to_vec(), self.mark))
+    }
+
+    fn settle(mut self, fate: Fate, direction: u8) -> Expected {
+        let (action, frame, mark) = fate.unwrap_or_else(|reason| {
+            self.counts.push((reason, direction));
+            self.tell((EVENT_DROP, reason), 0);
+            (Action::Drop, Vec::new(), 0)
+        });
+        Expected { action, frame, mark, counts: self.counts, told: self.told }
+    }
+
+    /// The part of the packet that conntrack wants to know.
+    fn read(&mut self, direction: u8) -> Result<Packet, u8> {
+        let counts = &mut self.counts;
+        self.flows.read(&self.frame[ETH_LEN..], || counts.push((REASON_FRAGMENT, direction)))
+    }
+
+    fn track(&mut self, packet: &Packet, way: Way) -> State {
+        self.flows.track(packet, way, self.identities.0)
+    }
+
+    /// To an endpoint of the node; the frame is `sent`, one hop less.
+    fn deliver(
+        &mut self,
+        endpoint: &EndpointValue,
+        packet: &Packet,
+        way: Way,
+        mut sent: Vec<u8>,
+    ) -> Fate {
+        self.identities.1 = endpoint.identity;
+        (self.source, self.destination) = (endpoint.endpoint_id, endpoint.endpoint_id);
+        let state = self.track(packet, way);
+        self.trace(TO_ENDPOINT, state as u8);
+        self.counts.push(FORWARD_IN);
+        sent[..6].copy_from_slice(&endpoint.mac);
+        sent[6..12].copy_from_slice(&endpoint.node_mac);
+        Ok((Action::Redirect, sent, identity_mark(self.identities.0)))
+    }
 }
 
 /// `cil_from_container`; `frame` has at least an Ethernet header.
-pub fn from_container(world: &World, ifindex: u32, mark: u32, frame: &[u8]) -> Expected {
-    let fate = match (world.devices.get(&ifindex), ethertype(frame)) {
+pub fn from_container(
+    world: &World,
+    flows: &mut Flows,
+    (ifindex, mark): (u32, u32),
+    frame: &[u8],
+) -> Expected {
+    let mut run = Run::new(world, flows, mark, frame);
+    let device = world.devices.get(&ifindex);
+    if let Some(device) = device {
+        (run.source, run.identities.0) = (device.endpoint_id, device.identity);
+        run.trace(FROM_ENDPOINT, UNKNOWN);
+    }
+    let fate = match (device, ethertype(frame)) {
         (None, _) => Err(DROP_NO_CONFIG),
         (_, ..0x600) => Err(DROP_UNSUPPORTED_L2),
-        (Some(device), TYPE_ARP) => arp(device, mark, frame),
-        (Some(device), TYPE_IPV4 | TYPE_IPV6) => ip_from_container(world, device, mark, frame),
+        (Some(device), TYPE_ARP) => arp(&run, device),
+        (Some(device), TYPE_IPV4 | TYPE_IPV6) => ip_from_container(&mut run, device),
         _ => Err(DROP_UNSUPPORTED_L3),
     };
-    settle(fate, DIRECTION_EGRESS)
+    run.settle(fate, DIRECTION_EGRESS)
 }
 
 /// `cil_from_host`; `frame` has at least an Ethernet header.
-pub fn from_host(world: &World, mark: u32, frame: &[u8]) -> Expected {
-    let fate = match ethertype(frame) {
-        TYPE_IPV4 | TYPE_IPV6 => ip_from_host(world, mark, frame),
-        _ => done(Action::Pass, frame.to_vec(), mark, &[]),
-    };
-    let mut expected = settle(fate, DIRECTION_INGRESS);
-    if !from_proxy(mark) {
-        expected.counts.push((REASON_INTERFACE, DIRECTION_INGRESS));
+pub fn from_host(world: &World, flows: &mut Flows, mark: u32, frame: &[u8]) -> Expected {
+    let mut run = Run::new(world, flows, mark, frame);
+    run.identities.0 = identity_in(mark);
+    if from_proxy(mark) {
+        run.trace(FROM_PROXY, UNKNOWN);
+    } else {
+        run.counts.push((REASON_INTERFACE, DIRECTION_INGRESS));
+        run.trace(FROM_HOST, UNKNOWN);
     }
-    expected
+    let fate = match ethertype(frame) {
+        TYPE_IPV4 | TYPE_IPV6 => ip_from_host(&mut run),
+        _ => run.untouched(),
+    };
+    run.settle(fate, DIRECTION_INGRESS)
+}
+
+/// `cil_from_overlay`; `frame` has at least an Ethernet header, `id` is that of its tunnel key.
+pub fn from_overlay(world: &World, flows: &mut Flows, id: Option<u32>, frame: &[u8]) -> Expected {
+    let mut run = Run::new(world, flows, 0, frame);
+    run.counts.push((REASON_INTERFACE, DIRECTION_INGRESS));
+    let fate = match ethertype(frame) {
+        TYPE_IPV4 | TYPE_IPV6 => ip_from_overlay(&mut run, id),
+        _ => {
+            run.trace(FROM_OVERLAY, UNKNOWN);
+            run.untouched()
+        }
+    };
+    run.settle(fate, DIRECTION_INGRESS)
+}
+
+/// `cil_to_host` and `cil_from_netdev`: both pass everything on.
+pub fn passes(
+    world: &World,
+    flows: &mut Flows,
+    from_netdev: bool,
+    mark: u32,
+    frame: &[u8],
+) -> Expected {
+    let mut run = Run::new(world, flows, mark, frame);
+    let ip = matches!(ethertype(frame), TYPE_IPV4 | TYPE_IPV6);
+    if from_netdev {
+        run.counts.push((REASON_INTERFACE, DIRECTION_INGRESS));
+        if ip && let Some(source) = source_anyway(frame) {
+            run.identities.0 = guess(world, source);
+        }
+        run.trace(FROM_NETWORK, UNKNOWN);
+    } else {
+        run.counts.push(FORWARD_OUT);
+        run.identities.0 = identity_in(mark);
+        run.trace(TO_STACK, UNKNOWN);
+    }
+    let action = if from_netdev { Action::Next } else { Action::Pass };
+    run.settle(Ok((action, frame.to_vec(), mark)), DIRECTION_INGRESS)
 }
 
 fn ethertype(frame: &[u8]) -> u16 {
@@ -128,13 +272,13 @@ fn from_proxy(mark: u32) -> bool {
     matches!(mark >> 8 & 15, 0xa | 0xb)
 }
 
-fn arp(device: &DeviceValue, mark: u32, frame: &[u8]) -> Fate {
-    let untouched = done(Action::Pass, frame.to_vec(), mark, &[]);
-    let Some(packet) = frame.get(ETH_LEN..ETH_LEN + 28) else { return untouched };
+fn arp(run: &Run<'_>, device: &DeviceValue) -> Fate {
+    let frame = run.frame;
+    let Some(packet) = frame.get(ETH_LEN..ETH_LEN + 28) else { return run.untouched() };
     let for_device = frame[..6] == [0xff; 6] || frame[..6] == device.node_mac;
     let request = packet[..8] == [0, 1, 8, 0, 6, 4, 0, 1];
     if !for_device || !request || packet[24..28] == device.ipv4_be {
-        return untouched;
+        return run.untouched();
     }
     let reply = [
         &frame[6..12],
@@ -147,7 +291,15 @@ fn arp(device: &DeviceValue, mark: u32, frame: &[u8]) -> Fate {
         &packet[14..18],
         &frame[ETH_LEN + 28..],
     ];
-    done(Action::Redirect, reply.concat(), mark, &[])
+    Ok((Action::Redirect, reply.concat(), run.mark))
+}
+
+/// The source address of what may be no valid packet, where there is room for one.
+fn source_anyway(frame: &[u8]) -> Option<IpAddr> {
+    match ethertype(frame) {
+        TYPE_IPV4 => Some(v4(frame.get(ETH_LEN + 12..ETH_LEN + 16)?).into()),
+        _ => Some(v6(frame.get(ETH_LEN + 8..ETH_LEN + 24)?).into()),
+    }
 }
 
 /// The addresses of a valid packet.
@@ -186,10 +338,11 @@ fn endpoint_elsewhere(world: &World, address: IpAddr) -> Option<&EndpointValue> 
     world.endpoints.get(&address).filter(|endpoint| endpoint.flags & 3 == 0)
 }
 
-fn ip_from_container(world: &World, device: &DeviceValue, mark: u32, frame: &[u8]) -> Fate {
+fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
+    let (world, frame) = (run.world, run.frame);
     let (source, destination) = addresses(frame)?;
     if let IpAddr::V6(source) = source
-        && let Some(fate) = discovery(world, device, mark, frame, source)
+        && let Some(fate) = discovery(world, device, run.mark, frame, source)
     {
         return fate;
     }
@@ -197,22 +350,25 @@ fn ip_from_container(world: &World, device: &DeviceValue, mark: u32, frame: &[u8
     if !own.contains(&source) || source.is_unspecified() {
         return Err(DROP_INVALID_SOURCE_IP);
     }
+    let packet = run.read(DIRECTION_EGRESS)?;
+    let state = run.track(&packet, OUT);
+    if !world.endpoints.contains_key(&destination)
+        && let Some(fate) = tunnelled(run, destination, state as u8)
+    {
+        return fate;
+    }
     let Some(mut sent) = one_hop_less(frame) else {
         let error = time_exceeded(world, device.mac, device.node_mac, frame)?;
-        return done(Action::Redirect, error, mark, &[]);
+        return Ok((Action::Redirect, error, run.mark));
     };
-    let mark = identity_mark(device.identity);
-    match endpoint_elsewhere(world, destination) {
-        Some(endpoint) => {
-            sent[..6].copy_from_slice(&endpoint.mac);
-            sent[6..12].copy_from_slice(&endpoint.node_mac);
-            done(Action::Redirect, sent, mark, &[FORWARD_OUT, FORWARD_IN])
-        }
-        None => {
-            sent[..6].copy_from_slice(&device.node_mac);
-            done(Action::Pass, sent, mark, &[FORWARD_OUT])
-        }
+    run.counts.push(FORWARD_OUT);
+    if let Some(endpoint) = endpoint_elsewhere(world, destination) {
+        return run.deliver(endpoint, &packet, IN, sent);
     }
+    run.identities.1 = identity_of(world, destination);
+    run.trace(TO_STACK, state as u8);
+    sent[..6].copy_from_slice(&device.node_mac);
+    Ok((Action::Pass, sent, identity_mark(device.identity)))
 }
 
 /// Type of the first header that is no extension header, and where it begins in the packet.
@@ -263,17 +419,17 @@ fn discovery(
     let own = source.is_unicast_link_local() || source == v6(&device.ipv6_be);
     Some(match (solicits, source.is_unspecified()) {
         (true, true) => match solicited(world, device, v6(&message[8..])) {
-            Ok(None) => done(Action::Pass, frame.to_vec(), mark, &[]),
+            Ok(None) => Ok((Action::Pass, frame.to_vec(), mark)),
             _ => Err(DROP_UNKNOWN_TARGET),
         },
         (false, true) => Err(DROP_INVALID_SOURCE_IP),
         _ if !own => Err(DROP_INVALID_SOURCE_IP),
-        (false, _) => done(Action::Pass, frame.to_vec(), mark, &[]),
+        (false, _) => Ok((Action::Pass, frame.to_vec(), mark)),
         (true, _) => match solicited(world, device, v6(&message[8..])) {
-            Ok(None) => done(Action::Pass, frame.to_vec(), mark, &[]),
+            Ok(None) => Ok((Action::Pass, frame.to_vec(), mark)),
             Ok(Some(flags)) => {
                 let advert = advertisement(device, frame, flags, v6(&message[8..]));
-                done(Action::Redirect, advert, mark, &[])
+                Ok((Action::Redirect, advert, mark))
             }
             Err(reason) => Err(reason),
         },
@@ -321,44 +477,86 @@ fn time_exceeded(world: &World, to: Mac, from: Mac, frame: &[u8]) -> Result<Vec<
     Ok(ethernet(to, from, TYPE_IPV6, &packet))
 }
 
-fn identity_of(world: &World, address: IpAddr) -> u32 {
-    let covers = |(prefix, len, _): &&(IpAddr, u8, u32)| match (prefix, address) {
+/// The entry of the longest prefix that covers the address.
+fn cached(world: &World, address: IpAddr) -> Option<&IpcacheValue> {
+    let covers = |(prefix, len, _): &&(IpAddr, u8, IpcacheValue)| match (prefix, address) {
         (IpAddr::V4(prefix), IpAddr::V4(address)) => {
-            (prefix.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(*len)
+            let differing = prefix.to_bits() ^ address.to_bits();
+            differing.leading_zeros() >= u32::from(*len)
         }
         (IpAddr::V6(prefix), IpAddr::V6(address)) => {
-            (prefix.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(*len)
+            let differing = prefix.to_bits() ^ address.to_bits();
+            differing.leading_zeros() >= u32::from(*len)
         }
         _ => false,
     };
     let longest = world.ipcache.iter().filter(covers).max_by_key(|(_, len, _)| *len);
-    longest.map_or(IDENTITY_WORLD, |(.., identity)| *identity)
+    longest.map(|(.., value)| value)
 }
 
-fn sender_identity(world: &World, mark: u32, source: IpAddr) -> u32 {
-    let told = match mark >> 8 & 15 {
-        0xc => IDENTITY_HOST,
-        0xa | 0xb | 0xf => mark >> 16 | (mark & 0xff) << 16,
-        _ => IDENTITY_UNKNOWN,
-    };
-    match (told, identity_of(world, source)) {
-        (IDENTITY_UNKNOWN, IDENTITY_HOST) => IDENTITY_WORLD,
-        (IDENTITY_UNKNOWN, looked_up) => looked_up,
-        _ => told,
+fn identity_of(world: &World, address: IpAddr) -> u32 {
+    cached(world, address).map_or(IDENTITY_WORLD, |value| value.identity)
+}
+
+/// The fate of a packet that goes into the tunnel; `None` for one that does not.
+fn tunnelled(run: &mut Run<'_>, destination: IpAddr, state: u8) -> Option<Fate> {
+    let value = cached(run.world, destination)?;
+    let by_tunnel = value.flags & 3 == IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
+    if run.world.node.tunnel_ifindex == 0 || !by_tunnel {
+        return None;
+    }
+    if let (IDENTITY_UNKNOWN, Ok((source, _))) = (run.identities.0, addresses(run.frame)) {
+        run.identities.0 = guess(run.world, source);
+    }
+    if value.tunnel_endpoint_be == [0; 16] {
+        return Some(Err(DROP_NO_TUNNEL_ENDPOINT));
+    }
+    run.identities.1 = value.identity;
+    run.trace(TO_OVERLAY, state);
+    run.counts.push(FORWARD_OUT);
+    let mark = identity_mark(on_wire(run.identities.0)) & !0xf00 | 0x400;
+    Some(Ok((Action::Redirect, run.frame.to_vec(), mark)))
+}
+
+/// What an identity is called in the tunnel.
+pub fn on_wire(identity: u32) -> u32 {
+    match identity {
+        IDENTITY_HOST => IDENTITY_REMOTE_NODE,
+        IDENTITY_WORLD_IPV4 | IDENTITY_WORLD_IPV6 => IDENTITY_WORLD,
+        other => other,
     }
 }
 
-fn ip_from_host(world: &World, mark: u32, frame: &[u8]) -> Fate {
+/// What a mark says of the sender.
+fn identity_in(mark: u32) -> u32 {
+    match mark >> 8 & 15 {
+        0xc => IDENTITY_HOST,
+        0xa | 0xb | 0xf => mark >> 16 | (mark & 0xff) << 16,
+        _ => IDENTITY_UNKNOWN,
+    }
+}
+
+/// What an address says of the sender: that it is the host's may be by translation.
+fn guess(world: &World, source: IpAddr) -> u32 {
+    match identity_of(world, source) {
+        IDENTITY_HOST => IDENTITY_WORLD,
+        other => other,
+    }
+}
+
+fn ip_from_host(run: &mut Run<'_>) -> Fate {
+    let (world, frame) = (run.world, run.frame);
     let (source, destination) = addresses(frame)?;
     if let Some(endpoint) = endpoint_elsewhere(world, destination) {
-        let Some(mut sent) = one_hop_less(frame) else {
+        if run.identities.0 == IDENTITY_UNKNOWN {
+            run.identities.0 = guess(world, source);
+        }
+        let Some(sent) = one_hop_less(frame) else {
             let mac = world.node.host_mac;
-            return done(Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0, &[]);
+            return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
         };
-        sent[..6].copy_from_slice(&endpoint.mac);
-        sent[6..12].copy_from_slice(&endpoint.node_mac);
-        let mark = identity_mark(sender_identity(world, mark, source));
-        return done(Action::Redirect, sent, mark, &[FORWARD_IN]);
+        let packet = run.read(DIRECTION_INGRESS)?;
+        return run.deliver(endpoint, &packet, IN, sent);
     }
     let (to_group, on_link) = match destination {
         IpAddr::V4(address) => {
@@ -367,14 +565,50 @@ fn ip_from_host(world: &World, mark: u32, frame: &[u8]) -> Fate {
         IpAddr::V6(address) => (address.is_multicast(), address.is_unicast_link_local()),
     };
     if to_group {
-        return done(Action::Pass, frame.to_vec(), mark, &[]);
+        return run.untouched();
     }
-    let known = world.endpoints.contains_key(&destination)
-        || !matches!(identity_of(world, destination), 2 | 9 | 10);
-    if !known && !on_link && !from_proxy(mark) {
+    let ours = world.endpoints.contains_key(&destination);
+    if !ours && let Some(fate) = tunnelled(run, destination, UNKNOWN) {
+        return fate;
+    }
+    let known = ours || !matches!(identity_of(world, destination), 2 | 9 | 10);
+    if !known && !on_link && !from_proxy(run.mark) {
         return Err(DROP_UNROUTABLE);
     }
     let mut sent = frame.to_vec();
     sent[..6].copy_from_slice(&world.node.net_mac);
-    done(Action::Pass, sent, 0, &[])
+    Ok((Action::Pass, sent, 0))
+}
+
+fn ip_from_overlay(run: &mut Run<'_>, id: Option<u32>) -> Fate {
+    let (world, frame) = (run.world, run.frame);
+    let id = id.ok_or(DROP_NO_TUNNEL_KEY)?;
+    if id == IDENTITY_HOST {
+        return Err(DROP_INVALID_IDENTITY);
+    }
+    run.identities.0 = id;
+    run.trace(FROM_OVERLAY, UNKNOWN);
+    let (source, destination) = addresses(frame)?;
+    run.identities.0 = match id {
+        IDENTITY_WORLD if world.node.flags & NODE_FLAG_TWO_WORLDS != 0 => match source {
+            IpAddr::V4(_) => IDENTITY_WORLD_IPV4,
+            IpAddr::V6(_) => IDENTITY_WORLD_IPV6,
+        },
+        6 | 7 => cached(world, source).map_or(id, |value| value.identity),
+        _ => id,
+    };
+    let endpoint = world.endpoints.get(&destination).ok_or(DROP_UNROUTABLE)?;
+    let Some(mut sent) = one_hop_less(frame) else {
+        let mac = world.node.host_mac;
+        return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
+    };
+    if endpoint.flags & 3 == 0 {
+        let packet = run.read(DIRECTION_INGRESS)?;
+        return run.deliver(endpoint, &packet, IN_FROM_TUNNEL, sent);
+    }
+    run.identities.1 = IDENTITY_HOST;
+    run.trace(TO_HOST, UNKNOWN);
+    sent[..6].copy_from_slice(&world.node.host_mac);
+    sent[6..12].copy_from_slice(&world.node.tunnel_mac);
+    Ok((Action::Redirect, sent, identity_mark(run.identities.0)))
 }

@@ -1,4 +1,4 @@
-//! A thread in network and mount namespaces of its own, with two veth pairs and a BPF file system.
+//! A thread in network and mount namespaces of its own, with the devices of a node and a BPF file system.
 //!
 //! Namespaces end with the thread, so a panic, or even a kill, leaves nothing on the machine.
 
@@ -18,6 +18,8 @@ pub struct Sandbox {
     pub lxc_a: u32,
     pub lxc_b: u32,
     pub cilium_host: u32,
+    pub cilium_net: u32,
+    pub cilium_vxlan: u32,
 }
 
 impl Drop for Sandbox {
@@ -49,6 +51,7 @@ fn enter() -> Sandbox {
     ip("link add lxc_a type veth peer name eth_a");
     ip("link add lxc_b type veth peer name eth_b");
     ip("link add cilium_host type veth peer name cilium_net");
+    ip("link add cilium_vxlan type vxlan external dstport 8472 udp6zerocsumrx");
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name =
         format!("ciliate-bpf-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -60,6 +63,8 @@ fn enter() -> Sandbox {
         lxc_a: ifindex("lxc_a"),
         lxc_b: ifindex("lxc_b"),
         cilium_host: ifindex("cilium_host"),
+        cilium_net: ifindex("cilium_net"),
+        cilium_vxlan: ifindex("cilium_vxlan"),
     }
 }
 

@@ -52,7 +52,6 @@ fn no_error_about_errors_or_groups() {
         ("unreachable", ipv6_with(A6, B6, 1, ICMP6, &message(1))),
         ("time exceeded", ipv6_with(A6, B6, 1, ICMP6, &message(3))),
         ("redirect", ipv6_with(A6, B6, 1, ICMP6, &message(137))),
-        ("no type", ipv6_with(A6, B6, 1, ICMP6, &[])),
         ("behind an option", {
             let option = [&[ICMP6, 0, 1, 4, 0, 0, 0, 0][..], &message(1)].concat();
             ipv6_with(A6, B6, 1, 60, &option)

@@ -44,7 +44,8 @@ fn node() {
     }
 }
 
-fn set_up(lab: &mut Lab) {
+/// The node and both endpoints, with the programs attached.
+pub fn set_up(lab: &mut Lab) {
     // For `ip netns`: its directory must not be the machine's.
     rustix::mount::mount("run", "/run", "tmpfs", MountFlags::empty(), None).expect("mount /run");
     node();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aya::programs::TcAttachType;
 use ciliate::bpf_abi::{DIRECTION_EGRESS, DROP_INVALID_PACKET, MetricsKey};
 
+use crate::flows::Flows;
 use crate::frames::*;
 use crate::lab::{self, Lab};
 use crate::model::{self, Action};
@@ -45,11 +46,12 @@ fn samples() -> Vec<Vec<u8>> {
 #[test]
 fn from_container_at_every_length() {
     lab::run(|lab| {
-        let ifindex = lab.sandbox.lxc_a;
+        let (ifindex, mut flows) = (lab.sandbox.lxc_a, Flows::default());
         for frame in samples() {
             for len in shortest(&frame)..=frame.len() {
                 let out = lab.container_sends(&frame[..len]);
-                let expected = model::from_container(&lab.world, ifindex, 0, &frame[..len]);
+                let expected =
+                    model::from_container(&lab.world, &mut flows, (ifindex, 0), &frame[..len]);
                 assert_eq!(out.action, expected.action, "{len} of {frame:02x?}");
                 if out.action != Action::Drop {
                     assert_eq!(out.frame, expected.frame, "{len} of {frame:02x?}");
@@ -62,10 +64,11 @@ fn from_container_at_every_length() {
 #[test]
 fn from_host_at_every_length() {
     lab::run(|lab| {
+        let mut flows = Flows::default();
         for frame in samples() {
             for len in shortest(&frame)..=frame.len() {
                 let out = lab.host_sends(0, &frame[..len]);
-                let expected = model::from_host(&lab.world, 0, &frame[..len]);
+                let expected = model::from_host(&lab.world, &mut flows, 0, &frame[..len]);
                 assert_eq!(out.action, expected.action, "{len} of {frame:02x?}");
                 if out.action != Action::Drop {
                     assert_eq!(out.frame, expected.frame, "{len} of {frame:02x?}");
