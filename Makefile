@@ -21,3 +21,4 @@ test:
 bench:
 	scripts/install-tools.sh test
 	cargo bench --locked --bench control_plane
+	cargo bench --locked --bench programs
