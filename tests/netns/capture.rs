@@ -14,10 +14,24 @@ pub struct Capture {
 impl Capture {
     /// Starts capturing up to `count` packets and waits until it really does.
     pub fn start(space: &Space, device: &str, count: usize, filter: &str) -> Self {
+        Self::start_as(space, device, count, &[], filter)
+    }
+
+    /// The same, with what VXLAN and Geneve carry as well.
+    pub fn start_tunnel(space: &Space, device: &str, count: usize, port: u16) -> Self {
+        let filter = format!("udp port {port}");
+        // tcpdump knows Geneve by its port, and takes what is on others for VXLAN if told so.
+        let kind: &[&str] = if port == 6081 { &[] } else { &["-T", "vxlan"] };
+        Self::start_as(space, device, count, kind, &filter)
+    }
+
+    fn start_as(space: &Space, device: &str, count: usize, more: &[&str], filter: &str) -> Self {
         let count = count.to_string();
         let mut child = space
             .command("tcpdump")
-            .args(["-i", device, "-nn", "-e", "-t", "-l", "--immediate-mode", "-c", &count, filter])
+            .args(["-i", device, "-nn", "-e", "-t", "-l", "--immediate-mode", "-c", &count])
+            .args(more)
+            .arg(filter)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

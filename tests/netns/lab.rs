@@ -1,4 +1,4 @@
-//! A lab: namespaces for two nodes, an outside host, endpoints, and the bridge that is their wire.
+//! A lab: namespaces for two nodes or more, an outside host, endpoints, and the bridge that is their wire.
 //!
 //! Dropped, it removes what ciliate made by `ciliate destroy`, compares every namespace with what it was
 //! before, tears everything down and makes sure that nothing is left. After a panic it only tears down.
@@ -42,15 +42,36 @@ pub const V4: Families = Families { v4: true, v6: false };
 pub const V6: Families = Families { v4: false, v6: true };
 pub const DUAL: Families = Families { v4: true, v6: true };
 
+/// How nodes are numbered on their wire. The outside is number 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbering {
+    /// Before the last number of IPv4 addresses, and the prefix length.
+    pub v4: (&'static str, u8),
+    /// Before the last number of IPv6 addresses, which have 64 bits of prefix.
+    pub v6: &'static str,
+    /// Each node's number: those of a and b, then others'.
+    pub nodes: &'static [u8],
+}
+
+/// That of the host-gateway walk-through.
+const TWO_NODES: Numbering = Numbering { v4: ("172.18.0.", 16), v6: "fc00:18::", nodes: &[3, 2] };
+
+/// Names of the nodes.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
 /// The namespaces of one test.
 pub struct Lab {
     id: String,
     pub dir: PathBuf,
+    /// Of the wire, and, unless a test does otherwise, of endpoints.
     pub families: Families,
+    numbering: Numbering,
     pub wire: Space,
     pub outside: Space,
     pub a: Node,
     pub b: Node,
+    /// Nodes beyond the first two.
+    pub others: Vec<Node>,
     /// Every namespace, and how it was before ciliate came.
     spaces: RefCell<BTreeMap<Space, Option<Snapshot>>>,
     /// BPF objects that ciliate was seen to own.
@@ -60,6 +81,11 @@ pub struct Lab {
 impl Lab {
     /// Makes the wire, both nodes and the outside; `None` where the tier can't run.
     pub fn new(families: Families) -> Option<Lab> {
+        Self::numbered(families, TWO_NODES)
+    }
+
+    /// The same with other numbers and more nodes.
+    pub fn numbered(families: Families, numbering: Numbering) -> Option<Lab> {
         if !able() {
             return None;
         }
@@ -69,11 +95,18 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("ciliate-netns-{}-{number}", process::id()));
         let space = |name: &str| Space { name: format!("{id}-{name}") };
         let (wire, outside) = (space("wire"), space("outside"));
-        let (a, b) = (Node::new("a", space("a"), &dir), Node::new("b", space("b"), &dir));
+        let mut nodes = NAMES.iter().map(|name| Node::new(name, space(name), &dir));
+        let (a, b) = (nodes.next().expect("a node"), nodes.next().expect("a second one"));
+        let others = nodes.take(numbering.nodes.len() - 2).collect();
         let (spaces, bpf) = (RefCell::default(), RefCell::default());
-        let lab = Lab { id, dir, families, wire, outside, a, b, spaces, bpf };
+        let lab = Lab { id, dir, families, numbering, wire, outside, a, b, others, spaces, bpf };
         lab.set_up();
         Some(lab)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        [&self.a, &self.b].into_iter().chain(&self.others)
     }
 
     fn set_up(&self) {
@@ -84,7 +117,9 @@ impl Lab {
         self.make(&self.wire);
         self.wire
             .sh("ip link add br0 type bridge forward_delay 0 mcast_snooping 0; ip link set br0 up");
-        for (space, host) in [(&self.a.space, 3), (&self.b.space, 2), (&self.outside, 1)] {
+        let Numbering { v4: (v4, bits), v6, nodes } = self.numbering;
+        let hosts = self.nodes().map(|node| &node.space).zip(nodes.iter().copied());
+        for (space, host) in hosts.chain([(&self.outside, 1)]) {
             self.make(space);
             let mut script = format!(
                 "ip link add eth0 type veth peer name p{host} netns {wire}\n\
@@ -93,17 +128,17 @@ impl Lab {
                 wire = self.wire.name
             );
             if self.families.v4 {
-                script += &format!("ip addr add 172.18.0.{host}/16 dev eth0\n");
-                script += match host {
-                    1 => "ip addr add 192.0.2.1/32 dev lo\n",
-                    _ => "ip route add default via 172.18.0.1\n",
+                script += &format!("ip addr add {v4}{host}/{bits} dev eth0\n");
+                script += &match host {
+                    1 => "ip addr add 192.0.2.1/32 dev lo\n".to_string(),
+                    _ => format!("ip route add default via {v4}1\n"),
                 };
             }
             if self.families.v6 {
-                script += &format!("ip addr add fc00:18::{host}/64 dev eth0 nodad\n");
-                script += match host {
-                    1 => "ip addr add 2001:db8::1/128 dev lo nodad\n",
-                    _ => "ip -6 route add default via fc00:18::1\n",
+                script += &format!("ip addr add {v6}{host}/64 dev eth0 nodad\n");
+                script += &match host {
+                    1 => "ip addr add 2001:db8::1/128 dev lo nodad\n".to_string(),
+                    _ => format!("ip -6 route add default via {v6}1\n"),
                 };
             }
             script += "while ip -6 addr show tentative | grep -q inet6; do sleep 0.05; done\n";
@@ -146,7 +181,7 @@ impl Lab {
     /// Takes what is there now for what has to be there in the end: the test changed things on purpose.
     pub fn baseline(&self) {
         let mut spaces = self.spaces.borrow_mut();
-        for space in [&self.a.space, &self.b.space, &self.outside] {
+        for space in self.nodes().map(|node| &node.space).chain([&self.outside]) {
             spaces.insert(space.clone(), Some(Snapshot::of(space)));
         }
     }
@@ -200,7 +235,7 @@ impl Lab {
     /// Compares, after `ciliate destroy` on both nodes.
     pub fn destroy_and_compare(&self) {
         self.note_bpf();
-        for node in [&self.a, &self.b] {
+        for node in self.nodes() {
             if node.is_configured() {
                 node.destroy();
             }
@@ -209,7 +244,7 @@ impl Lab {
             let Some(before) = before else { continue };
             before.assert_same(&Snapshot::of(space), &format!("{} after destroy", space.name));
         }
-        for node in [&self.a, &self.b] {
+        for node in self.nodes() {
             assert!(!node.bpf.exists(), "destroy left {}", snapshot::tree(&node.bpf).join(", "));
             assert!(!node.runtime.exists(), "destroy left {}", node.runtime.display());
         }
@@ -249,7 +284,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if thread::panicking() {
-            for node in [&self.a, &self.b] {
+            for node in self.nodes() {
                 if let Ok(log) = fs::read_to_string(&node.log) {
                     eprintln!("--- log of node {}\n{}", node.name, last_lines(&log, 20));
                 }

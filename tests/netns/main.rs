@@ -15,8 +15,12 @@ mod crash;
 mod daemon;
 mod events;
 mod facts;
+mod fleet;
 mod flood;
 mod foreign;
+#[path = "../bpf/frames.rs"]
+#[allow(dead_code, reason = "what the bpf tier builds packets with; not all of it is needed here")]
+mod frames;
 mod health;
 mod hitless;
 mod lab;
@@ -24,6 +28,9 @@ mod main_job;
 mod manager;
 mod monitor;
 mod node;
+mod overlay;
+mod overlay_switch;
+mod overlay_wire;
 mod quiet;
 mod reader;
 mod reload;

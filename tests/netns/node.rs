@@ -220,7 +220,7 @@ pub struct Text {
 }
 
 /// A list of texts in TOML.
-fn list(items: &[&str]) -> String {
+pub fn list(items: &[&str]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
     format!("[{}]", quoted.join(", "))
 }

@@ -168,6 +168,12 @@ fn create(kernel: &mut Kernel, changes: &[&Change<Link>], results: &mut [Result<
         if results[index].is_err() {
             continue;
         }
+        if let Form::Tunnel { port, .. } = to.form
+            && let Err(error) = removal::make_room(kernel, change.key, port)
+        {
+            results[index] = Err(error);
+            continue;
+        }
         // The file stays open until the message that names its descriptor is answered.
         let file = match to.peer().and_then(|peer| peer.netns.path()) {
             None => None,

@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::kernel::netlink::Request;
 use crate::kinds::link::{Link, LinkInfo};
 use crate::kinds::{Change, owner};
-use crate::net::Netns;
+use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
 /// Deletes links that are still ours.
@@ -43,6 +43,21 @@ pub(super) fn remove(
             outcome => outcome,
         };
     }
+}
+
+/// Before a tunnel's device is made, deletes another one of ours that has its port: of another protocol,
+/// or under a name that somebody gave it. The kernel gives a port to one of them, and a node has one
+/// tunnel, so the plan that makes the new one removes the old one too, and will find it gone.
+///
+/// # Errors
+/// The links can't be read, or the other one can't be deleted.
+pub(super) fn make_room(kernel: &mut Kernel, ifname: IfName, port: u16) -> Result<(), ExecError> {
+    let links = Round::new(kernel).links(&Netns::HOST).map_err(ExecError::from)?;
+    let others = links.iter().filter(|link| link.ifname != ifname && link.owned());
+    let others = others.filter(|link| link.tunnel.is_some_and(|tunnel| tunnel.port == port));
+    let requests = others.map(|link| delete(link.ifindex)).collect();
+    let outcomes = crate::apply::send(kernel, &Netns::HOST, "delete a link", requests);
+    outcomes.into_iter().collect()
 }
 
 /// Deletes all of them by one message. Says whether they are gone; if not, some may be.
