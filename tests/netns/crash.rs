@@ -28,9 +28,9 @@ impl Numbers {
 }
 
 /// A node with many endpoints and routes, and how long an apply of all of it takes.
-fn large(lab: &Lab) -> (Vec<Space>, Duration) {
+fn large(lab: &Lab, way: fn(Text) -> Text) -> (Vec<Space>, Duration) {
     let spaces = lab.many_spaces(ENDPOINTS);
-    let mut text = Text::node_a(lab).with_health();
+    let mut text = way(Text::node_a(lab).with_health());
     for (number, space) in spaces.iter().enumerate() {
         text = text.endpoint(&format!("e{number:02}"), space, &[]);
     }
@@ -77,7 +77,7 @@ fn assert_clean(lab: &Lab, before: &Snapshot, what: &str) {
 fn killed_in_apply() {
     let Some(lab) = Lab::new(V4) else { return };
     let before = Snapshot::of(&lab.a.space);
-    let (spaces, whole) = large(&lab);
+    let (spaces, whole) = large(&lab, |native| native);
     let mut numbers = Numbers(0x5eed_0001);
     for kill in 0..KILLS {
         let wait = numbers.part_of(whole);
@@ -92,11 +92,12 @@ fn killed_in_apply() {
     }
 }
 
+/// With a tunnel, so that there is more to make in an order.
 #[test]
 fn killed_in_run() {
     let Some(lab) = Lab::new(V4) else { return };
     let before = Snapshot::of(&lab.a.space);
-    let (_, whole) = large(&lab);
+    let (_, whole) = large(&lab, Text::in_tunnel);
     let mut numbers = Numbers(0x5eed_0002);
     // One kill after the other, without cleaning up in between.
     for _ in 0..KILLS {
@@ -105,7 +106,8 @@ fn killed_in_run() {
     lab.a.apply();
     // And while it repairs.
     for kill in 0..KILLS {
-        lab.a.space.sh("ip route flush proto 203 || true; ip link del cilium_host || true");
+        lab.a.space.sh("ip route flush proto 203 || true; ip link del cilium_host || true\n\
+             ip link del cilium_vxlan || true");
         kill_after(&lab.a, &["run", "--log-level", "off"], numbers.part_of(whole / 4));
         if kill % 4 == 3 {
             lab.a.apply();
@@ -119,7 +121,7 @@ fn killed_in_run() {
 fn killed_in_destroy() {
     let Some(lab) = Lab::new(V4) else { return };
     let before = Snapshot::of(&lab.a.space);
-    let (_, whole) = large(&lab);
+    let (_, whole) = large(&lab, |native| native);
     let mut numbers = Numbers(0x5eed_0003);
     let (bpf, runtime) = (lab.a.bpf.display().to_string(), lab.a.runtime.display().to_string());
     let destroy = ["destroy", "--bpf", &bpf, "--runtime", &runtime];

@@ -174,7 +174,8 @@ fn without_ifindexes(observed: &Observed, endpoints_too: bool) -> Observed {
             CILIATE_NODE => {
                 let node =
                     NodeValue::from_bytes(entry.value.as_slice().try_into().expect("a node"));
-                let node = NodeValue { host_ifindex: 0, net_ifindex: 0, ..node };
+                let tunnel_ifindex = node.tunnel_ifindex.min(1);
+                let node = NodeValue { host_ifindex: 0, net_ifindex: 0, tunnel_ifindex, ..node };
                 entry.value = node.to_bytes().to_vec();
             }
             CILIUM_LXC if endpoints_too => {

@@ -263,6 +263,14 @@ impl Text {
         self
     }
 
+    /// The same with a tunnel to the peers.
+    pub fn in_tunnel(mut self) -> Self {
+        let native = "mode = \"native\"\nauto-direct-node-routes = true\n";
+        assert!(self.routing.contains(native), "{}", self.routing);
+        self.routing = self.routing.replace(native, "mode = \"tunnel\"\n");
+        self
+    }
+
     /// With the health endpoint, and probes every second.
     pub fn with_health(mut self) -> Self {
         self.health = true;

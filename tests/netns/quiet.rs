@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::lab::{DUAL, Lab};
-use crate::node::{CILIATE, Node};
+use crate::node::{CILIATE, Node, Text};
 
 /// System calls that may write to the kernel, or to files.
 const TRACED: &str = "sendto,sendmsg,sendmmsg,bpf,open,openat,openat2,creat,unlink,unlinkat,rename,\
@@ -26,6 +26,7 @@ const BPF_READS: &[&str] = &[
 /// Runs `apply` under strace. Returns what it printed as JSON, and the calls that wrote.
 fn traced_apply(node: &Node) -> (serde_json::Value, Vec<String>) {
     let traces = node.config.with_extension("strace");
+    let _ = fs::remove_dir_all(&traces);
     fs::create_dir(&traces).expect("make a folder for the traces");
     let mut command = node.space.command("strace");
     // A file for each thread: in one for all, calls that overlap are cut in two.
@@ -92,12 +93,15 @@ fn calls_are_told_from_the_end_of_a_thread() {
 fn second_apply_writes_nothing() {
     let Some(lab) = Lab::new(DUAL) else { return };
     lab.walk_through();
-    let first = lab.a.apply();
-    assert!(first["writes"].as_u64().is_some_and(|writes| writes > 10), "{}", first["writes"]);
-    let (second, writes) = traced_apply(&lab.a);
-    assert!(writes.is_empty(), "a second apply wrote:\n{}", writes.join("\n"));
-    assert_eq!((&second["writes"], &second["converged"]), (&0.into(), &true.into()));
-    assert_eq!(second["ops"], serde_json::json!([]));
+    for text in [Text::node_a(&lab), Text::node_a(&lab).in_tunnel()] {
+        lab.a.write(&text);
+        let first = lab.a.apply();
+        assert!(first["writes"].as_u64().is_some_and(|writes| writes > 10), "{}", first["writes"]);
+        let (second, writes) = traced_apply(&lab.a);
+        assert!(writes.is_empty(), "a second apply wrote:\n{}", writes.join("\n"));
+        assert_eq!((&second["writes"], &second["converged"]), (&0.into(), &true.into()));
+        assert_eq!(second["ops"], serde_json::json!([]));
+    }
 }
 
 /// What counts the calls sees them: an apply with work to do shows some of each kind.

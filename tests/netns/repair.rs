@@ -14,6 +14,9 @@ use crate::traffic::exchange;
 /// How a test lists what to damage.
 type List = fn(&Node, &Observed) -> Vec<Sabotage>;
 
+/// Takes a configuration from native routing to another way.
+type Way = fn(Text) -> Text;
+
 #[test]
 fn namespaces_come_back() {
     repair(sabotage::namespaces, "", 6);
@@ -54,6 +57,36 @@ fn filters_come_back() {
     repair(sabotage::filters, "[datapath]\nattach-mode = \"clsact\"\n", 10);
 }
 
+/// With a tunnel: the objects that are not there without one.
+#[test]
+fn a_tunnel_comes_back() {
+    let new = |node: &Node, observed: &Observed| {
+        let lists: [List; 6] = [
+            sabotage::links,
+            sabotage::settings,
+            sabotage::bpf_objects,
+            sabotage::addresses_and_routes,
+            sabotage::map_entries,
+            sabotage::nftables,
+        ];
+        let all = lists.iter().flat_map(|list| list(node, observed));
+        let of_tunnel = ["cilium_vxlan", "overlay", "10.244.9.", "10.244.1.", ":244:1::", "node"];
+        let is_new =
+            |sabotage: &Sabotage| of_tunnel.iter().any(|part| sabotage.what.contains(part));
+        all.filter(is_new).collect()
+    };
+    repair_of(new, Text::in_tunnel, "", 40);
+}
+
+#[test]
+fn filters_of_a_tunnel_come_back() {
+    let new = |node: &Node, observed: &Observed| {
+        let all = sabotage::filters(node, observed).into_iter();
+        all.filter(|sabotage| sabotage.what.contains("cilium_vxlan")).collect()
+    };
+    repair_of(new, Text::in_tunnel, "[datapath]\nattach-mode = \"clsact\"\n", 4);
+}
+
 /// Values that ciliate sets anyway: then even the records of them can be lost without a trace.
 const SETTLED: &str = "
 for f in ipv4 ipv6; do echo 1 >/proc/sys/net/$f/conf/all/forwarding; done
@@ -62,12 +95,16 @@ echo 2 >/proc/sys/net/ipv6/conf/eth0/accept_ra
 ";
 
 fn repair(list: List, section: &str, at_least: usize) {
+    repair_of(list, |text| text, section, at_least);
+}
+
+fn repair_of(list: List, way: Way, section: &str, at_least: usize) {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2) = (lab.space("client"), lab.space("client2"));
     lab.a.space.sh(SETTLED);
     let foreign = Foreign::plant(&lab, &client2);
     lab.baseline_with(&client2);
-    lab.a.write(&configuration(&lab, &client, &client2, section));
+    lab.a.write(&way(configuration(&lab, &client, &client2, section)));
     let daemon = Daemon::start(&lab.a);
     daemon.wait("to converge", |status| status.converged);
     lab.note_bpf();
