@@ -178,8 +178,10 @@ fn a_foreign_device_of_the_name() {
     let node = &fleet.lab.a.space;
     for kind in ["vxlan id 7 dstport 9999 dev eth0", "veth peer name elsewhere"] {
         fleet.lab.a.destroy();
+        // Without IPv6, so that the kernel has nothing to say there by itself.
         node.sh(&format!(
-            "ip link add cilium_vxlan type {kind}; ip link set cilium_vxlan addrgenmode none up"
+            "ip link add cilium_vxlan type {kind}\n\
+             echo 1 >/proc/sys/net/ipv6/conf/cilium_vxlan/disable_ipv6; ip link set cilium_vxlan up"
         ));
         fleet.lab.baseline_of_a();
         let before = device(node, "cilium_vxlan");
