@@ -16,10 +16,10 @@ use crate::observe::{Observe, Round};
 
 impl Observe for BpfLink {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let filters = filter::list(round)?.into_iter();
+        let programs = bpf_program::exec::by_id(round.kernel)?;
+        let filters = filter::list(round, &programs)?.into_iter();
         let mut seen: BTreeMap<Key, Seen> =
             filters.map(|(key, (filter, _))| (key, filter)).collect();
-        let programs = bpf_program::exec::by_id(round.kernel)?;
         for (key, info) in tcx_links(round.kernel.bpf_root())? {
             let found = Seen {
                 program: programs.get(&info.program_id).cloned(),
@@ -64,7 +64,8 @@ fn tcx_links(root: &Path) -> Result<Vec<(Key, bpf::TcxLinkInfo)>, KernelError> {
 pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
     let links = tcx_links(kernel.bpf_root())?.into_iter();
     let links = links.filter(|(_, info)| info.ifindex != 0);
-    let filters = filter::list(&mut Round::new(kernel))?.into_iter();
+    let programs = bpf_program::exec::by_id(kernel)?;
+    let filters = filter::list(&mut Round::new(kernel), &programs)?.into_iter();
     let mut maps = BTreeMap::new();
     for (key, id) in links
         .map(|(key, info)| (key, info.program_id))

@@ -29,14 +29,16 @@ fn parent(hook: Hook) -> TcHandle {
     }
 }
 
-/// Our filters on all devices that have a clsact qdisc, with the ids of their programs.
+/// Our filters on all devices that have a clsact qdisc, with the ids of their programs. `programs`: the pinned
+/// ones by their ids.
 ///
 /// # Errors
 /// A dump fails.
-pub fn list(round: &mut Round<'_>) -> Result<BTreeMap<Key, (Seen, u32)>, KernelError> {
-    let mut seen = BTreeMap::new();
-    let programs = bpf_program::exec::by_id(round.kernel)?;
-    let mut maps = None;
+pub fn list(
+    round: &mut Round<'_>,
+    programs: &BTreeMap<u32, bpf_program::Key>,
+) -> Result<BTreeMap<Key, (Seen, u32)>, KernelError> {
+    let (mut seen, mut maps) = (BTreeMap::new(), None);
     let records = bpf_map_entry::exec::records(round.kernel)?;
     for (ifindex, ifname) in clsact_devices(round)? {
         for hook in [Hook::Ingress, Hook::Egress] {
