@@ -76,6 +76,46 @@ impl Search {
         }
     }
 
+    /// The same search by absolute paths.
+    ///
+    /// # Errors
+    /// The working directory can't be told.
+    pub fn absolute(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::System { main, drop_ins } => Self::System {
+                main: std::path::absolute(main)?,
+                drop_ins: drop_ins.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
+            },
+            Self::Path(path) => Self::Path(std::path::absolute(path)?),
+        })
+    }
+
+    /// Whether a file of this path is, or would be, read.
+    pub fn reads(&self, path: &Path) -> bool {
+        let in_one_of = |dirs: &[PathBuf]| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            is_configuration(&name) && dirs.iter().any(|dir| path.parent() == Some(dir))
+        };
+        match self {
+            Self::System { main, drop_ins } => path == main || in_one_of(drop_ins),
+            Self::Path(named) => path == named || in_one_of(std::slice::from_ref(named)),
+        }
+    }
+
+    /// What the watched directories hold on the way from a link to the file that is read: the target, and
+    /// each link on the way to it. ConfigMaps swap one of those.
+    pub fn link_names(&self) -> BTreeSet<PathBuf> {
+        let files = self.list().files.into_iter().filter(|path| path.is_symlink());
+        let steps: BTreeSet<PathBuf> = files.flat_map(|path| link_steps(&path)).collect();
+        let mut names = BTreeSet::new();
+        for dir in self.watch_directories() {
+            let Ok(real) = dir.canonicalize() else { continue };
+            let here = steps.iter().filter(|step| step.parent() == Some(&real));
+            names.extend(here.filter_map(|step| Some(dir.join(step.file_name()?))));
+        }
+        names
+    }
+
     /// Lists the files to read.
     pub(super) fn list(&self) -> Listing {
         let mut listing = Listing::default();
@@ -128,6 +168,35 @@ fn names(dir: &Path, optional: bool, errors: &mut Vec<FileError>) -> BTreeMap<Os
     }
 }
 
+/// Every link on the way to a file, and the file at its end. Their directories are real ones, without a link.
+fn link_steps(path: &Path) -> BTreeSet<PathBuf> {
+    let mut steps = BTreeSet::new();
+    let Ok(path) = std::path::absolute(path) else { return steps };
+    let parts =
+        |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
+    let mut left: Vec<OsString> = parts(&path);
+    let mut at = PathBuf::new();
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        // An absolute target begins anew: to push its root replaces the path.
+        at.push(part);
+        if let Ok(target) = at.read_link() {
+            // One that was met before is a circle.
+            if !steps.insert(at.clone()) {
+                return steps;
+            }
+            at.pop();
+            let target: Vec<OsString> = parts(&target);
+            left.extend(target);
+        }
+    }
+    steps.insert(at);
+    steps
+}
+
 /// True for names that are read: not hidden, not an editor's lock (`.#x`) or copy (`#x#`, `x~`).
 fn is_configuration(name: &str) -> bool {
     name.ends_with(".toml") && !name.starts_with(['.', '#'])
@@ -164,6 +233,29 @@ mod tests {
         ] {
             assert!(!is_configuration(name), "{name}");
         }
+    }
+
+    /// A directory as a ConfigMap is mounted: a link to a link that is swapped.
+    #[test]
+    fn links_in_watched_directories_matter() {
+        use std::os::unix::fs::symlink;
+        let root = std::env::temp_dir().join(format!("ciliate-links-{}", std::process::id()));
+        let dir = root.join("etc");
+        fs::create_dir_all(dir.join("..2026")).unwrap();
+        fs::write(dir.join("..2026/a.toml"), "").unwrap();
+        symlink("..2026", dir.join("..data")).unwrap();
+        symlink("..data/a.toml", dir.join("a.toml")).unwrap();
+        symlink("target", dir.join("dangling.toml")).unwrap();
+        symlink("circle.toml", dir.join("circle.toml")).unwrap();
+        symlink(&dir, root.join("way")).unwrap();
+        let way = root.join("way");
+        let expected = ["..data", "a.toml", "circle.toml", "dangling.toml", "target"];
+        let expected: BTreeSet<_> = expected.iter().map(|name| way.join(name)).collect();
+        let names = Search::path(&way).link_names();
+        let inside = names.into_iter().filter(|path| path.parent() == Some(&way));
+        let found: BTreeSet<_> = inside.collect();
+        fs::remove_dir_all(root).unwrap();
+        assert_eq!(found, expected);
     }
 
     #[test]

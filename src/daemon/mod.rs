@@ -4,6 +4,7 @@
 //! says only that, not what changed; each round looks at everything afresh and keeps nothing from the
 //! round before but the configuration. Threads that watch send a [`Wake`]; one thread does the work.
 
+mod concerns;
 pub mod control;
 pub mod gc;
 pub mod health;
@@ -196,12 +197,15 @@ impl Daemon<'_> {
             }
             Err(invalid) => {
                 let text = render(invalid.document.sources(), &invalid.diagnostics, false);
-                for located in locate(invalid.document.sources(), &invalid.diagnostics) {
-                    let place = located.place;
-                    let (file, line) = (&place.file, place.line);
-                    error!(file, line, "configuration refused: {}", place.message);
+                let before = self.lock_status().config_error.replace(text.clone());
+                // Said once, and to whoever asks again.
+                if asked || before.as_ref() != Some(&text) {
+                    for located in locate(invalid.document.sources(), &invalid.diagnostics) {
+                        let place = located.place;
+                        let (file, line) = (&place.file, place.line);
+                        error!(file, line, "configuration refused: {}", place.message);
+                    }
                 }
-                self.lock_status().config_error = Some(text.clone());
                 Err(text)
             }
         };

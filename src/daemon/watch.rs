@@ -2,7 +2,6 @@
 //! not passed on; the loop looks for itself.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
 
-use super::control::Reply;
+use super::concerns::Concerns;
+use super::control::{self, Reply};
 use crate::config::Search;
 use crate::intent::Intent;
 use crate::kernel::KernelError;
@@ -62,8 +62,8 @@ const FOLLOW_ATTEMPTS: usize = 8;
 /// What is watched.
 pub struct Watchers {
     files: RecommendedWatcher,
-    /// The folders that matter, there or not. The events' thread reads them.
-    wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// What matters. The events' thread reads it.
+    concerns: Arc<Mutex<Concerns>>,
     watched: BTreeSet<PathBuf>,
     /// Folders that are there and can't be watched, which was said.
     refused: BTreeSet<PathBuf>,
@@ -91,17 +91,17 @@ impl Watchers {
             warn!("nftables can't be watched, drift is found by the timer: {error}");
         }
         let nftables = nftables.map(|error| error.to_string());
-        let wanted: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
-        let folders = wanted.clone();
+        let concerns: Arc<Mutex<Concerns>> = Arc::default();
+        let shared = concerns.clone();
         let files = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
-            if event.is_ok_and(|event| changes(&event.kind) && concerns(&event.paths, &folders)) {
+            let concerns = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.is_ok_and(|event| changes(&event.kind) && concerns.touched(&event.paths)) {
                 let _ = wakes.send(Wake::Config);
             }
         });
         let files = files.map_err(|e| failed("watch the files", &e))?;
         let (watched, refused) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { files, wanted, watched, refused, nftables })
+        Ok(Self { files, concerns, watched, refused, nftables })
     }
 
     /// How the watching goes: what is watched, and why it isn't.
@@ -116,31 +116,36 @@ impl Watchers {
     }
 
     /// Watches the folders that matter for a configuration: those of its files, those of the endpoints'
-    /// namespaces, and the pins. For a folder that isn't there the nearest one above it is watched, in
-    /// which it, or the next one on the way to it, will appear.
+    /// namespaces, the pins, and the runtime folder. For a folder that isn't there the nearest one above it
+    /// is watched, in which it, or the next one on the way to it, will appear.
     pub fn follow(&mut self, search: &Search, intent: &Intent) {
-        let mut wanted = search.watch_directories();
+        let mut whole = BTreeSet::new();
         for endpoint in intent.endpoints.values() {
             let parent = endpoint.netns.path().and_then(|path| Path::new(path).parent());
-            wanted.extend(parent.filter(|p| !p.starts_with("/proc")).map(Path::to_path_buf));
+            whole.extend(parent.filter(|p| !p.starts_with("/proc")).map(Path::to_path_buf));
         }
         if !intent.node.health_addresses.is_empty() {
             let netns = intent.paths.health_netns();
             let parent = netns.path().and_then(|path| Path::new(path).parent());
-            wanted.extend(parent.map(Path::to_path_buf));
+            whole.extend(parent.map(Path::to_path_buf));
         }
         let pins = &intent.paths.bpf;
         for folder in ["maps", "programs", "links"].map(|folder| pins.join(folder)) {
             // A build's programs and a device's links have folders of their own.
             let inner = std::fs::read_dir(&folder).into_iter().flatten().flatten();
             let inner = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            wanted.extend(inner.map(|entry| entry.path()));
-            wanted.insert(folder);
+            whole.extend(inner.map(|entry| entry.path()));
+            whole.insert(folder);
         }
-        wanted.insert(pins.clone());
-        let absolute = wanted.iter().flat_map(std::path::absolute);
-        let wanted: BTreeSet<PathBuf> = absolute.collect();
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&wanted);
+        whole.insert(pins.clone());
+        let mut names = search.link_names();
+        names.insert(control::path(&intent.paths.runtime));
+        let mut wanted = search.watch_directories();
+        wanted.insert(intent.paths.runtime.clone());
+        let (whole, names) = (absolute(&whole), absolute(&names));
+        let wanted = &absolute(&wanted) | &whole;
+        *self.concerns.lock().unwrap_or_else(PoisonError::into_inner) =
+            Concerns { folders: wanted.clone(), whole, names, search: search.absolute().ok() };
         let mut before = BTreeSet::new();
         // Again, until no folder has appeared between the look for it and the watch on the one above.
         for _ in 0..FOLLOW_ATTEMPTS {
@@ -175,22 +180,13 @@ impl Watchers {
     }
 }
 
+fn absolute(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    paths.iter().flat_map(std::path::absolute).collect()
+}
+
 /// A folder, or the nearest one above it that is there.
 fn standing(path: &Path) -> Option<PathBuf> {
     path.ancestors().find(|path| path.is_dir()).map(Path::to_path_buf)
-}
-
-/// Whether an event is about a folder that matters, something in it, or a folder on the way to it. One
-/// without paths says that events were lost.
-fn concerns(paths: &[PathBuf], folders: &BTreeSet<PathBuf>) -> bool {
-    let concerned = |path: &PathBuf| {
-        // Of all that sort after a path, what is below it comes first.
-        let mut after =
-            folders.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded));
-        path.parent().is_some_and(|parent| folders.contains(parent))
-            || after.next().is_some_and(|folder| folder.starts_with(path))
-    };
-    paths.is_empty() || paths.iter().any(concerned)
 }
 
 /// Whether an event can mean a change. Our own reading must not wake us up.
@@ -251,29 +247,4 @@ fn is_foreign_route(message: &[u8]) -> bool {
         && message.get(ROUTE_PROTOCOL_OFFSET).is_some_and(|p| *p != owner::PROTOCOL)
         // A route of the kernel or of a manager may be how we reach a peer.
         && message.get(17).is_some_and(|prefix_len| *prefix_len != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_what_is_in_them_and_the_way_to_them() {
-        let folders = BTreeSet::from(["/run/x/conf.d", "/etc/x"].map(PathBuf::from));
-        for (path, expected) in [
-            ("/etc/x", true),
-            ("/etc/x/a.toml", true),
-            ("/etc", true),
-            ("/run/x", true),
-            ("/run/x/conf.d/b.toml", true),
-            ("/etc/x/deeper/c.toml", false),
-            ("/etc/passwd", false),
-            ("/etc/x.toml", false),
-            ("/run/x/lock", false),
-            ("/run/xy", false),
-        ] {
-            assert_eq!(concerns(&[PathBuf::from(path)], &folders), expected, "{path}");
-        }
-        assert!(concerns(&[], &folders), "lost events");
-    }
 }

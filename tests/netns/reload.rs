@@ -1,9 +1,12 @@
 //! Files that change under the daemon: every way editors and tools write them.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use ciliate::daemon::control;
 use rustix::process::Signal;
 
 use crate::daemon::Daemon;
@@ -63,6 +66,60 @@ fn every_way_of_saving_is_noticed() {
     // Nothing is wrong about folders of pins that went with their endpoint.
     let log = fs::read_to_string(&lab.a.log).expect("read the log");
     assert!(!log.contains("watch"), "{log}");
+}
+
+/// What is written beside the configuration wakes nobody: else a refusal in a log there would be read as a
+/// change, refused and logged again, without end. As a ConfigMap does it, the file is behind two links.
+#[test]
+fn a_log_beside_the_configuration_is_no_change() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let folder = lab.dir.join("feed");
+    let config = folder.join("n.toml");
+    for (name, text) in [
+        ("one", text(&lab, &client, None).render(&lab.a)),
+        ("two", text(&lab, &client, Some(&client2)).render(&lab.a)),
+        ("bad", "x = ".to_string()),
+    ] {
+        fs::create_dir_all(folder.join(name)).expect("create a folder");
+        fs::write(folder.join(name).join("n.toml"), text).expect("write");
+    }
+    let swap = |name: &str| {
+        symlink(name, folder.join("..next")).expect("make a symlink");
+        fs::rename(folder.join("..next"), folder.join("..data")).expect("swap the symlink");
+    };
+    swap("one");
+    symlink("..data/n.toml", &config).expect("make a symlink");
+    let _ = fs::remove_file(&lab.a.config);
+    symlink(&config, &lab.a.config).expect("make a symlink");
+    let mut node = Node::new("a", lab.a.space.clone(), &lab.dir);
+    node.log = folder.join("log");
+    let daemon = Daemon::start_of(&node, &config);
+    daemon.wait("to start", |status| status.converged);
+    swap("bad");
+    let status = daemon.wait("to refuse", |status| status.config_error.is_some());
+    // The timer's rounds, or those of a daemon that wakes itself up.
+    daemon.wait("to go on", |now| now.rounds > status.rounds + 2);
+    let refusals = || {
+        let log = fs::read_to_string(&node.log).expect("read the log");
+        log.matches("configuration refused").count()
+    };
+    assert_eq!(refusals(), 1);
+    let answer = reload(&node);
+    assert!(answer.contains("\"reloaded\":false"), "{answer}");
+    assert_eq!(refusals(), 2, "who asks is told");
+    swap("two");
+    daemon.wait("to see a link swapped", |s| s.converged && s.generation == 2);
+    daemon.stop();
+}
+
+/// Asks for the configuration to be read, and waits for the answer.
+fn reload(node: &Node) -> String {
+    let mut stream = UnixStream::connect(control::path(&node.runtime)).expect("connect");
+    stream.write_all(b"{\"command\":\"reload\"}\n").expect("ask");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("an answer");
+    line
 }
 
 /// The folder is moved away for longer than the daemon needs to see that, and another takes its place.
