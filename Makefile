@@ -22,3 +22,4 @@ bench:
 	scripts/install-tools.sh test
 	cargo bench --locked --bench control_plane
 	cargo bench --locked --bench programs
+	cargo bench --locked --bench events
