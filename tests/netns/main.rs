@@ -31,6 +31,7 @@ mod node;
 mod overlay;
 mod overlay_switch;
 mod overlay_wire;
+mod points;
 mod quiet;
 mod reader;
 mod reload;
@@ -41,3 +42,5 @@ mod saved_plan;
 mod snapshot;
 mod space;
 mod traffic;
+#[path = "../bpf/wire.rs"]
+mod wire;
