@@ -112,7 +112,7 @@ pub(super) fn device<'a>(view: &'a View, endpoint: &Endpoint) -> Option<&'a Devi
 }
 
 /// The same by the name of the endpoint's device.
-fn device_of<'a>(view: &'a View, lxc: &str) -> Option<&'a DeviceValue> {
+pub(super) fn device_of<'a>(view: &'a View, lxc: &str) -> Option<&'a DeviceValue> {
     let (_, wanted) = view.desired.links.iter().find(|(ifname, _)| ifname.as_str() == lxc)?;
     view.facts.devices.get(&wanted.spec.ifindex)
 }

@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use super::{EXIT_OK, Failure, Format, Output, load, open};
+use super::{EXIT_OK, Failure, Format, Output, get, load, open};
 use crate::bpf_abi::{EVENT_CAPTURE, EVENT_DEBUG, EVENT_DROP, EVENT_TRACE};
 use crate::config::Search;
 use crate::engine::{self, Loaded};
 use crate::kernel::ifname::Devices;
 use crate::listen::{self, Listener, Lost, Ready};
+use crate::lower::LXC_HEALTH;
 use crate::monitor::{self, Selection, decode, json, text};
 
 /// Show what happens to packets: where they come by, and which are dropped and why
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Lines are those of `cilium monitor`. Eight can listen at once, with or without the daemon.\n\
-Endpoints are numbers or names from the configuration; options that name them can be repeated."
+Endpoints are numbers (0: the node itself) or names. Options that take them can be repeated."
 )]
 pub struct Arguments {
     /// Only events of this type [default: drop and trace]
@@ -163,10 +164,13 @@ impl Names<'_> {
         let mut kernel = open(self.loaded)?;
         let view = engine::view(&mut kernel, &self.loaded.intent)?;
         let endpoints = self.loaded.intent.endpoints.values();
-        let ids = endpoints.filter_map(|endpoint| {
-            let device = super::get::device(&view, endpoint)?;
-            Some((endpoint.name.to_string(), device.endpoint_id))
-        });
+        let named =
+            endpoints.map(|endpoint| (endpoint.name.to_string(), get::device(&view, endpoint)));
+        let health = ("health".to_string(), get::device_of(&view, LXC_HEALTH));
+        let ids = [health]
+            .into_iter()
+            .chain(named)
+            .filter_map(|(name, device)| Some((name, device?.endpoint_id)));
         Ok(ids.collect())
     }
 }

@@ -314,6 +314,7 @@ fn readers_see_what_they_asked_for() {
         start(&["--related-to", "client2"]),
         start(&["--from", "client", "--from", "client2", "--to", "client"]),
         start(&["--from", "client", "--to", "client2"]),
+        start(&["--from", "0"]),
         Reader::start(&lab.a, &["--type", "drop", "--to", "client2"]),
     ];
     for (from, to) in [(&client, "10.244.0.50"), (&client2, "fd00:10:244::49")] {
@@ -344,6 +345,7 @@ fn readers_see_what_they_asked_for() {
         ">50 -> 49, >50 -> 49, >host -> 49",
         // What is delivered to an endpoint is seen by that endpoint's program, not the sender's.
         "",
+        "!host -> 49",
         "",
     ];
     assert_eq!(seen, expected);
