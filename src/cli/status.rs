@@ -3,13 +3,16 @@
 use serde_json::json;
 
 use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, health, open};
+use crate::bpf_abi::MONITOR_SLOTS;
 use crate::config::Search;
 use crate::daemon::control::{self, Problem, Status};
 use crate::daemon::gc::Collections;
 use crate::engine;
 use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
+use crate::listen::{online_cpus, slots};
 use crate::lower::Ipam;
+use crate::monitor::text;
 
 /// Show whether the kernel is as configured, and what is not
 #[derive(Debug, clap::Args)]
@@ -27,12 +30,13 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = engine::load(search);
-    let runtime = match &loaded {
-        Ok(loaded) => Some(loaded.intent.paths.runtime.clone()),
+    let paths = match &loaded {
+        Ok(loaded) => Some(loaded.intent.paths.clone()),
         // A daemon that has a good configuration runs on, whatever is on disk now.
-        Err(invalid) => intent::paths_of(&invalid.document).ok().map(|paths| paths.runtime),
+        Err(invalid) => intent::paths_of(&invalid.document).ok(),
     };
-    let running = runtime.and_then(|runtime| control::status(&runtime));
+    let readers = paths.as_ref().and_then(|paths| slots::readers(&paths.bpf).ok());
+    let running = paths.and_then(|paths| control::status(&paths.runtime));
     let daemon = running.is_some();
     let status = match running {
         Some(status) => status,
@@ -59,9 +63,10 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         Format::Json => {
             let mut value = serde_json::to_value(&status).map_err(std::io::Error::from)?;
             value["daemon"] = json!(daemon);
+            value["event_readers"] = json!(readers);
             output.json(&value)?;
         }
-        Format::Text => text(&status, daemon, arguments.verbose, output)?,
+        Format::Text => print(&status, daemon, readers, arguments.verbose, output)?,
     }
     Ok(if status.converged { EXIT_OK } else { EXIT_NOT_CONVERGED })
 }
@@ -78,8 +83,21 @@ fn collections(gc: &Collections) -> String {
     }
 }
 
-fn text(status: &Status, daemon: bool, verbose: bool, output: &mut Output) -> std::io::Result<()> {
-    for (name, value) in rows(status, daemon) {
+/// Whether anybody can listen to events, and how many do.
+fn monitor(readers: Option<u32>) -> String {
+    let (Some(readers), Ok(cpus)) = (readers, online_cpus()) else { return "Disabled".into() };
+    let [listening, _] = text::banner(cpus);
+    format!("{listening}   {readers}/{MONITOR_SLOTS} readers")
+}
+
+fn print(
+    status: &Status,
+    daemon: bool,
+    readers: Option<u32>,
+    verbose: bool,
+    output: &mut Output,
+) -> std::io::Result<()> {
+    for (name, value) in rows(status, daemon, readers) {
         output.line(format!("{name:<25}{value}").trim_end())?;
         if name == health::NAME {
             for line in health::nodes(&status.health, verbose) {
@@ -103,7 +121,7 @@ fn text(status: &Status, daemon: bool, verbose: bool, output: &mut Output) -> st
 }
 
 /// The rows, in the order of `cilium status` as far as they are there too.
-fn rows(status: &Status, daemon: bool) -> Vec<(&'static str, String)> {
+fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
     let has = |v6: bool| summary.ipam.iter().any(|ipam| ipam.cidr.addr().is_ipv6() == v6);
@@ -134,6 +152,7 @@ fn rows(status: &Status, daemon: bool) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("ciliate:", format!("{converged}   {}, generation {}", status.version, status.generation)),
         ("Daemon:", process),
+        ("NodeMonitor:", monitor(readers)),
         ("Health daemon:", health::daemon(status, daemon)),
         ("Node:", format!("{} [{}]", summary.node, addresses.join(", "))),
         ("Devices:", summary.devices.join(", ")),

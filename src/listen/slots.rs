@@ -276,6 +276,14 @@ fn empty_dead(maps: &Maps, folder: &Path) -> Result<usize, ListenError> {
     Ok(dead)
 }
 
+/// How many slots are in use.
+///
+/// # Errors
+/// The node was not applied, or the map can't be read.
+pub fn readers(bpf: &Path) -> Result<u32, ListenError> {
+    Ok(Maps::open(bpf)?.read()?.readers.count_ones())
+}
+
 /// Frees the slots of readers that were killed, and says how many those were. Where nobody listens this
 /// is one look at a map.
 ///

@@ -16,7 +16,7 @@ pub mod text;
 mod words;
 
 #[cfg(test)]
-mod tests;
+mod fixtures;
 
 pub use packet::Packet;
 pub use record::{Body, Capture, Debug, Drop, Event, Identities, RecordError, Trace, decode};

@@ -25,6 +25,9 @@ fn slots_are_taken_and_given_back() {
     assert_eq!(json.slot, 2);
     assert!(all.stop(Signal::TERM)[0].starts_with("Listening for events on "));
     assert_eq!((heard(&lab.a).readers, heard(&lab.a).types), (0b101, USUAL));
+    let status = lab.a.ciliate(&["status"]).stdout;
+    let row = "NodeMonitor:             Listening for events on ";
+    assert!(status.contains(row) && status.contains("   2/8 readers\n"), "{status}");
     // The free one in the middle is the next.
     let middle = Reader::start(&lab.a, &["--type", "debug"]);
     assert_eq!((middle.slot, heard(&lab.a).types), (1, USUAL | DEBUG));
@@ -130,6 +133,8 @@ fn a_node_that_was_not_applied_says_nothing() {
     let ran = lab.a.ciliate(&["monitor"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains("run `ciliate apply` first"), "{ran:?}");
+    let status = lab.a.ciliate(&["status", "-o", "json"]).json();
+    assert!(status["event_readers"].is_null(), "{status}");
     assert!(!lab.a.runtime.exists(), "a command that reads made a folder");
 }
 

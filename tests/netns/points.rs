@@ -225,6 +225,25 @@ fn send_frame(from: &Space, ether_type: u16, payload: &[u8]) {
     from.run(|| Wire::open("eth0").send(&frame));
 }
 
+/// The counters of drops know the places in the lines.
+#[track_caller]
+fn assert_counted(node: &Node, lines: &[String]) {
+    let metrics = node.ciliate(&["bpf", "metrics", "list", "-o", "json"]).json();
+    let places: Vec<(String, u64)> = (metrics["entries"].as_array().expect("a list").iter())
+        .filter(|entry| entry["reason_code"].as_u64() >= Some(130))
+        .map(|entry| {
+            let file = entry["file"].as_str().expect("a file").to_string();
+            (file, entry["line"].as_u64().expect("a line"))
+        })
+        .collect();
+    for line in lines {
+        let place = line.split(" file ").nth(1).and_then(|rest| rest.split(',').next());
+        let (file, number) = place.and_then(|place| place.split_once(':')).expect("a place");
+        let place = (file.to_string(), number.parse().expect("a number"));
+        assert!(places.contains(&place), "{line}: not among {places:?}");
+    }
+}
+
 #[test]
 fn drops_have_a_reason_and_a_place() {
     let Some(lab) = Lab::new(DUAL) else { return };
@@ -273,23 +292,8 @@ fn drops_have_a_reason_and_a_place() {
     found.dedup();
     assert_eq!(found, expected);
 
-    // The counters know the same places.
-    let metrics = lab.a.ciliate(&["bpf", "metrics", "list", "-o", "json"]).json();
-    let places: Vec<(String, u64)> = (metrics["entries"].as_array().expect("a list").iter())
-        .filter(|entry| entry["reason_code"].as_u64() >= Some(130))
-        .map(|entry| {
-            let file = entry["file"].as_str().expect("a file").to_string();
-            (file, entry["line"].as_u64().expect("a line"))
-        })
-        .collect();
-    for line in &lines[2..] {
-        let place = line.split(" file ").nth(1).and_then(|rest| rest.split(',').next());
-        let (file, number) = place.and_then(|place| place.split_once(':')).expect("a place");
-        let place = (file.to_string(), number.parse().expect("a number"));
-        assert!(places.contains(&place), "{line}: not among {places:?}");
-    }
-
-    // And so do programs that read.
+    assert_counted(&lab.a, &lines[2..]);
+    // And programs that read are told the same.
     let json: Vec<Value> =
         json.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let ttl = json.iter().find(|event| event["reason"] == "TTL exceeded").expect("a drop");
