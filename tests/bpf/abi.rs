@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::{
-    Ct4Key, Ct6Key, CtValue, DeviceValue, EndpointKey, EndpointValue, Frag4Key, Frag6Key,
-    FragValue, IpcacheKey, IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorValue, NodeValue,
-    Record,
+    CaptureEvent, Ct4Key, Ct6Key, CtValue, DebugEvent, DeviceValue, DropEvent, EndpointKey,
+    EndpointValue, EventCapture, EventCommon, Frag4Key, Frag6Key, FragValue, IpcacheKey,
+    IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record,
+    TraceEvent,
 };
 use ciliate::bpf_objects::OBJECTS;
 
@@ -16,7 +17,7 @@ fn compare<R: Record>(btf: &Btf, name: &str) -> bool {
     let Some((size, members)) = btf.structure(name) else { return false };
     assert_eq!(size, R::SIZE, "size of {name}");
     let ours = R::FIELDS.iter().map(|field| Member {
-        name: field.name.trim_end_matches("_be").to_owned(),
+        name: field.name.trim_start_matches("r#").trim_end_matches("_be").to_owned(),
         offset: field.offset,
         size: field.size,
     });
@@ -44,9 +45,30 @@ fn records_are_the_c_structures() {
             compare::<Frag6Key>(&btf, "frag6_key"),
             compare::<FragValue>(&btf, "frag_value"),
             compare::<MonitorValue>(&btf, "monitor_value"),
+            compare::<MonitorFilter>(&btf, "monitor_filter"),
         ];
-        assert_eq!(found, [true; 15], "structures in {}", object.name);
+        assert_eq!(found, [true; 16], "structures in {}", object.name);
     }
+}
+
+/// Not every program says everything, and what stands before a record no program keeps: it is looked at
+/// where events are read.
+#[test]
+fn events_are_the_c_structures() {
+    let mut found = [false; 6];
+    for object in OBJECTS {
+        let btf = Btf::of_object(object.bytes);
+        let here = [
+            compare::<EventCommon>(&btf, "event_common"),
+            compare::<EventCapture>(&btf, "event_capture"),
+            compare::<DropEvent>(&btf, "drop_event"),
+            compare::<TraceEvent>(&btf, "trace_event"),
+            compare::<DebugEvent>(&btf, "debug_event"),
+            compare::<CaptureEvent>(&btf, "capture_event"),
+        ];
+        found.iter_mut().zip(here).for_each(|(found, here)| *found |= here);
+    }
+    assert_eq!(found, [true; 6]);
 }
 
 #[test]

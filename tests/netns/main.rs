@@ -43,4 +43,5 @@ mod snapshot;
 mod space;
 mod traffic;
 #[path = "../bpf/wire.rs"]
+#[allow(dead_code, reason = "here it only sends")]
 mod wire;
