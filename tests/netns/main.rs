@@ -21,6 +21,7 @@ mod lab;
 mod main_job;
 mod manager;
 mod node;
+mod put_back;
 mod quiet;
 mod reload;
 mod repair;
