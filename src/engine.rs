@@ -308,7 +308,7 @@ fn help_with(problem: &NetnsProblem, netns: &Netns) -> String {
 }
 
 /// How many ops of each kind, for a summary: adding, changing, removing.
-pub fn tally(ops: &[Op]) -> (usize, usize, usize) {
+pub fn tally<'a>(ops: impl IntoIterator<Item = &'a Op>) -> (usize, usize, usize) {
     let mut tally = (0, 0, 0);
     for op in ops {
         match op.verb() {

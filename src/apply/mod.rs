@@ -2,16 +2,16 @@
 //!
 //! Imports `kinds`, `kernel`, `plan`, `report`. It demands a [`WriterScope`], so that one process
 //! changes a node at a time; runs the ops of a kind in one batch; re-checks what each op expects
-//! (that part is in the kinds' `exec.rs`, next to the call it protects); skips ops that need an
-//! object whose own op failed; and carries on with the rest. It decides nothing.
+//! (that part is in the kinds' `exec.rs`, next to the call it protects); skips ops that wait for
+//! an object whose own op failed; and carries on with the rest. It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::for_each_kind;
 use crate::kernel::lock::WriterScope;
 use crate::kernel::netlink::Outgoing;
 use crate::kernel::{Kernel, KernelError, chain};
-use crate::kinds::{Change, Kind, ObjectKey, Op, Phase};
+use crate::kinds::{Change, Kind, ObjectKey, Op};
 use crate::net::Netns;
 use crate::plan::Plan;
 use crate::report::{Outcome, Report};
@@ -97,22 +97,6 @@ pub fn send(
     }
 }
 
-/// What became of the objects of this round, for the ops that need them.
-#[derive(Default)]
-struct Failures {
-    objects: BTreeMap<ObjectKey, ()>,
-}
-
-impl Failures {
-    /// The first object that the op needs and that could not be had.
-    fn blocking(&self, op: &Op) -> Option<ObjectKey> {
-        if self.objects.is_empty() {
-            return None;
-        }
-        op.needs().into_iter().find(|need| self.objects.contains_key(need))
-    }
-}
-
 /// Runs a plan.
 ///
 /// `progress` is called with the number of finished ops after each batch.
@@ -120,40 +104,59 @@ pub fn apply(
     _scope: &WriterScope,
     kernel: &mut Kernel,
     plan: &Plan,
-    mut progress: impl FnMut(usize),
+    progress: impl FnMut(usize),
 ) -> Report {
-    let mut failures = Failures::default();
-    let mut outcomes = Vec::with_capacity(plan.ops.len());
     let writes_before = kernel.writes;
-    let mut rest = plan.ops.as_slice();
+    let run = |batch: &[&Op]| {
+        let results = exec(kernel, batch);
+        kernel.beat();
+        results
+    };
+    let outcomes = interpret(&plan.ops, run, progress);
+    kernel.end_round();
+    Report { outcomes, writes: kernel.writes - writes_before }
+}
+
+/// Runs ops in their order by `exec`, those of a kind and phase in one batch. An op that waits for one
+/// that was not done is skipped; the others are carried on with. No I/O of its own.
+pub fn interpret(
+    ops: &[Op],
+    mut exec: impl FnMut(&[&Op]) -> Vec<Result<(), ExecError>>,
+    mut progress: impl FnMut(usize),
+) -> Vec<Outcome> {
+    let mut failed: BTreeSet<ObjectKey> = BTreeSet::new();
+    let mut outcomes = Vec::with_capacity(ops.len());
+    let mut rest = ops;
     while let Some(first) = rest.first() {
         let same = |op: &&Op| op.kind() == first.kind() && op.phase() == first.phase();
         let count = rest.iter().take_while(same).count();
         let (batch, after) = rest.split_at(count);
         rest = after;
-        for (op, outcome) in batch.iter().zip(run_batch(kernel, batch, &failures)) {
-            if outcome != Outcome::Done && op.phase() == Phase::Add {
-                failures.objects.insert(op.object(), ());
+        for (op, outcome) in batch.iter().zip(run_batch(batch, &failed, &mut exec)) {
+            if outcome != Outcome::Done {
+                failed.insert(op.object());
             }
             outcomes.push(outcome);
         }
-        kernel.beat();
         progress(outcomes.len());
     }
-    kernel.end_round();
-    Report { outcomes, writes: kernel.writes - writes_before }
+    outcomes
 }
 
 /// Runs ops of one kind and phase.
-fn run_batch(kernel: &mut Kernel, batch: &[Op], failures: &Failures) -> Vec<Outcome> {
+fn run_batch(
+    batch: &[Op],
+    failed: &BTreeSet<ObjectKey>,
+    exec: impl FnOnce(&[&Op]) -> Vec<Result<(), ExecError>>,
+) -> Vec<Outcome> {
     let (mut ready, mut blocked) = (Vec::with_capacity(batch.len()), BTreeMap::new());
     for (index, op) in batch.iter().enumerate() {
-        match failures.blocking(op) {
+        match op.waits_for(failed) {
             Some(object) => drop(blocked.insert(index, object)),
             None => ready.push(op),
         }
     }
-    let mut results = exec(kernel, &ready).into_iter();
+    let mut results = exec(&ready).into_iter();
     (0..batch.len())
         .map(|index| match blocked.remove(&index) {
             Some(object) => Outcome::Skipped { needs: object.to_string() },

@@ -11,9 +11,9 @@ use super::{
 use crate::config::Search;
 use crate::engine::{self, Converged, tally};
 use crate::kernel::chain;
-use crate::kinds::counted;
-use crate::plan::{FORMAT_VERSION, SavedPlan};
-use crate::report::Outcome;
+use crate::kinds::{Op, counted};
+use crate::plan::{FORMAT_VERSION, Plan, SavedPlan};
+use crate::report::{Outcome, Report};
 
 /// Converge the kernel once and verify it by looking again
 #[derive(Debug, clap::Args)]
@@ -84,7 +84,6 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
 }
 
 fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
-    let (mut add, mut change, mut remove) = (0, 0, 0);
     for (plan, report) in &converged.rounds {
         for (op, outcome) in plan.ops.iter().zip(&report.outcomes) {
             match outcome {
@@ -92,9 +91,8 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
                 bad => output.plan_line(&format!("! {}: {bad}", op.line()))?,
             }
         }
-        let (a, c, r) = tally(&plan.ops);
-        (add, change, remove) = (add + a, change + c, remove + r);
     }
+    let (add, change, remove) = tally(done(&converged.rounds));
     for blocked in &converged.last.plan.blocked {
         output.plan_line(&blocked.to_string())?;
     }
@@ -114,4 +112,38 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
         output.plan_line(&format!("left: {}", op.line()))?;
     }
     Ok(())
+}
+
+/// The ops that were done.
+fn done(rounds: &[(Plan, Report)]) -> impl Iterator<Item = &Op> {
+    let all = rounds.iter().flat_map(|(plan, report)| plan.ops.iter().zip(&report.outcomes));
+    all.filter(|(_, outcome)| **outcome == Outcome::Done).map(|(op, _)| op)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Observed;
+
+    #[test]
+    fn only_what_was_done_is_counted() {
+        let mut desired = crate::kinds::Desired::default();
+        for priority in 1..4 {
+            let key = crate::kinds::rule::Key { ipv6: false, priority, fwmark: None, table: 2 };
+            let wanted = crate::kinds::Wanted {
+                spec: crate::kinds::rule::Spec,
+                origin: crate::kinds::Origin::Routing,
+            };
+            desired.rules.insert(key, wanted);
+        }
+        let (plan, _) = Plan::make(&desired, Observed::default());
+        let failed = Outcome::Failed { error: "no".into() };
+        let skipped = Outcome::Skipped { needs: "it".into() };
+        let outcomes = vec![failed, Outcome::Done, skipped];
+        let again = Report { outcomes: vec![Outcome::Done; 3], writes: 0 };
+        let rounds = [(plan.clone(), Report { outcomes, writes: 0 })];
+        assert_eq!(tally(done(&rounds)), (1, 0, 0));
+        let rounds = [rounds[0].clone(), (plan, again)];
+        assert_eq!(tally(done(&rounds)), (4, 0, 0));
+    }
 }

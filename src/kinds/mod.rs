@@ -28,7 +28,7 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
 
 use serde::Serialize;
@@ -100,6 +100,12 @@ pub trait Kind: Sized + 'static {
     /// made before the thing that it is about.
     fn stands_on(key: &Self::Key, spec: &Self::Spec) -> Vec<ObjectKey> {
         Self::needs(key, spec)
+    }
+
+    /// Of the objects whose ops failed, one that can't be told or mended without this one: then this one
+    /// is not removed.
+    fn outlives<'a>(_key: &Self::Key, _failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+        None
     }
 
     /// Whether a change of one object may change others of the same kind, by `effects`.

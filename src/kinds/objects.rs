@@ -211,6 +211,19 @@ macro_rules! closed_types {
                 }
             }
 
+            /// Which of the objects whose own ops failed keeps this op from being done.
+            pub fn waits_for<'a>(&self, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+                if failed.is_empty() {
+                    return None;
+                }
+                match self {
+                    $(Op::$kind(change) if change.spec().is_none() => {
+                        $kind::outlives(&change.key, failed)
+                    })*
+                    _ => self.needs().iter().find_map(|need| failed.get(need)),
+                }
+            }
+
             /// Makes `observed` what the kernel will be after the op.
             pub fn predict(&self, observed: &mut Observed) {
                 match self { $(Op::$kind(change) => change.predict(|o| &mut o.$field, observed),)* }

@@ -32,6 +32,7 @@ mod overlay;
 mod overlay_switch;
 mod overlay_wire;
 mod points;
+mod put_back;
 mod quiet;
 mod reader;
 mod reload;

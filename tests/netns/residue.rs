@@ -77,7 +77,7 @@ fn a_device_that_comes_later_and_stays() {
     lab.a.apply();
 }
 
-fn clsact(lab: &Lab, on: bool) {
+pub fn clsact(lab: &Lab, on: bool) {
     let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
     let text = text.replace("\n[datapath]\nattach-mode = \"clsact\"\n", "");
     let section = if on { "\n[datapath]\nattach-mode = \"clsact\"\n" } else { "" };

@@ -5,11 +5,12 @@
 
 pub mod exec;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, Observed, bpf_old_map};
+use super::{Field, Kind, ObjectKey, Observed, bpf_old_map};
 use crate::bpf_abi::{MAPS, MapDef, MapKind};
 
 /// Name of the map of records: what ciliate changed on things it doesn't own, and how they were
@@ -168,6 +169,12 @@ impl Kind for BpfMap {
 
     fn describe_seen(key: &MapName, seen: &Layout) -> String {
         Self::describe_spec(key, seen)
+    }
+
+    /// A record that has to stay needs its map.
+    fn outlives<'a>(key: &MapName, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+        let is_record = |other: &ObjectKey| matches!(other, ObjectKey::BpfMapEntry(entry) if entry.map == MapName::BEFORE);
+        failed.iter().find(|other| *key == MapName::BEFORE && is_record(other))
     }
 
     /// The entries go with the map, and programs that hold it hold a map that is no longer ours.

@@ -1,6 +1,8 @@
 //! Entries in the kernel: listing, writing, removing, in batches. The only file of this kind that may
 //! import `kernel`.
 
+mod undo;
+
 use std::collections::BTreeMap;
 use std::io;
 
@@ -144,12 +146,19 @@ fn exec_map(
     if is_array(map) {
         return;
     }
-    let removals: Vec<(usize, &[u8])> = batch
+    let mut removals: Vec<(usize, &[u8])> = batch
         .iter()
         .enumerate()
         .filter(|(_, change)| change.spec().is_none())
         .map(|(index, change)| (index, change.key.key.as_slice()))
         .collect();
+    if map == MapName::BEFORE {
+        // Without its record a change is there for good.
+        removals.retain(|(index, key)| {
+            results[*index] = undo::undone(kernel, key, batch[*index].expects());
+            results[*index].is_ok()
+        });
+    }
     if removals.is_empty() {
         return;
     }

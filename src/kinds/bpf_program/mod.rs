@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::bpf_map::MapName;
-use super::{Field, Kind, ObjectKey, Observed};
+use super::{Field, Kind, ObjectKey, Observed, bpf_link};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +89,12 @@ impl Kind for BpfProgram {
 
     fn needs(_key: &Key, spec: &Spec) -> Vec<ObjectKey> {
         spec.maps.iter().copied().map(ObjectKey::BpfMap).collect()
+    }
+
+    /// A filter is known for ours by the pin of the program that it runs.
+    fn outlives<'a>(key: &Key, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+        let runs = |link: &bpf_link::Key| link.program == key.name;
+        failed.iter().find(|other| matches!(other, ObjectKey::BpfLink(link) if runs(link)))
     }
 
     /// Links go on running the program they have; it is no longer the pinned one.

@@ -1,5 +1,5 @@
 //! Our clsact filters, as listed and as removed. A filter is ours if it is at our preference and handle,
-//! and its program is pinned by us or uses a map that is. Imports `kernel` through `observe::Round` only.
+//! and its program is pinned by us or uses a map that is. Imports `kernel`.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::super::{Hook, Key, Mode, Seen};
-use crate::kernel::KernelError;
+use crate::apply::{ExecError, send};
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
+use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{bpf_map_entry, bpf_old_map, bpf_program, owner};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
@@ -160,6 +161,35 @@ pub fn removal(
         requests.push((RouteNetlinkMessage::DelQueueDiscipline(clsact(link.ifindex)), 0));
     }
     Ok(requests)
+}
+
+/// Removes the clsact qdisc that we added to a device, unless somebody uses it: whoever was stopped between
+/// two steps left one without a filter.
+///
+/// # Errors
+/// A filter of ours is on the device, or the kernel refuses.
+pub fn put_back(kernel: &mut Kernel, device: &str) -> Result<(), ExecError> {
+    let programs = bpf_program::exec::pinned(kernel)?;
+    let mut round = Round::new(kernel);
+    let devices = clsact_devices(&mut round)?;
+    let Some((ifindex, _)) = devices.into_iter().find(|(_, ifname)| ifname.as_str() == device)
+    else {
+        return Ok(());
+    };
+    let mut filters = 0;
+    for hook in [Hook::Ingress, Hook::Egress] {
+        let ours = our_filter(&mut round, ifindex, hook)?;
+        if ours.is_some_and(|id| programs.iter().any(|(_, info)| info.id == id)) {
+            let error = format!("it stays until ciliate's filter on {device} is gone");
+            return Err(ExecError::Failed { error, errno: None });
+        }
+        filters += filters_at(&mut round, ifindex, hook)?.len();
+    }
+    if filters > 0 {
+        return Ok(());
+    }
+    let request = vec![(RouteNetlinkMessage::DelQueueDiscipline(clsact(ifindex)), 0)];
+    send(kernel, &Netns::HOST, "delete a clsact qdisc", request).pop().unwrap_or(Ok(()))
 }
 
 /// The message that adds a clsact qdisc; it fails with `EEXIST` where there is one.

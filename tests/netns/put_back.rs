@@ -1,0 +1,84 @@
+//! What was changed on things that aren't ours is put back, or it is known and said that it wasn't.
+
+use crate::lab::{DUAL, Lab, V4};
+use crate::node::{CILIATE, Node, Ran, Text};
+
+/// Runs a command of `ciliate` where no setting can be written.
+fn with_settings_read_only(node: &Node, arguments: &[&str]) -> Ran {
+    let script =
+        "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys; exec \"$@\"";
+    let mut command = node.space.command("unshare");
+    command.args(["-m", "sh", "-euc", script, "sh", CILIATE, "-c"]).arg(&node.config);
+    Ran::from(command.args(arguments).output().expect("run unshare"))
+}
+
+const FORWARDING: &str = "cat /proc/sys/net/ipv4/conf/all/forwarding /proc/sys/net/ipv6/conf/all/forwarding \
+                          /proc/sys/net/ipv6/conf/eth0/accept_ra";
+
+/// A node whose settings all have to be changed.
+fn lab() -> Option<Lab> {
+    let lab = Lab::new(DUAL)?;
+    lab.a.space.sh("echo 0 >/proc/sys/net/ipv4/conf/all/forwarding
+         echo 0 >/proc/sys/net/ipv6/conf/all/forwarding
+         echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra");
+    lab.baseline();
+    lab.walk_through();
+    lab.a.apply();
+    assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+    Some(lab)
+}
+
+#[test]
+fn destroy_remembers_what_it_could_not_put_back() {
+    let Some(lab) = lab() else { return };
+    for _ in 0..2 {
+        let ran = with_settings_read_only(&lab.a, &["destroy"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stdout.contains("Read-only file system"), "{ran:?}");
+        assert!(ran.stdout.contains("Not converged: "), "{ran:?}");
+        let left = "left: ~ sysctl net/ipv6/conf/eth0/accept_ra = 1  (leftover: value 2 -> 1)";
+        assert!(ran.stdout.contains(left), "{ran:?}");
+        assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+    }
+    let ran = lab.a.ciliate(&["destroy"]);
+    assert!(ran.code == 0 && ran.stdout.contains("Converged: 0 added, "), "{ran:?}");
+    assert_eq!(lab.a.space.sh(FORWARDING), "0\n0\n1\n");
+}
+
+#[test]
+fn apply_remembers_what_it_could_not_put_back() {
+    let Some(lab) = lab() else { return };
+    // Without IPv6, what was changed for it is no longer wanted.
+    let mut text = Text::node_a(&lab);
+    text.node = text.node.replace(", \"fc00:18::3\"", "").replace(", \"fd00:10:244::/80\"", "");
+    text.peers.clear();
+    lab.a.write(&text);
+    let ran = with_settings_read_only(&lab.a, &["apply"]);
+    assert!(ran.code == 1 && ran.stdout.contains("Not converged: "), "{ran:?}");
+    let stays = "! - bpf-map-entry ciliate_before sysctl:net/ipv6/conf/all/forwarding";
+    assert!(ran.stdout.contains(stays), "{ran:?}");
+    assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+    let ran = lab.a.ciliate(&["apply"]);
+    assert!(ran.code == 0 && ran.stdout.contains("Converged: "), "{ran:?}");
+    assert_eq!(lab.a.space.sh(FORWARDING), "1\n0\n1\n");
+    lab.a.assert_no_changes();
+}
+
+/// As where ciliate was killed between the qdisc and the filter.
+#[test]
+fn a_qdisc_without_a_filter_goes() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    super::residue::clsact(&lab, true);
+    lab.a.apply();
+    lab.a.space.sh("tc filter del dev eth0 ingress");
+    lab.destroy_and_compare();
+    // A filter of somebody else's keeps it.
+    lab.a.apply();
+    let theirs = "tc filter add dev eth0 egress pref 50 bpf bytecode '1,6 0 0 4294967295,'";
+    lab.a.space.sh(&format!("tc filter del dev eth0 ingress; {theirs}"));
+    lab.note_bpf();
+    lab.a.destroy();
+    let left = lab.a.space.sh("tc filter show dev eth0 egress; tc qdisc del dev eth0 clsact");
+    assert!(left.contains("pref 50 bpf"), "{left}");
+}
