@@ -50,6 +50,14 @@ fn wait_reachable(daemon: &Daemon<'_>) {
     daemon.wait("to reach both nodes", |status| status.health.counts() == (2, 0));
 }
 
+/// Converged is before that: the responder follows what a round has made.
+#[track_caller]
+fn wait_listening(daemon: &Daemon<'_>) {
+    daemon.wait("to listen", |status| {
+        status.converged && status.controllers.get("health-responder") == Some(&None)
+    });
+}
+
 /// What a daemon has found at an address.
 #[track_caller]
 fn found(daemon: &Daemon<'_>, address: &str) -> Path {
@@ -249,7 +257,7 @@ fn answers_come_from_a_namespace_that_was_made_anew() {
     let Some(lab) = Lab::new(DUAL) else { return };
     lab.walk_through_with_health();
     let daemon = Daemon::start(&lab.a);
-    daemon.wait("to converge", |status| status.converged);
+    wait_listening(&daemon);
     let golden = lab.a.view().observed;
     for sabotage in crate::sabotage::namespaces(&lab.a, &golden) {
         HEALTH_A.into_iter().for_each(|address| assert_hello(&lab.a.space, address));
@@ -365,7 +373,7 @@ fn silent_clients_keep_nobody_out() {
     let Some(lab) = Lab::new(V4) else { return };
     lab.walk_through_with_health();
     let daemon = Daemon::start(&lab.a);
-    daemon.wait("to converge", |status| status.converged);
+    wait_listening(&daemon);
     let target: SocketAddr = "172.18.0.3:4240".parse().expect("an address");
     let silent: Vec<TcpStream> = lab.outside.run(|| {
         let connect = |_| TcpStream::connect_timeout(&target, PATIENCE).expect("connect");
