@@ -1,5 +1,6 @@
 //! Health: the endpoint that answers, the probes, what `status` says of them.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use ciliate::daemon::health::table::{Path, Side};
 
 use crate::daemon::{Daemon, PATIENCE, wait_until};
 use crate::lab::{DUAL, Families, Lab, V4, V6};
-use crate::node::Text;
+use crate::node::{Text, peer};
 use crate::space::{Space, sh};
 use crate::traffic::ping;
 
@@ -409,5 +410,43 @@ fn a_port_that_is_taken_is_told() {
         status.controllers.get(name).is_some_and(Option::is_none)
     });
     assert_hello(&lab.outside, NODE_A[0]);
+    daemon.stop();
+}
+
+/// Peers that answer nothing keep as many sockets open as may be, and no thread waits for them.
+#[test]
+fn thousands_of_peers() {
+    const PEERS: usize = 5000;
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let mut text = Text::node_a(&lab).with_health();
+    text.routing = "mode = \"native\"\n".into();
+    // Behind the gateway, which drops what isn't for itself.
+    for number in 0..PEERS {
+        let (high, low) = (number / 250, 1 + number % 250);
+        let (address, cidr) =
+            (format!("198.18.{high}.{low}"), format!("10.{}.{low}.0/24", 64 + high));
+        text.peers += &peer(&format!("peer-{number}"), &[&address], &[&cidr], "");
+    }
+    lab.a.write(&text);
+    let daemon = Daemon::start(&lab.a);
+    let most = Cell::new((0, 0));
+    // After the first ones, those that came after them have had their turn too.
+    let status = daemon.wait("to give up some", |status| {
+        let count = |kind: &str| {
+            let folder = format!("/proc/{}/{kind}", status.pid);
+            fs::read_dir(folder).map_or(0, Iterator::count)
+        };
+        let before = most.get();
+        most.set((before.0.max(count("task")), before.1.max(count("fd"))));
+        let lost = status.health.nodes.iter().filter(|node| node.reachable() == Some(false));
+        lost.count() > 260
+    });
+    let (threads, files) = most.get();
+    assert!(threads < 20 && (100..400).contains(&files), "{threads} threads, {files} files");
+    assert_eq!((status.health.nodes.len(), status.health.interval_s), (PEERS + 2, 8));
+    let own = &status.health.nodes[0];
+    assert_eq!((own.local, own.reachable()), (true, Some(true)), "{own:#?}");
+    assert!(status.converged);
     daemon.stop();
 }
