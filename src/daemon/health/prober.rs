@@ -26,7 +26,7 @@ const RUNNING_MAX: usize = 256;
 /// Time between the starts of two probes.
 const START_INTERVAL: Duration = Duration::from_millis(5);
 /// First wait after a probe that failed, doubled up to the interval.
-const RETRY_MIN: Duration = Duration::from_secs(10);
+const RETRY_MIN: Duration = Duration::from_secs(5);
 /// Echo answers that are read before others get their turn.
 const ECHOES_MAX: usize = 1024;
 
@@ -253,8 +253,8 @@ mod tests {
             let one = |good: &bool| wait(&mut retry, *good, second(interval)).as_secs();
             outcomes.iter().map(one).collect()
         };
-        assert_eq!(waits(&[true, false, false, false, false, false], 66), [66, 10, 20, 40, 66, 66]);
-        assert_eq!(waits(&[true, false, true, false], 66), [66, 10, 66, 10]);
+        assert_eq!(waits(&[true, false, false, false, false, false], 66), [66, 5, 10, 20, 40, 66]);
+        assert_eq!(waits(&[true, false, true, false], 66), [66, 5, 66, 5]);
         assert_eq!(waits(&[false, true, false, false], 4), [4, 4, 4, 4]);
     }
 }
