@@ -186,6 +186,43 @@ fn shown(lab: &Lab, families: Families) {
 }
 
 #[test]
+fn through_the_tunnel() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, _, server) = lab.walk_through_as(|text| text.with_health().in_tunnel());
+    lab.a.apply();
+    lab.b.apply();
+    let (a, b) = (Daemon::start(&lab.a), Daemon::start(&lab.b));
+    wait_reachable(&a);
+    wait_reachable(&b);
+    for from in [&lab.a.space, &lab.b.space, &client, &server] {
+        [HEALTH_A, HEALTH_B].concat().into_iter().for_each(|address| assert_hello(from, address));
+    }
+    let ipcache = lab.a.ciliate(&["bpf", "ipcache", "list"]).stdout;
+    for address in HEALTH_B {
+        let address: IpAddr = address.parse().expect("an address");
+        let row = ipcache.lines().find(|line| line.starts_with(&address.to_string()));
+        let far =
+            |row: &str| row.contains("identity=4 ") && row.contains("tunnelendpoint=172.18.0.2");
+        assert!(row.is_some_and(far), "{address} in {ipcache}");
+    }
+    // What only the tunnel carries is told from what the wire carries.
+    lab.b.space.sh("nft 'table inet filter { chain input { type filter hook input priority 0; \
+                    iifname eth0 udp dport 8472 drop; }; }'");
+    for (node, health) in NODE_B.into_iter().zip(HEALTH_B) {
+        wait_found(
+            &a,
+            health,
+            [Some("no answer to 3 requests"), Some("no connection within 5 seconds")],
+        );
+        wait_found(&a, node, [None, None]);
+    }
+    lab.b.space.sh("nft delete table inet filter");
+    wait_reachable(&a);
+    a.stop();
+    b.stop();
+}
+
+#[test]
 fn a_cut_wire_is_told_and_forgotten() {
     let Some(lab) = Lab::new(DUAL) else { return };
     lab.walk_through_with_health();
