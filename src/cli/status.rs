@@ -78,7 +78,7 @@ fn collections(gc: &Collections) -> String {
         (0, _) => "not running".to_string(),
         (_, 0) => format!("first in {interval_s} s"),
         _ => format!(
-            "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, every {interval_s} s"
+            "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, next after {interval_s} s"
         ),
     }
 }

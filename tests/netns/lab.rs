@@ -215,8 +215,7 @@ impl Lab {
         self.walk_through_as(Text::with_health)
     }
 
-    /// The same, configured a little differently.
-    pub fn walk_through_as(&self, shape: impl Fn(Text) -> Text) -> (Space, Space, Space) {
+    fn walk_through_as(&self, shape: impl Fn(Text) -> Text) -> (Space, Space, Space) {
         let (client, client2, server) =
             (self.space("client"), self.space("client2"), self.space("server"));
         let v = self.families;

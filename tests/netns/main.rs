@@ -17,6 +17,7 @@ mod events;
 mod facts;
 mod fleet;
 mod flood;
+mod flows;
 mod foreign;
 #[path = "../bpf/frames.rs"]
 #[allow(dead_code, reason = "what the bpf tier builds packets with; not all of it is needed here")]
