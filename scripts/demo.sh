@@ -202,9 +202,21 @@ step 'The daemon is killed (SIGKILL). Traffic goes on: the datapath is in the ke
 kill -9 "$daemon"
 wait "$daemon" 2>/dev/null || true
 on client ping -c 2 -i 0.2 -W 2 10.244.1.124 | tail -n 2
+# Node B's first: who is asked is there.
+nsenter --net=/run/netns/node-b "$ciliate" -c "$configs/node-b.toml" run 2>/run/demo/log-b &
+daemon_b=$!
+b_is_healthy() { quiet_on node-b "$ciliate" -c "$configs/node-b.toml" status -v | grep -Eq 'localhost.* reachable +reachable'; }
+wait_for b_is_healthy
 start_daemon
 quiet_on node-a "$ciliate" -c "$configs/node-a.toml" status | head -n 2
-kill "$daemon"
+
+step 'Daemons on both nodes: they probe each other, and an endpoint that each has for that.'
+health() { quiet_on node-a "$ciliate" -c "$configs/node-a.toml" status --verbose | sed -n '/^Cluster health/,/^Endpoints/p'; }
+both_reachable() { health | grep -q '2/2 reachable'; }
+wait_for both_reachable
+health | shorten 5 4
+kill "$daemon_b" "$daemon"
+wait "$daemon_b"
 wait "$daemon"
 if grep -v stopping /run/demo/log; then fail 'the new daemon found something to change'; fi
 

@@ -300,7 +300,7 @@ fn errors_are_related_by_what_they_quote() {
     lab::run(|lab| {
         let mut watch = Watch::new(lab);
         for family in families() {
-            let Family { a, far, router, icmp, .. } = family;
+            let Family { a, b, far, router, icmp } = family;
             let sent = packet(a, far, UDP, &udp_between(40_000, 53, b"q"));
             let asked = packet(a, far, icmp, &echo(family, false, 7));
             let kept = kept::flows(watch.lab).len();
@@ -324,8 +324,10 @@ fn errors_are_related_by_what_they_quote() {
 
             let elsewhere = packet(a, far, UDP, &udp_between(40_001, 53, b"q"));
             assert_eq!(watch.arrives(&error(family, router, a, &elsewhere)), NEW, "another port");
-            let of_others = packet(router, far, UDP, &udp_between(40_000, 53, b"q"));
-            assert_eq!(watch.arrives(&error(family, router, a, &of_others)), NEW, "not ours");
+            let of_b = packet(b, far, UDP, &udp_between(40_000, 53, b"q"));
+            watch.lab.send("cil_from_container", watch.lab.sandbox.lxc_b, 0, &frame(&of_b));
+            assert_eq!(watch.states(), [NEW]);
+            assert_eq!(watch.arrives(&error(family, router, a, &of_b)), NEW, "not of who gets it");
         }
     });
 }

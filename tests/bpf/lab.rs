@@ -258,7 +258,8 @@ pub fn context(ifindex: u32, mark: u32) -> [u8; CONTEXT_LEN] {
     context
 }
 
-fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[u8]) -> Outcome {
+/// One run of a program.
+pub fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[u8]) -> Outcome {
     let mut out = vec![0; FRAME_LEN_MAX];
     let mut context_out = [0; CONTEXT_LEN];
     let options = TestRunOptions {

@@ -16,6 +16,7 @@ mod fragments;
 mod frames;
 mod from_container;
 mod from_host;
+mod fuzz;
 mod kept;
 mod lab;
 mod listener;

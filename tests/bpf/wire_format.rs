@@ -178,6 +178,29 @@ fn what_a_peer_sends_to_endpoints() {
 }
 
 #[test]
+fn endpoints_answer_a_peer() {
+    lab::run(|lab| {
+        let far = set_up(lab);
+        let body = [0x12, 0x34, 0, 1, 0xa5];
+        let request = icmp6(REMOTE6, B6, 128, 0, &body);
+        let cases = [
+            (TYPE_IPV4, ipv4_of(ICMP4, REMOTE4, B4, 64, &icmp4(8, 0, &body)), 20, 0),
+            (TYPE_IPV6, ipv6_with(REMOTE6, B6, 64, ICMP6, &request), 40, 129),
+        ];
+        for (ethertype, packet, head_len, reply) in cases {
+            // To a link address that is not the endpoint's: its stack must take it all the same.
+            far.send(&from_peer(false, 40_000, &ethernet([2; 6], [4; 6], ethertype, &packet)));
+            let outer = next_outer(&far);
+            assert_eq!(outer.vxlan, [8, 0, 0, 0, 0x05, 0x43, 0x21, 0], "the endpoint's identity");
+            assert_eq!(outer.inner[ETH_LEN + head_len], reply, "{:02x?}", outer.inner);
+            assert_eq!(outer.inner[ETH_LEN + head_len + 4..], body);
+            let ttl = outer.inner[ETH_LEN + if head_len == 20 { 8 } else { 7 }];
+            assert_eq!(ttl, 64, "no hop is taken on the way into the tunnel");
+        }
+    });
+}
+
+#[test]
 fn the_host_answers_a_peer_through_the_tunnel() {
     lab::run(|lab| {
         let far = set_up(lab);

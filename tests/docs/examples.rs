@@ -46,7 +46,7 @@ say apply
 "$1" -c /run/work plan >&2
 for what in endpoints peers identities routes links; do say get $what; done
 # A packet, so that there is something to count.
-ping -c 1 -W 0.2 10.244.0.254 >&2 || true
+ping -c 1 -W 0.2 10.244.0.253 >&2 || true
 # And a flow, to list: TCP 10.244.0.49:80 -> 10.244.1.124:80, a non-SYN packet seen, over for long.
 zeros() { yes 00 | head -n "$1"; }
 bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \

@@ -1,5 +1,6 @@
 //! Health: the endpoint that answers, the probes, what `status` says of them.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use ciliate::daemon::health::table::{Path, Side};
 
 use crate::daemon::{Daemon, PATIENCE, wait_until};
 use crate::lab::{DUAL, Families, Lab, V4, V6};
-use crate::node::Text;
+use crate::node::{Text, peer};
 use crate::space::{Space, sh};
 use crate::traffic::ping;
 
@@ -48,6 +49,14 @@ fn assert_hello(from: &Space, address: &str) {
 #[track_caller]
 fn wait_reachable(daemon: &Daemon<'_>) {
     daemon.wait("to reach both nodes", |status| status.health.counts() == (2, 0));
+}
+
+/// Converged is before that: the responder follows what a round has made.
+#[track_caller]
+fn wait_listening(daemon: &Daemon<'_>) {
+    daemon.wait("to listen", |status| {
+        status.converged && status.controllers.get("health-responder") == Some(&None)
+    });
 }
 
 /// What a daemon has found at an address.
@@ -177,6 +186,43 @@ fn shown(lab: &Lab, families: Families) {
 }
 
 #[test]
+fn through_the_tunnel() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, _, server) = lab.walk_through_as(|text| text.with_health().in_tunnel());
+    lab.a.apply();
+    lab.b.apply();
+    let (a, b) = (Daemon::start(&lab.a), Daemon::start(&lab.b));
+    wait_reachable(&a);
+    wait_reachable(&b);
+    for from in [&lab.a.space, &lab.b.space, &client, &server] {
+        [HEALTH_A, HEALTH_B].concat().into_iter().for_each(|address| assert_hello(from, address));
+    }
+    let ipcache = lab.a.ciliate(&["bpf", "ipcache", "list"]).stdout;
+    for address in HEALTH_B {
+        let address: IpAddr = address.parse().expect("an address");
+        let row = ipcache.lines().find(|line| line.starts_with(&address.to_string()));
+        let far =
+            |row: &str| row.contains("identity=4 ") && row.contains("tunnelendpoint=172.18.0.2");
+        assert!(row.is_some_and(far), "{address} in {ipcache}");
+    }
+    // What only the tunnel carries is told from what the wire carries.
+    lab.b.space.sh("nft 'table inet filter { chain input { type filter hook input priority 0; \
+                    iifname eth0 udp dport 8472 drop; }; }'");
+    for (node, health) in NODE_B.into_iter().zip(HEALTH_B) {
+        wait_found(
+            &a,
+            health,
+            [Some("no answer to 3 requests"), Some("no connection within 5 seconds")],
+        );
+        wait_found(&a, node, [None, None]);
+    }
+    lab.b.space.sh("nft delete table inet filter");
+    wait_reachable(&a);
+    a.stop();
+    b.stop();
+}
+
+#[test]
 fn a_cut_wire_is_told_and_forgotten() {
     let Some(lab) = Lab::new(DUAL) else { return };
     lab.walk_through_with_health();
@@ -249,7 +295,7 @@ fn answers_come_from_a_namespace_that_was_made_anew() {
     let Some(lab) = Lab::new(DUAL) else { return };
     lab.walk_through_with_health();
     let daemon = Daemon::start(&lab.a);
-    daemon.wait("to converge", |status| status.converged);
+    wait_listening(&daemon);
     let golden = lab.a.view().observed;
     for sabotage in crate::sabotage::namespaces(&lab.a, &golden) {
         HEALTH_A.into_iter().for_each(|address| assert_hello(&lab.a.space, address));
@@ -365,7 +411,7 @@ fn silent_clients_keep_nobody_out() {
     let Some(lab) = Lab::new(V4) else { return };
     lab.walk_through_with_health();
     let daemon = Daemon::start(&lab.a);
-    daemon.wait("to converge", |status| status.converged);
+    wait_listening(&daemon);
     let target: SocketAddr = "172.18.0.3:4240".parse().expect("an address");
     let silent: Vec<TcpStream> = lab.outside.run(|| {
         let connect = |_| TcpStream::connect_timeout(&target, PATIENCE).expect("connect");
@@ -401,5 +447,43 @@ fn a_port_that_is_taken_is_told() {
         status.controllers.get(name).is_some_and(Option::is_none)
     });
     assert_hello(&lab.outside, NODE_A[0]);
+    daemon.stop();
+}
+
+/// Peers that answer nothing keep as many sockets open as may be, and no thread waits for them.
+#[test]
+fn thousands_of_peers() {
+    const PEERS: usize = 5000;
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let mut text = Text::node_a(&lab).with_health();
+    text.routing = "mode = \"native\"\n".into();
+    // Behind the gateway, which drops what isn't for itself.
+    for number in 0..PEERS {
+        let (high, low) = (number / 250, 1 + number % 250);
+        let (address, cidr) =
+            (format!("198.18.{high}.{low}"), format!("10.{}.{low}.0/24", 64 + high));
+        text.peers += &peer(&format!("peer-{number}"), &[&address], &[&cidr], "");
+    }
+    lab.a.write(&text);
+    let daemon = Daemon::start(&lab.a);
+    let most = Cell::new((0, 0));
+    // After the first ones, those that came after them have had their turn too.
+    let status = daemon.wait("to give up some", |status| {
+        let count = |kind: &str| {
+            let folder = format!("/proc/{}/{kind}", status.pid);
+            fs::read_dir(folder).map_or(0, Iterator::count)
+        };
+        let before = most.get();
+        most.set((before.0.max(count("task")), before.1.max(count("fd"))));
+        let lost = status.health.nodes.iter().filter(|node| node.reachable() == Some(false));
+        lost.count() > 260
+    });
+    let (threads, files) = most.get();
+    assert!(threads < 20 && (100..400).contains(&files), "{threads} threads, {files} files");
+    assert_eq!((status.health.nodes.len(), status.health.interval_s), (PEERS + 2, 8));
+    let own = &status.health.nodes[0];
+    assert_eq!((own.local, own.reachable()), (true, Some(true)), "{own:#?}");
+    assert!(status.converged);
     daemon.stop();
 }

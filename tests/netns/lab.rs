@@ -215,7 +215,8 @@ impl Lab {
         self.walk_through_as(Text::with_health)
     }
 
-    fn walk_through_as(&self, shape: impl Fn(Text) -> Text) -> (Space, Space, Space) {
+    /// The same, configured a little differently.
+    pub fn walk_through_as(&self, shape: impl Fn(Text) -> Text) -> (Space, Space, Space) {
         let (client, client2, server) =
             (self.space("client"), self.space("client2"), self.space("server"));
         let v = self.families;

@@ -26,12 +26,18 @@ const RUNNING_MAX: usize = 256;
 /// Time between the starts of two probes.
 const START_INTERVAL: Duration = Duration::from_millis(5);
 /// First wait after a probe that failed, doubled up to the interval.
-const RETRY_MIN: Duration = Duration::from_secs(10);
+const RETRY_MIN: Duration = Duration::from_secs(5);
 /// Echo answers that are read before others get their turn.
 const ECHOES_MAX: usize = 1024;
 
-/// Node, side and address.
-type Key = (Arc<str>, Side, IpAddr);
+/// An address of a node. In order of the first probes: this node comes before the others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    remote: bool,
+    node: Arc<str>,
+    side: Side,
+    address: IpAddr,
+}
 
 struct Slot {
     /// Where it is in the table.
@@ -74,7 +80,7 @@ impl Prober {
 
     /// Why nobody can be pinged, if so.
     pub fn problem(&self) -> Option<String> {
-        let used = |v6| self.slots.keys().any(|(.., address)| address.is_ipv6() == v6);
+        let used = |v6| self.slots.keys().any(|key| key.address.is_ipv6() == v6);
         let errors = [false, true].into_iter().filter(|v6| used(*v6));
         errors.filter_map(|v6| self.sockets[usize::from(v6)].as_ref().err()).next().cloned()
     }
@@ -91,13 +97,19 @@ impl Prober {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known: BTreeMap<Key, Path> = BTreeMap::new();
         for node in std::mem::take(&mut status.health.nodes) {
-            let key = |path: &Path| (node.name.clone(), path.side, path.address);
+            let key = |path: &Path| Key {
+                remote: !node.local,
+                node: node.name.clone(),
+                side: path.side,
+                address: path.address,
+            };
             known.extend(node.paths.into_iter().map(|path| (key(&path), path)));
         }
         for (number, target) in nodes.iter().enumerate() {
             let mut paths = Vec::new();
             for (side, address) in target.addresses() {
-                let key = (target.name.clone(), side, address);
+                let (remote, node) = (!target.local, target.name.clone());
+                let key = Key { remote, node, side, address };
                 let retry = slots.get(&key).map_or(RETRY_MIN, |slot| slot.retry);
                 self.slots.insert(key.clone(), Slot { node: number, path: paths.len(), retry });
                 if !self.running.iter().any(|(_, running, _)| *running == key) {
@@ -172,7 +184,7 @@ impl Prober {
             self.due.pop_first();
             self.started += 1;
             let token = Token { cookie: self.cookie, probe: self.started, attempt: 0 };
-            let probe = Probe::start(key.2, token, &self.sockets, now);
+            let probe = Probe::start(key.address, token, &self.sockets, now);
             self.running.push((self.started, key, probe));
             // Time that passed without probes is not made up for.
             self.start_next = (self.start_next + START_INTERVAL).max(now);
@@ -182,14 +194,7 @@ impl Prober {
     /// Writes down what was found, and when to look again: sooner where something is wrong.
     fn record(&mut self, key: Key, icmp: &Outcome, http: &Outcome, now: Instant) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        let wait = if icmp.is_ok() && http.is_ok() {
-            slot.retry = RETRY_MIN;
-            self.interval
-        } else {
-            let wait = slot.retry;
-            slot.retry = (slot.retry * 2).min(self.interval.max(RETRY_MIN));
-            wait
-        };
+        let wait = wait(&mut slot.retry, icmp.is_ok() && http.is_ok(), self.interval);
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.health.probed = Some(time.clone());
@@ -199,8 +204,19 @@ impl Prober {
             note(&mut path.icmp, icmp, &time);
             note(&mut path.http, http, &time);
         }
-        self.due.insert((now + wait.min(self.interval), key));
+        self.due.insert((now + wait, key));
     }
+}
+
+/// Time until the next probe of an address; `retry` is that after the next failure.
+fn wait(retry: &mut Duration, good: bool, interval: Duration) -> Duration {
+    if good {
+        *retry = RETRY_MIN;
+        return interval;
+    }
+    let wait = *retry;
+    *retry = (wait * 2).min(interval.max(RETRY_MIN));
+    wait.min(interval)
 }
 
 fn note(finding: &mut Finding, outcome: &Outcome, time: &str) {
@@ -223,4 +239,22 @@ fn echoes(socket: &OwnedFd, v6: bool, cookie: u64) -> Vec<Token> {
         found.extend(token.filter(|token| token.cookie == cookie));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_probed_again_sooner() {
+        let second = Duration::from_secs;
+        let mut retry = RETRY_MIN;
+        let mut waits = |outcomes: &[bool], interval: u64| -> Vec<u64> {
+            let one = |good: &bool| wait(&mut retry, *good, second(interval)).as_secs();
+            outcomes.iter().map(one).collect()
+        };
+        assert_eq!(waits(&[true, false, false, false, false, false], 66), [66, 5, 10, 20, 40, 66]);
+        assert_eq!(waits(&[true, false, true, false], 66), [66, 5, 66, 5]);
+        assert_eq!(waits(&[false, true, false, false], 4), [4, 4, 4, 4]);
+    }
 }

@@ -1,0 +1,274 @@
+//! Frames at random, and frames of use with bytes changed, at every program: nothing crashes, every verdict
+//! is one that the program may give, and every packet is accounted for: dropped with a counter, or passed
+//! with one, or one of the answers that are not counted.
+//!
+//! `FUZZ_SEED` and `FUZZ_FRAMES` choose other frames, and how many per program; a failure says the seed of
+//! the batch that it was in.
+
+use std::collections::BTreeMap;
+
+use ciliate::bpf_abi::*;
+
+use crate::frames::*;
+use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
+use crate::listener::{Filter, Listener};
+use crate::model::Action;
+use crate::random::Random;
+use crate::truncated::shortest;
+
+const FRAMES: u64 = 1_000_000;
+const SEED: u64 = 0x00c1_11a7e;
+/// Frames between two looks at the counters.
+const BATCH: u64 = 10_000;
+/// Frames to start from.
+const CORPUS: usize = 4096;
+/// Frames that a test run takes have to fit a page with what stands around them.
+const FRAME_LEN_MAX: usize = 3000;
+
+/// What of the counters a packet is found by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    dropped: u64,
+    /// Out of an endpoint, or into the tunnel.
+    forwarded_out: u64,
+    /// Into an endpoint.
+    forwarded_in: u64,
+    /// Seen at a device of the node.
+    arrived: u64,
+}
+
+impl Account {
+    fn of_counters(lab: &mut Lab) -> Self {
+        let mut account = Self::default();
+        for count in lab.counted() {
+            *match (count.reason, count.direction) {
+                (REASON_FORWARDED, DIRECTION_EGRESS) => &mut account.forwarded_out,
+                (REASON_FORWARDED, DIRECTION_INGRESS) => &mut account.forwarded_in,
+                (REASON_INTERFACE, DIRECTION_INGRESS) => &mut account.arrived,
+                (REASON_FRAGMENT, _) => continue,
+                (DROP_FIRST.., _) => &mut account.dropped,
+                _ => panic!("no program counts this: {count:?}"),
+            } += count.packets;
+        }
+        account
+    }
+
+    /// Adds what a verdict has to be found by.
+    fn add(&mut self, target: Target, mark: u32, frame: &[u8], out: &Outcome) {
+        let from_proxy = matches!(mark >> 8 & 15, 0xa | 0xb);
+        match target {
+            Target::FromHost if from_proxy => {}
+            Target::FromContainer | Target::ToHost | Target::ToOverlay => {}
+            _ => self.arrived += 1,
+        }
+        if out.action == Action::Drop {
+            self.dropped += 1;
+            return;
+        }
+        let local = out.mark & 0xf00 == 0xf00 && out.action == Action::Redirect;
+        let by_tunnel = out.mark & 0xf00 == 0x400 && out.action == Action::Redirect;
+        match target {
+            Target::FromContainer if is_answer(frame, out) => {}
+            Target::FromContainer => {
+                self.forwarded_out += 1;
+                self.forwarded_in += u64::from(local);
+            }
+            Target::FromHost | Target::FromOverlay if is_error(out) => {}
+            Target::FromHost => {
+                self.forwarded_in += u64::from(local);
+                self.forwarded_out += u64::from(by_tunnel);
+            }
+            // To the node itself it is counted at cilium_host.
+            Target::FromOverlay => {
+                let to_node = out.frame[..6] == crate::world::HOST_MAC;
+                self.forwarded_in += u64::from(local && !to_node);
+            }
+            Target::ToHost => self.forwarded_out += 1,
+            Target::FromNetdev | Target::ToOverlay => {}
+        }
+    }
+}
+
+/// An ICMPv6 time exceeded of ours.
+fn is_error(out: &Outcome) -> bool {
+    let ours = out.frame.get(ETH_LEN + 8..ETH_LEN + 24) == Some(&crate::world::ROUTER6.octets());
+    let told = out.frame.get(ETH_LEN + 40..ETH_LEN + 42) == Some(&[3, 0]);
+    out.action == Action::Redirect && ours && told
+}
+
+/// What `cil_from_container` does not count: ARP, neighbour discovery, errors.
+fn is_answer(frame: &[u8], out: &Outcome) -> bool {
+    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+    let untouched = out.action == Action::Pass && out.frame == frame;
+    match ethertype {
+        TYPE_ARP => true,
+        // Solicitations and advertisements for the stack have no hop taken.
+        TYPE_IPV6 => untouched || is_advertisement(out) || is_error(out),
+        _ => false,
+    }
+}
+
+fn is_advertisement(out: &Outcome) -> bool {
+    let kind = out.frame.get(ETH_LEN + 40) == Some(&136) && out.frame[ETH_LEN + 7] == 255;
+    out.action == Action::Redirect && out.frame.len() == 86 && kind
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    FromContainer,
+    FromHost,
+    ToHost,
+    FromNetdev,
+    FromOverlay,
+    ToOverlay,
+}
+
+impl Target {
+    /// Verdicts it may give.
+    fn verdicts(self) -> &'static [Action] {
+        match self {
+            Self::FromContainer | Self::FromHost | Self::FromOverlay => {
+                &[Action::Pass, Action::Drop, Action::Redirect]
+            }
+            Self::ToHost | Self::ToOverlay => &[Action::Pass],
+            Self::FromNetdev => &[Action::Next],
+        }
+    }
+
+    fn send(self, lab: &Lab, random: &mut Random, mark: u32, frame: &[u8]) -> Outcome {
+        let sandbox = &lab.sandbox;
+        let (program, ifindex) = match self {
+            Self::FromContainer if random.chance(1) => ("cil_from_container", sandbox.cilium_net),
+            Self::FromContainer => {
+                ("cil_from_container", random.pick(&[sandbox.lxc_a, sandbox.lxc_a, sandbox.lxc_b]))
+            }
+            Self::FromHost => ("cil_from_host", sandbox.cilium_host),
+            Self::ToHost => ("cil_to_host", sandbox.cilium_host),
+            Self::FromNetdev => ("cil_from_netdev", sandbox.cilium_host),
+            Self::ToOverlay => ("cil_to_overlay", sandbox.cilium_vxlan),
+            Self::FromOverlay if random.chance(1) => ("cil_from_overlay", sandbox.cilium_vxlan),
+            Self::FromOverlay => {
+                let id = random.pick(&[1, 2, 6, 7, 40_000, 0x00ff_ffff]);
+                let context = context_by_tunnel(id, random.chance(50));
+                return test_run(lab.program_by_tunnel(), context, frame);
+            }
+        };
+        test_run(lab.program(program), context(ifindex, mark), frame)
+    }
+}
+
+/// Changes a frame as packets in the wild are wrong: some bytes, its end, or a part of another one.
+fn mutate(random: &mut Random, frame: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..random.below(5) {
+        let at = random.below(frame.len().min(128));
+        match random.below(4) {
+            0 => frame[at] ^= 1 << random.below(8),
+            1 => frame[at] = random.pick(&[0, 1, 0x7f, 0x80, 0xff]),
+            _ => frame[at] = random.next() as u8,
+        }
+    }
+    match random.below(12) {
+        0 => frame.truncate(1 + random.below(frame.len())),
+        1 => frame.resize((frame.len() + random.below(64)).min(FRAME_LEN_MAX), 0x5a),
+        2 => {
+            let at = random.below(frame.len().min(other.len()));
+            frame.truncate(at);
+            frame.extend(&other[at..]);
+        }
+        _ => {}
+    }
+    frame.truncate(FRAME_LEN_MAX);
+    // Too short for a test run. Such frames come over a wire in `truncated`.
+    while frame.len() < ETH_LEN || frame.len() < shortest(frame) {
+        frame.push(random.next() as u8);
+    }
+}
+
+/// Throws one batch; says what was wrong with it.
+fn throw(
+    lab: &mut Lab,
+    target: Target,
+    seed: u64,
+    corpus: &[Vec<u8>],
+    seen: &mut BTreeMap<Action, u64>,
+) -> Result<(), String> {
+    let (mut random, mut expected) = (Random::new(seed), Account::default());
+    let mut frame = Vec::new();
+    for _ in 0..BATCH {
+        frame.clear();
+        frame.extend(&corpus[random.below(corpus.len())]);
+        let other = random.below(corpus.len());
+        mutate(&mut random, &mut frame, &corpus[other]);
+        let mark = random.next() as u32;
+        let out = target.send(lab, &mut random, mark, &frame);
+        if !target.verdicts().contains(&out.action) {
+            return Err(format!("{:?} is none of its verdicts: {frame:02x?}", out.action));
+        }
+        expected.add(target, mark, &frame, &out);
+        *seen.entry(out.action).or_default() += 1;
+    }
+    let found = Account::of_counters(lab);
+    if found == expected { Ok(()) } else { Err(format!("{found:?}, but {expected:?} by verdicts")) }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect(name))
+}
+
+fn fuzz(target: Target) {
+    let (seed, frames) = (number("FUZZ_SEED", SEED), number("FUZZ_FRAMES", FRAMES));
+    lab::run(|lab| {
+        lab.add_tunnel();
+        let mut random = Random::new(seed);
+        let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
+        let (mut seen, mut listener) = (BTreeMap::new(), None);
+        for batch in 0..frames.div_ceil(BATCH) {
+            // The second half with somebody who listens to everything, and does not always keep up.
+            if batch * BATCH * 2 >= frames && listener.is_none() {
+                let types = u32::MAX;
+                listener = Some(Listener::new(lab, 0, Filter { types, ..Filter::default() }));
+            }
+            let seed = seed ^ (batch + 1) << 32;
+            if let Err(wrong) = throw(lab, target, seed, &corpus, &mut seen) {
+                panic!("{target:?}, batch {batch} with seed {seed:#x}: {wrong}");
+            }
+            if let Some(listener) = &mut listener {
+                listener.records();
+            }
+        }
+        for action in target.verdicts() {
+            let often = seen.get(action).copied().unwrap_or_default();
+            assert!(often > frames / 100, "{action:?} is rare: {seen:?}");
+        }
+    });
+}
+
+#[test]
+fn from_container() {
+    fuzz(Target::FromContainer);
+}
+
+#[test]
+fn from_host() {
+    fuzz(Target::FromHost);
+}
+
+#[test]
+fn from_overlay() {
+    fuzz(Target::FromOverlay);
+}
+
+#[test]
+fn to_host() {
+    fuzz(Target::ToHost);
+}
+
+#[test]
+fn from_netdev() {
+    fuzz(Target::FromNetdev);
+}
+
+#[test]
+fn to_overlay() {
+    fuzz(Target::ToOverlay);
+}
