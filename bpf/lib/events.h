@@ -81,6 +81,21 @@ static __always_inline int event_passes(const struct monitor_filter *filter, __u
 		filter->related == scope->destination);
 }
 
+/* Bit n: the reader in slot n wants this. Asked before anything is put together for it. */
+__noinline int event_slots(const struct event_scope *scope, __u8 type)
+{
+	__u32 zero = 0, slot, slots = 0;
+	const struct monitor_value *monitor = bpf_map_lookup_elem(&ciliate_monitor, &zero);
+
+	if (!monitor || !scope)
+		return 0;
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (monitor->readers & 1 << slot && event_passes(&monitor->filters[slot], type, scope))
+			slots |= 1 << slot;
+	}
+	return slots;
+}
+
 static __always_inline void event_lost(__u32 slot)
 {
 	__u64 *lost = bpf_map_lookup_elem(&ciliate_lost, &slot);
@@ -90,18 +105,13 @@ static __always_inline void event_lost(__u32 slot)
 }
 
 /*
- * Room in the ring of a slot, NULL when its reader wants none of this, or the ring is full. What the verifier
- * may assume of the room is `len`, which has to be a constant.
+ * Room in the ring of a slot, NULL when its reader just went, or the ring is full. What the verifier may assume
+ * of the room is `len`, which has to be a constant.
  */
-static __always_inline void *event_room(__u32 slot, __u8 type, const struct event_scope *scope, const __u32 len)
+static __always_inline void *event_room(__u32 slot, const __u32 len)
 {
-	__u32 zero = 0;
-	const struct monitor_value *monitor = bpf_map_lookup_elem(&ciliate_monitor, &zero);
 	void *ring, *room;
 
-	if (!monitor || slot >= MONITOR_SLOTS || !(monitor->readers & 1 << slot) ||
-	    !event_passes(&monitor->filters[slot], type, scope))
-		return NULL;
 	ring = bpf_map_lookup_elem(&ciliate_events, &slot);
 	if (!ring)
 		return NULL;
@@ -147,14 +157,13 @@ static __always_inline int event_copy(struct __sk_buff *skb, void *to, __u32 len
 }
 
 /* Into the ring of a slot: a record, which is `len` bytes, and the packet's first ones. Both are constants. */
-static __always_inline int event_put_slot(struct __sk_buff *skb, const struct event_scope *scope,
-					  const struct event_capture *record, __u32 slot, const __u32 len,
-					  const __u32 capture_max)
+static __always_inline int event_put_slot(struct __sk_buff *skb, const struct event_capture *record, __u32 slot,
+					  const __u32 len, const __u32 capture_max)
 {
 	__u32 captured = record->len_captured;
 	struct event_head *head;
 
-	head = event_room(slot, record->common.type, scope, sizeof(*head) + len + capture_max);
+	head = event_room(slot, sizeof(*head) + len + capture_max);
 	if (!head)
 		return 0;
 	event_head_fill(head, len + captured);
@@ -207,67 +216,77 @@ static __always_inline struct trace_event trace_event_of(struct __sk_buff *skb, 
 	};
 }
 
-__noinline int event_put_trace_slot(struct __sk_buff *skb, const struct event_scope *scope,
-				    const struct trace_event *record, __u32 slot)
+__noinline int event_put_trace_slot(struct __sk_buff *skb, const struct trace_event *record, __u32 slot)
 {
-	if (!scope || !record)
+	if (!record)
 		return 0;
-	return event_put_slot(skb, scope, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
 __noinline int event_put_trace(struct __sk_buff *skb, const struct event_scope *scope, __u8 point, __u8 reason,
 			       __u32 ifindex)
 {
 	struct trace_event record;
-	__u32 slot;
+	__u32 slot, slots;
 
 	if (!scope)
+		return 0;
+	slots = event_slots(scope, EVENT_TRACE);
+	if (!slots)
 		return 0;
 	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN);
 	if (point == TRACE_TO_ENDPOINT)
 		event_source_address(skb, &record.original_source);
-	for (slot = 0; slot < MONITOR_SLOTS; slot++)
-		event_put_trace_slot(skb, scope, &record, slot);
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (slots & 1 << slot)
+			event_put_trace_slot(skb, &record, slot);
+	}
 	return 0;
 }
 
-__noinline int event_put_trace_overlay_slot(struct __sk_buff *skb, const struct event_scope *scope,
-					    const struct trace_event *record, __u32 slot)
+__noinline int event_put_trace_overlay_slot(struct __sk_buff *skb, const struct trace_event *record, __u32 slot)
 {
-	if (!scope || !record)
+	if (!record)
 		return 0;
-	return event_put_slot(skb, scope, &record->head, slot, sizeof(*record), CAPTURE_LEN_OVERLAY);
+	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN_OVERLAY);
 }
 
 __noinline int event_put_trace_overlay(struct __sk_buff *skb, const struct event_scope *scope, __u8 point,
 				       __u8 reason, __u32 ifindex)
 {
 	struct trace_event record;
-	__u32 slot;
+	__u32 slot, slots;
 
 	if (!scope)
 		return 0;
+	slots = event_slots(scope, EVENT_TRACE);
+	if (!slots)
+		return 0;
 	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN_OVERLAY);
-	for (slot = 0; slot < MONITOR_SLOTS; slot++)
-		event_put_trace_overlay_slot(skb, scope, &record, slot);
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (slots & 1 << slot)
+			event_put_trace_overlay_slot(skb, &record, slot);
+	}
 	return 0;
 }
 
-__noinline int event_put_drop_slot(struct __sk_buff *skb, const struct event_scope *scope,
-				   const struct drop_event *record, __u32 slot)
+__noinline int event_put_drop_slot(struct __sk_buff *skb, const struct drop_event *record, __u32 slot)
 {
-	if (!scope || !record)
+	if (!record)
 		return 0;
-	return event_put_slot(skb, scope, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
 __noinline int event_put_drop(struct __sk_buff *skb, const struct event_scope *scope, __u8 reason, __u16 line,
 			      __u8 file)
 {
 	struct drop_event record;
-	__u32 slot;
+	__u32 slot, slots;
 
 	if (!scope)
+		return 0;
+	slots = event_slots(scope, EVENT_DROP);
+	if (!slots)
 		return 0;
 	record = (struct drop_event){
 		.head = event_capture_of(skb, EVENT_DROP, reason, DROP_EVENT_VERSION, scope, CAPTURE_LEN),
@@ -279,42 +298,48 @@ __noinline int event_put_drop(struct __sk_buff *skb, const struct event_scope *s
 		.ifindex = skb->ifindex,
 		.flags = event_flags(skb),
 	};
-	for (slot = 0; slot < MONITOR_SLOTS; slot++)
-		event_put_drop_slot(skb, scope, &record, slot);
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (slots & 1 << slot)
+			event_put_drop_slot(skb, &record, slot);
+	}
 	return 0;
 }
 
-__noinline int event_put_capture_slot(struct __sk_buff *skb, const struct event_scope *scope,
-				      const struct capture_event *record, __u32 slot)
+__noinline int event_put_capture_slot(struct __sk_buff *skb, const struct capture_event *record, __u32 slot)
 {
-	if (!scope || !record)
+	if (!record)
 		return 0;
-	return event_put_slot(skb, scope, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
 __noinline int event_put_capture(struct __sk_buff *skb, const struct event_scope *scope, __u8 subtype, __u32 arg1)
 {
 	struct capture_event record;
-	__u32 slot;
+	__u32 slot, slots;
 
 	if (!scope)
+		return 0;
+	slots = event_slots(scope, EVENT_CAPTURE);
+	if (!slots)
 		return 0;
 	record = (struct capture_event){
 		.head = event_capture_of(skb, EVENT_CAPTURE, subtype, 0, scope, CAPTURE_LEN),
 		.arg1 = arg1,
 	};
-	for (slot = 0; slot < MONITOR_SLOTS; slot++)
-		event_put_capture_slot(skb, scope, &record, slot);
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (slots & 1 << slot)
+			event_put_capture_slot(skb, &record, slot);
+	}
 	return 0;
 }
 
-__noinline int event_put_debug_slot(const struct event_scope *scope, const struct debug_event *record, __u32 slot)
+__noinline int event_put_debug_slot(const struct debug_event *record, __u32 slot)
 {
 	struct event_head *head;
 
-	if (!scope || !record)
+	if (!record)
 		return 0;
-	head = event_room(slot, EVENT_DEBUG, scope, sizeof(*head) + sizeof(*record));
+	head = event_room(slot, sizeof(*head) + sizeof(*record));
 	if (!head)
 		return 0;
 	event_head_fill(head, sizeof(*record));
@@ -328,9 +353,12 @@ __noinline int event_put_debug(struct __sk_buff *skb, const struct event_scope *
 			       __u32 arg3)
 {
 	struct debug_event record;
-	__u32 slot;
+	__u32 slot, slots;
 
 	if (!scope)
+		return 0;
+	slots = event_slots(scope, EVENT_DEBUG);
+	if (!slots)
 		return 0;
 	record = (struct debug_event){
 		.common = event_common_of(skb, EVENT_DEBUG, subtype, scope),
@@ -338,8 +366,10 @@ __noinline int event_put_debug(struct __sk_buff *skb, const struct event_scope *
 		.arg2 = args >> 32,
 		.arg3 = arg3,
 	};
-	for (slot = 0; slot < MONITOR_SLOTS; slot++)
-		event_put_debug_slot(scope, &record, slot);
+	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
+		if (slots & 1 << slot)
+			event_put_debug_slot(&record, slot);
+	}
 	return 0;
 }
 
