@@ -73,7 +73,8 @@ impl Account {
                 self.forwarded_out += 1;
                 self.forwarded_in += u64::from(local);
             }
-            Target::FromHost | Target::FromOverlay if is_error(out) => {}
+            // Without a mark, which a delivered packet that looks like one has.
+            Target::FromHost | Target::FromOverlay if out.mark == 0 && is_error(out) => {}
             Target::FromHost => {
                 self.forwarded_in += u64::from(local);
                 self.forwarded_out += u64::from(by_tunnel);

@@ -68,7 +68,7 @@ pub fn assert_flows(lab: &mut Lab, model: &Flows, begin: u32) {
         let expected = (entry.bits, entry.tx_flags, entry.rx_flags, entry.identity);
         assert_eq!(seen, expected, "{flow:?}");
         let last = value.lifetime - entry.life.seconds();
-        assert!((begin - 1..=end).contains(&last), "{flow:?}: {value:?}, {entry:?}");
+        assert!((begin.saturating_sub(1)..=end).contains(&last), "{flow:?}: {value:?}, {entry:?}");
         let others = (value.reserved0, value.backend_id, value.rev_nat, value.reserved1);
         assert_eq!((others, value.packets, value.bytes), ((0, 0, 0, 0), 0, 0), "{flow:?}");
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, ProgramArray};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
@@ -184,6 +184,8 @@ impl Lab {
 
     /// Attaches a program to a device for as long as the lab lives.
     pub fn attach(&mut self, name: &str, device: &str, hook: TcAttachType) {
+        // What kernels before TCX (6.6) attach to; fails when the device has it already.
+        let _ = tc::qdisc_add_clsact(device);
         let program = self.objects[self.programs[name]].program_mut(name).expect("a program");
         let program: &mut SchedClassifier = program.try_into().expect("a classifier");
         program.attach(device, hook).expect("attach");
