@@ -154,7 +154,7 @@ fn host_side(
         };
         let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
-        ipcache(desired, host_prefix(*address), (*identity, None), origin);
+        ipcache(desired, host_prefix(*address), *identity, origin);
     }
     device_entry(desired, ifindex, &device, Some(lxc), origin);
     let at = Attachment {

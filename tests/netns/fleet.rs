@@ -195,7 +195,7 @@ pub fn has_geneve() -> bool {
         let tried = Command::new("unshare").args(["--net", "sh", "-c", script]).output();
         let has = tried.is_ok_and(|output| output.status.success());
         if !has {
-            println!("SKIP 3 tests with geneve: this kernel has no such devices (CONFIG_GENEVE)");
+            println!("SKIP geneve (4 tests): this kernel has no such devices (CONFIG_GENEVE)");
         }
         has
     })

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ciliate::bpf_abi::{CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_TWO_WORLDS, NodeValue};
 use ciliate::intent::identity_of_labels;
+use ciliate::kinds::bpf_map::MapName;
+use ciliate::net::Mac;
 
 use crate::capture::Capture;
 use crate::fleet::{Fleet, MEMBERS, Plan, counted, has_geneve};
@@ -211,6 +214,7 @@ fn traffic(inside: Families, underlay: Families, routing: &str) {
             fragmentation_needed_from_outside(&fleet, &plan, overhead);
         }
     }
+    what_the_programs_know(&fleet, inside == DUAL, routing == GENEVE);
     let port = if routing == GENEVE { 6081 } else { 8472 };
     identities_on_the_wire(&fleet, port);
 }
@@ -239,7 +243,10 @@ fn with_hosts(fleet: &Fleet, plan: &Plan) {
     // Bound to another address, the host still speaks as the router: that is where answers come back.
     let (underlay_a, v6) = (MEMBERS[0].underlay[usize::from(plan.v6)], plan.v6);
     if (v6 && fleet.lab.families.v6) || (!v6 && fleet.lab.families.v4) {
+        let from_router = format!("src host {}", plan.router_a);
+        let capture = Capture::start(&fleet.busybox_b, "eth0", 1, &from_router);
         a.sh(&format!("ping -n -c 1 -W 5 -I {underlay_a} {}", plan.busybox_b));
+        assert_eq!(capture.lines().len(), 1, "a packet {from_router}");
     }
 }
 
@@ -300,6 +307,21 @@ fn fragmentation_needed_from_outside(fleet: &Fleet, plan: &Plan, overhead: u16) 
     // And comes out of the tunnel as the router: the answers' way leads back through it.
     assert_eq!(tcp(outside, &fleet.busybox_b, plan.busybox_b), ip(plan.router_a));
     outside.sh(&format!("ip route del {cidr}"));
+}
+
+/// The node's entry for the programs: the tunnel's device, what it is, and whether there are two worlds.
+fn what_the_programs_know(fleet: &Fleet, two_worlds: bool, geneve: bool) {
+    let observed = fleet.lab.a.view().observed;
+    let entries = observed.bpf_map_entries.iter();
+    let node = entries.into_iter().find(|(key, _)| key.map == MapName::of_abi(CILIATE_NODE));
+    let value = node.expect("the entry").1.value.as_slice().try_into().expect("a node");
+    let value = NodeValue::from_bytes(value);
+    let device = if geneve { "cilium_geneve" } else { "cilium_vxlan" };
+    let link = &observed.links[&device.parse().expect("a name")];
+    assert_eq!((value.tunnel_ifindex, Mac(value.tunnel_mac)), (link.ifindex, link.end.mac));
+    let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+    let flags = flag(two_worlds, NODE_FLAG_TWO_WORLDS) | flag(geneve, NODE_FLAG_GENEVE);
+    assert_eq!(value.flags, flags);
 }
 
 /// An address nobody has is dropped where that is known: on its own node.

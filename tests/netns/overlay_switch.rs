@@ -54,10 +54,14 @@ const OWN_TABLE: Way = Way {
     ..VXLAN
 };
 
-/// The objects that ops are about, as `apply` says.
+/// The objects that ops are about, as `apply` says. Each op was done, at the first attempt.
 fn objects(applied: &Value) -> Vec<String> {
     let ops = applied["ops"].as_array().expect("a list").iter();
-    ops.map(|op| format!("{} {}", op["op"]["kind"], op["op"]["key"])).collect()
+    let object = |op: &Value| {
+        assert_eq!(op["result"]["outcome"], "done", "{op}");
+        format!("{} {}", op["op"]["kind"], op["op"]["key"])
+    };
+    ops.map(object).collect()
 }
 
 /// Both nodes change; endpoints keep their devices, and reach each other.
@@ -112,6 +116,7 @@ fn to_geneve_and_back() {
         return;
     }
     let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
+    fleet.apply(2, NATIVE.routing);
     for way in [&GENEVE, &VXLAN, &GENEVE_ON_8472, &VXLAN, &GENEVE, &NATIVE, &GENEVE] {
         switch(&fleet, way);
     }
@@ -126,7 +131,8 @@ fn a_tunnel_that_somebody_renamed() {
     node.space.sh(
         "ip link set cilium_vxlan down; ip link set cilium_vxlan name stray; ip link set stray up",
     );
-    node.apply();
+    let changed = objects(&node.apply());
+    assert!(changed.contains(&"\"link\" \"stray\"".to_string()), "{changed:?}");
     assert!(node.space.try_sh("ip link show stray").is_err());
     exchange(&fleet.busybox_a, &fleet.busybox_b, "10.42.1.64");
 }

@@ -101,7 +101,9 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
     let pin = pins::link(root, change.key.ifname.as_str(), &change.key.program);
     let found = bpf::obj_get(&pin).and_then(bpf::tcx_link_info).ok();
     let expected = change.expects().filter(|seen| seen.mode == Mode::Tcx).map(|seen| seen.ifindex);
-    if found.map(|info| info.ifindex) != expected {
+    // Attached nowhere any more: its device went since it was looked at, and what is asked for is new.
+    let stale = expected.is_some() && found.is_some_and(|info| info.ifindex == 0);
+    if found.map(|info| info.ifindex) != expected && !stale {
         return Err(KernelError::Refused {
             expected: expected
                 .map_or("no link".into(), |index| format!("a link on ifindex {index}")),
