@@ -22,6 +22,7 @@ pub mod neighbour;
 pub mod nftables;
 mod objects;
 pub mod owner;
+pub mod record;
 pub mod route;
 pub mod rule;
 pub mod sysctl;

@@ -12,7 +12,7 @@ use crate::apply::{ExecError, send};
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
 use crate::kernel::{Kernel, KernelError};
-use crate::kinds::{bpf_map_entry, bpf_program, owner};
+use crate::kinds::{bpf_map_entry, bpf_program, record};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
@@ -53,7 +53,7 @@ pub fn list(
                 mode: Mode::Clsact,
                 ifindex,
                 twice: false,
-                qdisc_ours: records.contains_key(&format!("{}{ifname}", owner::RECORD_OF_CLSACT)),
+                qdisc_ours: records.contains_key(&record::of_clsact(ifindex)),
             };
             seen.insert(key, found);
         }
@@ -159,14 +159,11 @@ pub fn removal(
 ///
 /// # Errors
 /// A filter of ours is on the device, or the kernel refuses.
-pub fn put_back(kernel: &mut Kernel, device: &str) -> Result<(), ExecError> {
+pub fn put_back(kernel: &mut Kernel, ifindex: u32) -> Result<(), ExecError> {
     let programs = bpf_program::exec::pinned(kernel)?;
     let mut round = Round::new(kernel);
     let devices = clsact_devices(&mut round)?;
-    let Some((ifindex, _)) = devices.into_iter().find(|(_, ifname)| ifname.as_str() == device)
-    else {
-        return Ok(());
-    };
+    let Some(device) = devices.get(&ifindex) else { return Ok(()) };
     let mut filters = 0;
     for hook in [Hook::Ingress, Hook::Egress] {
         let ours = our_filter(&mut round, ifindex, hook)?;
