@@ -63,6 +63,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let (sender, wakes) = mpsc::channel();
     let systemd = Systemd::new();
     let mut kernel = Kernel::open(&loaded.intent.paths.bpf)?;
+    engine::at_home(&kernel)?;
     kernel.set_pulse(systemd.pulse());
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {

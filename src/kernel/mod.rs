@@ -52,6 +52,11 @@ pub enum KernelError {
     Verifier { program: String, reason: String },
     #[error("another ciliate is changing this node (lock {path}); try again when it is done")]
     Locked { path: PathBuf },
+    /// Another namespace's node would be taken for this one's leftovers.
+    #[error(
+        "{root} has the pins of a node in another network namespace, {home}, and this is {here}; {advice}, or give this node [paths] of its own"
+    )]
+    OtherNamespace { root: PathBuf, home: String, here: String, advice: String },
     #[error("expected {expected}, found {found}")]
     Refused { expected: String, found: String },
 }

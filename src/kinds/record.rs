@@ -9,6 +9,9 @@ const SETTING: &str = "sysctl:";
 /// What the record of a clsact qdisc that we added to a foreign device begins with; the device follows.
 const CLSACT: &str = "clsact:";
 
+/// The record of the network namespace that the node is in.
+pub const NAMESPACE: &str = "namespace";
+
 /// What stands for a device. No device has such a name: there is no colon in names.
 const IFINDEX: &str = "ifindex:";
 

@@ -5,14 +5,14 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
-use super::{Lowering, want};
+use super::{Lowering, before, want};
 use crate::bpf_abi::{CILIATE_DEVICE, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS};
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
 use crate::kinds::bpf_program::{self, BpfProgram};
-use crate::kinds::{Desired, Origin};
+use crate::kinds::{Desired, Origin, record};
 use crate::net::IfName;
 
 /// Bytes of the digest that name a build.
@@ -50,6 +50,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for map in MapName::all() {
         want::<BpfMap>(&mut lowering.desired.bpf_maps, map, Layout::of(map), &Origin::Node);
     }
+    let home = &lowering.facts.netns;
+    before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
     for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };

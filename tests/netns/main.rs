@@ -12,6 +12,7 @@ mod capture;
 mod carrier;
 mod crash;
 mod daemon;
+mod elsewhere;
 mod events;
 mod facts;
 mod flood;
