@@ -74,6 +74,11 @@ pub trait Kind: Sized + 'static {
         true
     }
 
+    /// What is said of a foreign object under the key.
+    fn in_the_way(key: &Self::Key) -> BlockedReason {
+        BlockedReason::Foreign { object: format!("{} {key}", Self::NAME) }
+    }
+
     /// Whether a foreign object under the key does what is asked for, so that nothing has to be done.
     fn foreign_serves(_key: &Self::Key, _spec: &Self::Spec, _seen: &Self::Seen) -> bool {
         false

@@ -7,12 +7,12 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::super::{Hook, Key, Mode, Seen};
+use super::super::{BpfLink, Hook, Key, Mode, Seen};
 use crate::apply::{ExecError, send};
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
 use crate::kernel::{Kernel, KernelError};
-use crate::kinds::{bpf_map_entry, bpf_program, record};
+use crate::kinds::{WantedMap, bpf_map_entry, bpf_program, record};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
@@ -30,30 +30,41 @@ fn parent(hook: Hook) -> TcHandle {
     }
 }
 
-/// Our filters on all devices that have a clsact qdisc.
+/// Our filters on all devices that have a clsact qdisc, and foreign ones where ours have to be.
 ///
 /// # Errors
 /// A dump fails.
 pub fn list(
     round: &mut Round<'_>,
     programs: &BTreeMap<u32, bpf_program::Key>,
+    desired: &WantedMap<BpfLink>,
 ) -> Result<BTreeMap<Key, Seen>, KernelError> {
     let mut seen = BTreeMap::new();
-    if programs.is_empty() {
+    let wanted: BTreeMap<(IfName, Hook), &Key> = desired
+        .iter()
+        .filter(|(_, wanted)| wanted.spec.mode == Mode::Clsact)
+        .map(|(key, _)| ((key.ifname, key.hook), key))
+        .collect();
+    if programs.is_empty() && wanted.is_empty() {
         return Ok(seen);
     }
     let records = bpf_map_entry::exec::records(round.kernel)?;
     for (ifindex, ifname) in clsact_devices(round)? {
         for hook in [Hook::Ingress, Hook::Egress] {
-            let Some(id) = our_filter(round, ifindex, hook)? else { continue };
-            let Some(program) = programs.get(&id) else { continue };
-            let key = Key { ifname, hook, program: program.name.clone() };
+            let filters = filters_at(round, ifindex, hook)?;
+            let program = our_filter(&filters).and_then(|id| programs.get(&id));
+            let key = match (program, wanted.get(&(ifname, hook))) {
+                (Some(program), _) => Key { ifname, hook, program: program.name.clone() },
+                (None, Some(key)) if filters.iter().any(in_our_way) => (*key).clone(),
+                _ => continue,
+            };
             let found = Seen {
-                program: Some(program.clone()),
+                program: program.cloned(),
                 mode: Mode::Clsact,
                 ifindex,
                 twice: false,
                 qdisc_ours: records.contains_key(&record::of_clsact(ifindex)),
+                foreign: program.is_none(),
             };
             seen.insert(key, found);
         }
@@ -104,12 +115,23 @@ fn filters_at(
         .collect())
 }
 
+fn at_our_place(message: &TcMessage) -> bool {
+    message.header.info >> 16 == u32::from(FILTER_PRIORITY)
+        && u32::from(message.header.handle) == FILTER_HANDLE
+}
+
+/// Whether the kernel refuses to put ours beside it: at one preference are filters of one type and one
+/// protocol, with a handle each.
+fn in_our_way(message: &TcMessage) -> bool {
+    let bpf = |a: &TcAttribute| matches!(a, TcAttribute::Kind(kind) if kind == "bpf");
+    message.header.info >> 16 == u32::from(FILTER_PRIORITY)
+        && (at_our_place(message)
+            || message.header.info & 0xffff != PROTOCOL_ALL
+            || !message.attributes.iter().any(bpf))
+}
+
 /// The id of the program that the filter at our place runs.
-fn our_filter(round: &mut Round<'_>, ifindex: u32, hook: Hook) -> Result<Option<u32>, KernelError> {
-    let at_our_place = |message: &TcMessage| {
-        message.header.info >> 16 == u32::from(FILTER_PRIORITY)
-            && u32::from(message.header.handle) == FILTER_HANDLE
-    };
+fn our_filter(filters: &[TcMessage]) -> Option<u32> {
     let program_id = |message: &TcMessage| {
         message.attributes.iter().find_map(|attribute| {
             let TcAttribute::Options(options) = attribute else { return None };
@@ -119,7 +141,7 @@ fn our_filter(round: &mut Round<'_>, ifindex: u32, hook: Hook) -> Result<Option<
             })
         })
     };
-    Ok(filters_at(round, ifindex, hook)?.iter().filter(|m| at_our_place(m)).find_map(program_id))
+    filters.iter().filter(|message| at_our_place(message)).find_map(program_id)
 }
 
 /// The messages that remove our filter, and with it the qdisc if that is ours and no filter is left;
@@ -166,12 +188,13 @@ pub fn put_back(kernel: &mut Kernel, ifindex: u32) -> Result<(), ExecError> {
     let Some(device) = devices.get(&ifindex) else { return Ok(()) };
     let mut filters = 0;
     for hook in [Hook::Ingress, Hook::Egress] {
-        let ours = our_filter(&mut round, ifindex, hook)?;
+        let found = filters_at(&mut round, ifindex, hook)?;
+        let ours = our_filter(&found);
         if ours.is_some_and(|id| programs.iter().any(|(_, info)| info.id == id)) {
             let error = format!("it stays until ciliate's filter on {device} is gone");
             return Err(ExecError::Failed { error, errno: None });
         }
-        filters += filters_at(&mut round, ifindex, hook)?.len();
+        filters += found.len();
     }
     if filters > 0 {
         return Ok(());
