@@ -70,7 +70,12 @@ fn text(status: &Status, daemon: bool, output: &mut Output) -> std::io::Result<(
         true => format!("Ok   {} (pid {}, {} rounds)", status.version, status.pid, status.rounds),
         false => "not running".to_string(),
     };
-    let converged = if status.converged { "Ok" } else { "not converged" };
+    let converged = match status.converged {
+        true => "Ok",
+        // What keeps a round from its end is a problem: without one, it is under way.
+        false if status.problems.is_empty() => "converging",
+        false => "not converged",
+    };
     let ipam = summary.ipam.iter().map(|Ipam { cidr, allocated, available }| {
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
         format!("{family}: {allocated}/{available} allocated from {cidr},")

@@ -333,7 +333,10 @@ fn another_writer() {
     before.assert_same(&Snapshot::of(&lab.a.space), "with another writer");
     // A daemon waits for its turn.
     let daemon = Daemon::start(&lab.a);
-    assert!(daemon.status().is_some_and(|status| !status.converged));
+    let status = daemon.status().expect("a status");
+    assert!(!status.converged, "{status:#?}");
+    let lock = lab.a.runtime.join("lock").display().to_string();
+    assert!(status.problems[0].error.contains(&lock), "{status:#?}");
     before.assert_same(&Snapshot::of(&lab.a.space), "with a waiting daemon");
     drop(scope);
     daemon.wait("to have its turn", |status| status.converged);
