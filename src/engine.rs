@@ -74,6 +74,14 @@ pub struct View {
     pub summary: Summary,
 }
 
+/// Makes sure that the pins are of a node in this namespace, if there are any.
+///
+/// # Errors
+/// They are of a node in another one.
+pub fn at_home(kernel: &Kernel) -> Result<(), EngineError> {
+    Ok(facts::at_home(kernel)?)
+}
+
 /// Looks at the kernel. Changes nothing.
 ///
 /// # Errors

@@ -42,6 +42,8 @@ pub enum NetnsProblem {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
     pub hostname: String,
+    /// The node's own namespace, by a name that no other has.
+    pub netns: String,
     /// All links of the node's own namespace.
     pub links: BTreeMap<IfName, LinkInfo>,
     /// All addresses of the node's own namespace: device, address with prefix length.

@@ -44,6 +44,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
     };
     let mut kernel = Kernel::open(&bpf, &runtime)?;
+    engine::at_home(&kernel)?;
     if arguments.dry_run {
         let view = engine::view_destroy(&mut kernel)?;
         match arguments.output {

@@ -125,7 +125,12 @@ fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static st
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
     let has = |v6: bool| summary.ipam.iter().any(|ipam| ipam.cidr.addr().is_ipv6() == v6);
-    let converged = if status.converged { "Ok" } else { "not converged" };
+    let converged = match status.converged {
+        true => "Ok",
+        // What keeps a round from its end is a problem: without one, it is under way.
+        false if status.problems.is_empty() => "converging",
+        false => "not converged",
+    };
     let process = match daemon {
         true => format!("Ok   pid {}, {} rounds", status.pid, status.rounds),
         false => "not running".to_string(),

@@ -175,8 +175,8 @@ pub enum MasqueradeMode {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Datapath {
-    /// How programs are attached to devices. A change between the two ways stops each device for about a
-    /// millisecond. Default: auto.
+    /// How programs are attached to devices. A change between the two ways stops each device for a few
+    /// milliseconds. Default: auto.
     #[schemars(with = "Option<AttachMode>")]
     pub attach_mode: Maybe<AttachMode>,
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
@@ -118,7 +118,8 @@ impl Status {
             if self.config_error.is_some() { "; configuration on disk refused" } else { "" };
         match (self.converged, self.problems.first()) {
             (true, _) => format!("converged: generation {generation}, {objects} objects{config}"),
-            (false, None) => format!("not converged: generation {generation}{config}"),
+            // What keeps a round from its end is a problem: without one, it is under way.
+            (false, None) => format!("converging: generation {generation}{config}"),
             (false, Some(problem)) => format!(
                 "not converged: generation {generation}, {} problems, first: {}: {}{config}",
                 self.problems.len(),
@@ -137,12 +138,31 @@ pub fn path(runtime: &Path) -> PathBuf {
 /// The socket; removed when dropped.
 pub struct Control {
     path: PathBuf,
+    /// Its device and inode, which tell it from one that was made later.
+    file: (u64, u64),
+    listener: Arc<UnixListener>,
+}
+
+impl Control {
+    /// Whether clients still find it.
+    pub fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|file| file == self.file)
+    }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
+        }
+        // Ends the thread that accepts.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Removes the socket of a daemon that was killed.
@@ -177,11 +197,19 @@ pub fn serve(
         return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
     }
     let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).map_err(failed)?;
+    let listener = Arc::new(UnixListener::bind(&path).map_err(failed)?);
+    let file = identity(&path).map_err(failed)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    let accepting = listener.clone();
     let accept = move || {
         let clients = Arc::new(());
-        for stream in listener.incoming().flatten() {
+        for stream in accepting.incoming() {
+            let stream = match stream {
+                Ok(stream) => stream,
+                // Shut down.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                Err(_) => continue,
+            };
             if Arc::strong_count(&clients) > CLIENTS_MAX {
                 continue;
             }
@@ -193,7 +221,7 @@ pub fn serve(
         }
     };
     thread::Builder::new().name("accept".into()).spawn(accept).map_err(failed)?;
-    Ok(Control { path })
+    Ok(Control { path, file, listener })
 }
 
 fn answer_all(stream: &UnixStream, status: &Mutex<Status>, wakes: &Sender<Wake>) -> io::Result<()> {

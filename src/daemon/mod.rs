@@ -6,12 +6,14 @@
 
 mod concerns;
 pub mod control;
+mod fights;
 pub mod gc;
 pub mod health;
+mod journal;
 mod systemd;
 mod watch;
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,10 +22,11 @@ use tracing::{error, info, warn};
 use crate::config::{Search, locate, render};
 use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::kernel::{Kernel, KernelError, chain};
+use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
-use crate::plan::Plan;
 use crate::report::Outcome;
-use control::{CONVERGE, Problem, Status};
+use control::{CONVERGE, Control, Problem, Status};
+use fights::Fights;
 use health::{Service, Task};
 use systemd::Systemd;
 
@@ -56,6 +59,11 @@ struct Daemon<'a> {
     status: Arc<Mutex<Status>>,
     health: Service,
     retry: Duration,
+    fights: Fights,
+    /// All that is left to do is fought about: how long to leave it alone.
+    pause: Duration,
+    control: Option<Control>,
+    wakes: Sender<Wake>,
     /// Something is left to do, or was refused.
     unsettled: bool,
     /// The problems that were logged already.
@@ -70,6 +78,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let (sender, wakes) = mpsc::channel();
     let systemd = Systemd::new();
     let mut kernel = Kernel::open(&loaded.intent.paths.bpf, &loaded.intent.paths.runtime)?;
+    engine::at_home(&kernel)?;
     kernel.set_pulse(systemd.pulse());
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
@@ -80,26 +89,30 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         status: status.clone(),
         health: Service::new(status.clone()),
         retry: RETRY_MIN,
-        unsettled: false,
+        fights: Fights::default(),
+        pause: Duration::ZERO,
+        control: None,
+        wakes: sender.clone(),
+        // Until the first round has said otherwise.
+        unsettled: true,
         known: Vec::new(),
         loaded,
     };
+    journal::begin(&daemon.loaded);
     // Watching begins before the first look: what changes in between is not missed.
     let mut watchers = watch::Watchers::start(sender.clone())?;
     daemon.follow(&mut watchers);
     // So is what was saved after the command line read the files. What is wrong with it is in the status.
     let _ = daemon.reload(false);
     let runtime = daemon.loaded.intent.paths.runtime.clone();
-    let control = control::serve(&runtime, status, sender)?;
+    daemon.control = Some(control::serve(&runtime, status, sender)?);
     daemon.round();
     gc::start(&daemon.loaded.intent.paths.bpf, options.conntrack_gc, daemon.status.clone())?;
     // The first round may have made folders that are worth watching.
     daemon.follow(&mut watchers);
     daemon.systemd.ready();
     daemon.publish();
-    let result = daemon.serve(&wakes, &mut watchers);
-    drop(control);
-    result
+    daemon.serve(&wakes, &mut watchers)
 }
 
 impl Daemon<'_> {
@@ -150,8 +163,9 @@ impl Daemon<'_> {
             for reply in wanted.replies {
                 let _ = reply.send(answer.clone());
             }
-            // A storm of events gets at most half of a CPU.
-            std::thread::sleep(begin.elapsed().min(Duration::from_millis(100)));
+            // A storm of events gets at most half of a CPU, and a tenth where nothing comes of it.
+            let (share, rest_max) = if self.pause.is_zero() { (1, 100) } else { (9, 500) };
+            std::thread::sleep((begin.elapsed() * share).min(Duration::from_millis(rest_max)));
         }
     }
 
@@ -163,7 +177,11 @@ impl Daemon<'_> {
 
     /// How long to sleep if nothing happens: to the next full look, retry, or sign of life.
     fn wait_from(&self, last_look: Instant) -> Duration {
-        let period = if self.unsettled { self.retry } else { self.options.resync };
+        let period = match self.unsettled {
+            true if !self.pause.is_zero() => self.pause,
+            true => self.retry,
+            false => self.options.resync,
+        };
         let period = period.min(self.options.resync);
         let until_look = period.saturating_sub(last_look.elapsed());
         self.systemd.interval().map_or(until_look, |ping| until_look.min(ping))
@@ -187,6 +205,9 @@ impl Daemon<'_> {
                     info!(generation = status.generation, "configuration read");
                 }
                 drop(status);
+                if changed {
+                    self.fights.clear();
+                }
                 if moved {
                     warn!("[paths] changed: restart ciliate to use the new paths");
                 }
@@ -218,26 +239,32 @@ impl Daemon<'_> {
     /// Looks, plans, applies, looks again. Says whether anything was changed.
     fn round(&mut self) -> bool {
         let begin = Instant::now();
+        let mut problems = self.keep_control();
         let result = self.try_round();
         self.free_dead_readers();
-        let (settled, problems) = match &result {
-            Ok(converged) => (converged.succeeded(), self.report(converged)),
-            Err(EngineError::Kernel(KernelError::Locked { path })) => {
-                info!("waiting: another ciliate holds {}", path.display());
-                (false, Vec::new())
+        let settled = match &result {
+            Ok(converged) => {
+                problems.extend(self.report(converged));
+                converged.succeeded()
             }
             Err(failure) => {
                 let text = chain(failure);
-                error!("round failed: {text}");
-                (false, vec![Problem { object: "node".into(), error: text }])
+                if !matches!(failure, EngineError::Kernel(KernelError::Locked { .. })) {
+                    error!("round failed: {text}");
+                }
+                problems.push(Problem { object: "node".into(), error: text });
+                false
             }
         };
-        self.unsettled = !settled;
+        self.say_new(&problems);
+        problems.truncate(PROBLEMS_MAX);
+        let was_settled = !std::mem::replace(&mut self.unsettled, !settled);
         let progressed = result
             .as_ref()
             .is_ok_and(|converged| converged.rounds.iter().any(|(_, report)| report.done() > 0));
         self.retry =
             if settled || progressed { RETRY_MIN } else { (self.retry * 2).min(RETRY_MAX) };
+        let fought = self.fights.contested(Instant::now()).next().is_some();
         let mut status = self.lock_status();
         status.converged = settled;
         status.rounds += 1;
@@ -247,6 +274,10 @@ impl Daemon<'_> {
         if let Ok(converged) = &result {
             status.describe(&converged.last);
             status.repaired += converged.rounds.iter().map(|(_, r)| r.done() as u64).sum::<u64>();
+        }
+        // A fight is settled again and again.
+        if settled && !was_settled && !fought {
+            info!("{}", status.summary());
         }
         drop(status);
         if let Ok(converged) = &result {
@@ -267,7 +298,8 @@ impl Daemon<'_> {
         let intent = &self.loaded.intent;
         // A look that finds nothing to do needs no lock.
         let view = engine::view(&mut self.kernel, intent)?;
-        if view.plan.ops.is_empty() {
+        self.pause = self.fights.pause(view.plan.ops.iter().map(Op::object), Instant::now());
+        if view.plan.ops.is_empty() || !self.pause.is_zero() {
             return Ok(Converged { rounds: Vec::new(), last: view });
         }
         let scope = engine::lock(&intent.paths.runtime, Duration::ZERO)?;
@@ -285,25 +317,66 @@ impl Daemon<'_> {
         }
     }
 
+    /// Makes the control socket again where somebody removed it, as with the whole runtime folder: without
+    /// it `status` and `destroy` believe that no daemon runs.
+    fn keep_control(&mut self) -> Vec<Problem> {
+        if self.control.as_ref().is_some_and(Control::is_there) {
+            return Vec::new();
+        }
+        let runtime = &self.loaded.intent.paths.runtime;
+        match control::serve(runtime, self.status.clone(), self.wakes.clone()) {
+            Ok(control) => {
+                self.control = Some(control);
+                Vec::new()
+            }
+            Err(failure) => {
+                vec![Problem { object: "control socket".into(), error: chain(&failure) }]
+            }
+        }
+    }
+
     /// Logs what was done and returns what wasn't.
     fn report(&mut self, converged: &Converged) -> Vec<Problem> {
-        let generation = self.lock_status().generation;
+        let (generation, now) = (self.lock_status().generation, Instant::now());
         let mut problems = Vec::new();
         for (plan, report) in &converged.rounds {
             // What an earlier attempt couldn't do, a later one did, or it is among its problems.
             problems.clear();
-            log_round(generation, plan, &report.outcomes, &mut problems);
+            let ops = plan.ops.iter().zip(&report.outcomes);
+            let done = ops.clone().filter(|(_, outcome)| matches!(outcome, Outcome::Done));
+            self.fights.repaired(done.map(|(op, _)| op.object()), now);
+            journal::log_done(generation, plan, &report.outcomes, |op| {
+                self.fights.is_contested(&op.object(), now)
+            });
+            for (op, bad) in ops.filter(|(_, outcome)| !matches!(outcome, Outcome::Done)) {
+                let (object, error) = (op.object().to_string(), format!("{}: {bad}", op.verb()));
+                problems.push(Problem { object, error });
+            }
         }
         for blocked in &converged.last.plan.blocked {
             let object = blocked.origin.to_string();
             problems.push(Problem { object, error: blocked.reason.to_string() });
         }
+        for object in self.fights.contested(now) {
+            let (object, error) = (object.to_string(), fights::EXPLANATION.to_string());
+            problems.push(Problem { object, error });
+        }
+        if problems.is_empty() {
+            let left = converged.last.plan.ops.iter().map(|op| Problem {
+                object: op.object().to_string(),
+                error: format!("changed again while it was repaired; to do: {}", op.line()),
+            });
+            problems.extend(left);
+        }
+        problems
+    }
+
+    /// Logs the problems that weren't there before.
+    fn say_new(&mut self, problems: &[Problem]) {
         for problem in problems.iter().filter(|problem| !self.known.contains(problem)) {
             warn!(object = %problem.object, "not as configured: {}", problem.error);
         }
-        self.known.clone_from(&problems);
-        problems.truncate(PROBLEMS_MAX);
-        problems
+        self.known = problems.to_vec();
     }
 
     /// Tells systemd how it stands.
@@ -314,23 +387,6 @@ impl Daemon<'_> {
 
     fn lock_status(&self) -> std::sync::MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn log_round(generation: u64, plan: &Plan, outcomes: &[Outcome], problems: &mut Vec<Problem>) {
-    for (op, outcome) in plan.ops.iter().zip(outcomes) {
-        let (object, operation) = (op.object().to_string(), op.verb());
-        match outcome {
-            Outcome::Done => info!(
-                generation,
-                object = %object,
-                operation,
-                origin = %op.origin(),
-                "{}",
-                op.line()
-            ),
-            bad => problems.push(Problem { object, error: format!("{operation}: {bad}") }),
-        }
     }
 }
 

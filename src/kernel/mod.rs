@@ -60,6 +60,11 @@ pub enum KernelError {
     Locked { path: PathBuf },
     #[error("{object} is in use by {by}, which could not be swapped; it goes when that is done")]
     InUse { object: String, by: String },
+    /// Another namespace's node would be taken for this one's leftovers.
+    #[error(
+        "{root} has the pins of a node in another network namespace, {home}, and this is {here}; {advice}, or give this node [paths] of its own"
+    )]
+    OtherNamespace { root: PathBuf, home: String, here: String, advice: String },
     #[error("expected {expected}, found {found}")]
     Refused { expected: String, found: String },
 }

@@ -3,10 +3,12 @@
 //! A thread inside a namespace keeps it alive, so the thread returns to its own namespace after each
 //! job. /proc/sys/net follows the thread; a netlink socket stays in the namespace it was made in.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
@@ -80,6 +82,47 @@ pub fn identity(file: &File) -> Result<Identity, NetnsError> {
 /// /proc is not mounted.
 pub fn own_identity() -> Result<Identity, NetnsError> {
     identity(&File::open("/proc/thread-self/ns/net")?)
+}
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h, Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The calling thread's namespace as text that no other has until the next boot. Inodes are used again
+/// at once; cookies are not. Kernels without cookies give 0.
+///
+/// # Errors
+/// /proc is not mounted, or no socket can be had.
+pub fn own_name() -> Result<String, NetnsError> {
+    let (_, inode) = own_identity()?;
+    let socket = UnixDatagram::unbound()?;
+    let mut cookie = 0_u64;
+    let mut size = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes to `cookie`, which has as many; the descriptor is open.
+    unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    Ok(format!("net:[{inode}] cookie {cookie}"))
+}
+
+/// A file by which the namespace of that name can be entered, if a process or a mount here has it.
+pub fn place_of(name: &str) -> Option<PathBuf> {
+    let link = name.split(' ').next()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        (fields.next()? == link).then_some(PathBuf::from(fields.next()?))
+    });
+    mounted.or_else(|| {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut files = processes.map(|process| process.path().join("ns/net"));
+        files.find(|file| fs::read_link(file).is_ok_and(|found| found.as_os_str() == link))
+    })
 }
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -24,6 +24,7 @@ pub mod netns;
 pub mod nftables;
 mod objects;
 pub mod owner;
+pub mod record;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
@@ -73,6 +74,11 @@ pub trait Kind: Sized + 'static {
     /// Whether the object carries our mark.
     fn owned(_seen: &Self::Seen) -> bool {
         true
+    }
+
+    /// What is said of a foreign object under the key.
+    fn in_the_way(key: &Self::Key) -> BlockedReason {
+        BlockedReason::Foreign { object: format!("{} {key}", Self::NAME) }
     }
 
     /// Whether a foreign object under the key does what is asked for, so that nothing has to be done.

@@ -100,6 +100,11 @@ pub enum BlockedReason {
     /// A name or place we need is taken by something that isn't ours.
     #[error("{object} exists and does not belong to ciliate; remove or rename it")]
     Foreign { object: String },
+    /// Somebody else's filter is where ours has to be: the kernel runs one at a place.
+    #[error(
+        "a filter that does not belong to ciliate has preference 1 on {ifname} {hook}, where ciliate attaches its program; give it another preference (`tc filter show dev {ifname} {hook}` shows it), or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
+    )]
+    FilterTaken { ifname: String, hook: String },
     /// The other end of a pair can't have its name: the end of another pair has it.
     #[error(
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
@@ -275,10 +280,8 @@ macro_rules! closed_types {
             // not put on a device of ours that somebody else's has the name of.
             let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
             $(for (key, origin) in conflicts::<$kind>(&desired.$field, &observed.$field) {
-                let key = ObjectKey::$kind(key);
-                let reason = BlockedReason::Foreign { object: key.to_string() };
-                blocked.push(Blocked { origin, reason });
-                unavailable.insert(key);
+                blocked.push(Blocked { origin, reason: $kind::in_the_way(&key) });
+                unavailable.insert(ObjectKey::$kind(key));
             })*
             for (link, taken) in &observed.taken {
                 let Some(wanted) = desired.links.get(link) else { continue };

@@ -21,10 +21,3 @@ pub const LINK_ALIAS_PREFIX: &str = "ciliate";
 
 /// Our nftables table, family `inet`.
 pub const NFTABLES_TABLE: &str = "ciliate";
-
-/// What a record in `ciliate_before` of a setting begins with; its path follows.
-pub const RECORD_OF_SYSCTL: &str = "sysctl:";
-
-/// What the record of a clsact qdisc that we added to a foreign device begins with; the device
-/// follows.
-pub const RECORD_OF_CLSACT: &str = "clsact:";

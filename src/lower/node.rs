@@ -12,7 +12,7 @@ use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
 use crate::kinds::link::{self, End, Link, Protocol};
 use crate::kinds::route::{self, Route, Scope};
-use crate::kinds::{Origin, owner};
+use crate::kinds::{Origin, owner, record};
 use crate::net::{IfName, Netns};
 
 /// A name that is known to be good.
@@ -124,7 +124,7 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
     attach(desired, mode, &key("cil_to_host"), own(host, Hook::Ingress), &Origin::Node);
     attach(desired, mode, &key("cil_to_host"), own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
-        let record = format!("{}{ifname}", owner::RECORD_OF_CLSACT);
+        let record = record::of_clsact(ifindex);
         let recorded = lowering.facts.before.contains_key(&record);
         let qdisc_ours =
             mode == Mode::Clsact && (recorded || !lowering.facts.clsact.contains(&ifname));

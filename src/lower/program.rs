@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
-use super::{Lowering, want};
+use super::{Lowering, before, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIATE_NODE, CILIUM_CT_ANY4,
     CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE, CILIUM_LXC,
@@ -17,7 +17,7 @@ use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
 use crate::kinds::bpf_program::{self, BpfProgram};
-use crate::kinds::{Desired, Origin};
+use crate::kinds::{Desired, Origin, record};
 use crate::net::IfName;
 
 /// Bytes of the digest that name a build.
@@ -83,6 +83,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         let layout = layout(map, lowering.intent.conntrack);
         want::<BpfMap>(&mut lowering.desired.bpf_maps, map, layout, &Origin::Node);
     }
+    let home = &lowering.facts.netns;
+    before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
     for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };

@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::intent::Intent;
 use crate::kinds::link::Form;
 use crate::kinds::sysctl::{Key, Spec, Sysctl};
-use crate::kinds::{Desired, ObjectKey, Origin, owner};
+use crate::kinds::{Desired, ObjectKey, Origin, record};
 use crate::net::{IfName, Netns};
 
 const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
@@ -42,7 +42,7 @@ fn written_through<'a>(v6: bool, links: impl Iterator<Item = &'a IfName>) -> Vec
 /// they still can be put back.
 pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
     let (ipv4, ipv6) = families(intent);
-    let mut paths: BTreeSet<String> = recorded(facts).keys().map(ToString::to_string).collect();
+    let mut paths: BTreeSet<String> = recorded(facts).into_keys().collect();
     if ipv4 {
         paths.extend([FORWARDING_V4.into(), RP_FILTER.into()]);
     }
@@ -59,13 +59,18 @@ pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
     paths.into_iter().map(Arc::from).collect()
 }
 
-/// The recorded settings: path → value before.
-fn recorded(facts: &Facts) -> BTreeMap<&str, &str> {
-    facts
-        .before
-        .iter()
-        .filter_map(|(what, was)| Some((what.strip_prefix(owner::RECORD_OF_SYSCTL)?, was.as_str())))
-        .collect()
+/// The recorded settings: path → value before. Without those of devices that are gone.
+fn recorded(facts: &Facts) -> BTreeMap<String, &str> {
+    let names: BTreeMap<u32, IfName> =
+        facts.links.values().map(|link| (link.ifindex, link.ifname)).collect();
+    let path = |what: &str| record::setting(what, |ifindex| names.get(&ifindex).copied());
+    facts.before.iter().filter_map(|(what, was)| Some((path(what)?, was.as_str()))).collect()
+}
+
+/// The record of a setting.
+fn record_of(facts: &Facts, path: &str) -> String {
+    let link = |name: &str| facts.links.get(&name.parse().ok()?);
+    record::of_setting(path, |name| Some(link(name)?.ifindex))
 }
 
 /// Adds the settings.
@@ -82,7 +87,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         let family = if v6 { "net/ipv6/" } else { "net/ipv4/" };
         if active {
             let through = |path: &str| path.starts_with(family) && !path.ends_with("accept_ra");
-            keep.extend(records.keys().filter(|path| through(path)).map(ToString::to_string));
+            keep.extend(records.keys().filter(|path| through(path)).cloned());
             if !records.contains_key(cause) {
                 keep.extend(written_through(v6, foreign()));
             }
@@ -91,23 +96,18 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for path in &keep {
         let was = records.get(path.as_str()).copied();
         if let Some(was) = was.or(facts.sysctls.get(path.as_str()).map(String::as_str)) {
-            before::keep(
-                desired,
-                &format!("{}{path}", owner::RECORD_OF_SYSCTL),
-                was,
-                &Origin::Node,
-            );
+            before::keep(desired, &record_of(facts, path), was, &Origin::Node);
         }
     }
     for (path, value) in wanted {
-        let needs = vec![before::object(&format!("{}{path}", owner::RECORD_OF_SYSCTL))];
+        let needs = vec![before::object(&record_of(facts, &path))];
         let spec = Spec { value: value.into(), needs };
         want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &Origin::Node);
     }
     // What is recorded and no longer wanted is put back; its record goes after that.
     for (path, was) in records {
-        if !keep.contains(path) && facts.sysctls.contains_key(path) {
-            put_back(desired, path, was);
+        if !keep.contains(&path) && facts.sysctls.contains_key(path.as_str()) {
+            put_back(desired, &path, was);
         }
     }
     device_settings(lowering);
@@ -185,8 +185,8 @@ fn put_back(desired: &mut Desired, path: &str, was: &str) {
 /// All recorded settings as they were.
 pub(super) fn restore(facts: &Facts, desired: &mut Desired) {
     for (path, was) in recorded(facts) {
-        if facts.sysctls.contains_key(path) {
-            put_back(desired, path, was);
+        if facts.sysctls.contains_key(path.as_str()) {
+            put_back(desired, &path, was);
         }
     }
 }

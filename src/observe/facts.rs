@@ -18,9 +18,45 @@ use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
-use crate::kinds::{address, bpf_map_entry, sysctl};
+use crate::kinds::{address, bpf_map_entry, record, sysctl};
 use crate::lower::sysctl::interest;
 use crate::net::{IfName, Netns};
+
+/// The name of this namespace, which has to be that of the node whose pins these are.
+///
+/// # Errors
+/// They are of a node in another one.
+pub fn home(kernel: &Kernel, before: &BTreeMap<String, String>) -> Result<String, KernelError> {
+    let here =
+        netns::own_name().map_err(|source| KernelError::Netns { netns: Netns::HOST, source })?;
+    match before.get(record::NAMESPACE) {
+        Some(home) if *home != here => {
+            let root = kernel.bpf_root().to_path_buf();
+            let advice = match netns::place_of(home).filter(|_| !same_inode(home, &here)) {
+                Some(place) => format!("run ciliate there, by `nsenter --net={}`", place.display()),
+                None => format!(
+                    "no process and no mount has that one: if it has ended, remove what is left by `rm -r {}`",
+                    root.display()
+                ),
+            };
+            Err(KernelError::OtherNamespace { root, home: home.clone(), here, advice })
+        }
+        _ => Ok(here),
+    }
+}
+
+/// Whether one of the two has the number of the other, which has ended then.
+fn same_inode(home: &str, here: &str) -> bool {
+    home.split(' ').next() == here.split(' ').next()
+}
+
+/// The same for whoever has read nothing yet.
+///
+/// # Errors
+/// They are of a node in another one, or the records can't be read.
+pub fn at_home(kernel: &Kernel) -> Result<(), KernelError> {
+    home(kernel, &bpf_map_entry::exec::records(kernel)?).map(drop)
+}
 
 /// Reads the facts an intent calls for.
 ///
@@ -31,6 +67,7 @@ pub fn read(round: &mut Round<'_>, intent: &Intent) -> Result<Facts, KernelError
         round.links(&Netns::HOST)?.iter().map(|link| (link.ifname, link.clone())).collect();
     let addresses = address::exec::addresses(round, &Netns::HOST)?;
     let before = bpf_map_entry::exec::records(round.kernel)?;
+    let netns = home(round.kernel, &before)?;
     let mut facts = Facts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         addresses: addresses.into_iter().map(|(ifname, net, _)| (ifname, net)).collect(),
@@ -38,6 +75,7 @@ pub fn read(round: &mut Round<'_>, intent: &Intent) -> Result<Facts, KernelError
         devices: devices(round.kernel)?,
         tcx: intent.datapath.attach_mode != AttachMode::Clsact && bpf::has_tcx(),
         links,
+        netns,
         before,
         ..Facts::default()
     };

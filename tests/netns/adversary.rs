@@ -3,15 +3,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use ciliate::daemon::control::Status;
 use ciliate::kernel::netlink::Netlink;
 use ciliate::kinds::owner;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, PATIENCE, wait_until};
 use crate::lab::{Lab, V4};
 use crate::node::{CILIATE, Ran, Text, assert_equal, endpoint};
 use crate::space::sh;
@@ -224,5 +226,66 @@ fn destroy_beside_a_daemon_is_refused_and_every_reload_is_answered() {
         clients.into_iter().map(|client| client.join().expect("client")).collect()
     });
     assert_eq!(answers, ["{\"reloaded\":true}\n"; 6]);
+    daemon.stop();
+}
+
+/// The lock and the socket go with the folder; both are made again before anybody takes the daemon for gone.
+#[test]
+fn a_runtime_folder_that_is_removed_is_made_again() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    // The timer is of no help.
+    let daemon = Daemon::start_with(&lab.a, 3600);
+    daemon.wait("to converge", |status| status.converged);
+    for _ in 0..2 {
+        std::fs::remove_dir_all(&lab.a.runtime).expect("remove the runtime folder");
+        daemon.wait("to make its socket again", |status| status.converged);
+    }
+    std::fs::remove_file(lab.a.runtime.join("ciliate.sock")).expect("remove the socket");
+    daemon.wait("to make its socket again", |status| status.converged);
+    let refused = lab.a.ciliate(&["destroy"]);
+    assert!(refused.code == 1 && refused.stderr.contains("stop it first"), "{refused:?}");
+    lab.a.space.sh("ip route del 10.244.1.0/24");
+    let repaired = || !lab.a.space.sh("ip route show 10.244.1.0/24").is_empty();
+    assert!(wait_until(PATIENCE, repaired), "no repair");
+    daemon.stop();
+    assert!(!lab.a.runtime.join("ciliate.sock").exists());
+}
+
+/// Somebody deletes a route as soon as it is there. What is not fought about is repaired at once.
+#[test]
+fn a_fight_about_one_object_is_damped_and_named() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let daemon = Daemon::start_with(&lab.a, 3600);
+    daemon.wait("to converge", |status| status.converged);
+    let said = "something else changes this each time";
+    let (node, over) = (&lab.a, AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                node.space.sh("ip route del 10.244.1.0/24 2>/dev/null || true");
+            }
+        });
+        let fought = |status: &Status| status.problems.iter().any(|p| p.error.contains(said));
+        let status = daemon.wait("to name the object", fought);
+        let before = status.repaired;
+        node.space.sh("ip link set cilium_host mtu 1400");
+        let repaired = || node.space.sh("ip link show cilium_host").contains("mtu 1500");
+        let others = wait_until(PATIENCE, repaired);
+        // Of what the pauses allow in this time, 100 would take 45 minutes.
+        let status = daemon.status().expect("a status");
+        over.store(true, Ordering::Relaxed);
+        assert!(others, "another object waits for the fight to end");
+        assert!(fought(&status), "{status:#?}");
+        assert!(status.repaired - before < 100, "{before} {status:#?}");
+    });
+    let log = std::fs::read_to_string(&node.log).expect("read the log");
+    assert_eq!(log.matches(said).count(), 1, "{log}");
+    assert!(log.contains("route 10.244.1.0/24"), "{log}");
+    let lines = log.matches("+ route 10.244.1.0/24").count();
+    assert!(lines <= 32, "{lines} lines about one route:\n{log}");
+    // In the end the route is there.
+    daemon.wait("to converge", |status| status.converged);
     daemon.stop();
 }

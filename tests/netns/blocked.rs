@@ -271,6 +271,46 @@ fn a_foreign_route_beside_ours_is_not_replaced() {
     assert!(routes().contains("via fc00:18::22 "), "{}", routes());
 }
 
+/// At its place, or beside it where the kernel takes no other filter.
+#[test]
+fn a_foreign_filter_in_the_way() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    let text = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    std::fs::write(&lab.a.config, text + "[datapath]\nattach-mode = \"clsact\"\n").expect("write");
+    for (side, protocol, handle) in [("eth0 ingress", "all", 1), ("cilium_host egress", "ip", 7)] {
+        let device = side.split(' ').next().expect("a device");
+        let filter = format!("pref 1 handle {handle} protocol {protocol}");
+        lab.a.space.sh(&format!(
+            "tc qdisc add dev {device} clsact 2>/dev/null || true
+             tc filter add dev {side} {filter} bpf bytecode '1,6 0 0 4294967295,'"
+        ));
+        if device == "eth0" {
+            lab.baseline_of_a();
+        }
+        let theirs = || lab.a.space.sh(&format!("tc -s filter show dev {side}"));
+        let before = theirs();
+        let reason = format!(
+            "! node: a filter that does not belong to ciliate has preference 1 on {side}, where"
+        );
+        let plan = lab.a.ciliate(&["plan"]);
+        assert!(plan.stdout.contains(&reason), "no `{reason}` in {plan:?}");
+        apply_blocked(&lab, &[&reason, "give it another preference", " 1 blocked."]);
+        assert!(lab.a.ciliate(&["plan"]).stdout.contains("No changes, 1 blocked."));
+        assert_eq!(theirs(), before);
+        assert_eq!(ping(&client, "10.244.0.50"), 63);
+        lab.a.space.sh(&format!("tc filter del dev {side} pref 1"));
+        if device == "eth0" {
+            lab.baseline_of_a();
+        }
+        lab.a.apply();
+        // To make room on the device that is ours.
+        lab.a.space.sh("tc filter del dev cilium_host egress pref 1");
+    }
+    lab.a.apply();
+    assert!(lab.a.space.sh("tc filter show dev eth0 ingress").contains("cil_from_netdev"));
+}
+
 #[test]
 fn another_writer() {
     let Some(lab) = Lab::new(V4) else { return };
@@ -293,7 +333,10 @@ fn another_writer() {
     before.assert_same(&Snapshot::of(&lab.a.space), "with another writer");
     // A daemon waits for its turn.
     let daemon = Daemon::start(&lab.a);
-    assert!(daemon.status().is_some_and(|status| !status.converged));
+    let status = daemon.status().expect("a status");
+    assert!(!status.converged, "{status:#?}");
+    let lock = lab.a.runtime.join("lock").display().to_string();
+    assert!(status.problems[0].error.contains(&lock), "{status:#?}");
     before.assert_same(&Snapshot::of(&lab.a.space), "with a waiting daemon");
     drop(scope);
     daemon.wait("to have its turn", |status| status.converged);

@@ -13,6 +13,7 @@ mod carrier;
 mod conntrack;
 mod crash;
 mod daemon;
+mod elsewhere;
 mod events;
 mod facts;
 mod fleet;

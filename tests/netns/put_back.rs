@@ -64,6 +64,38 @@ fn apply_remembers_what_it_could_not_put_back() {
     lab.a.assert_no_changes();
 }
 
+/// Records are of the device, whatever its name.
+#[test]
+fn a_device_with_another_name_is_put_back() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let setting = |ifname: &str| format!("cat /proc/sys/net/ipv6/conf/{ifname}/accept_ra");
+    lab.a.space.sh("echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra");
+    lab.baseline();
+    lab.walk_through();
+    super::residue::clsact(&lab, true);
+    lab.a.apply();
+    let rename = |from: &str, to: &str| {
+        lab.a.space.sh(&format!(
+            "ip link set {from} down; ip link set {from} name {to}; ip link set {to} up
+             ip addr add fc00:18::3/64 dev {to} nodad
+             ip route add default via 172.18.0.1; ip -6 route add default via fc00:18::1
+             while ip -6 addr show tentative | grep -q inet6; do sleep 0.05; done"
+        ));
+    };
+    rename("eth0", "upX");
+    lab.a.apply();
+    assert_eq!(lab.a.space.sh(&setting("upX")), "2\n");
+    // Somebody else's device of the old name has nothing to do with it.
+    lab.a.space.sh("ip link add eth0 type bridge; tc qdisc add dev eth0 clsact");
+    lab.a.apply();
+    lab.note_bpf();
+    lab.a.destroy();
+    assert_eq!(lab.a.space.sh(&setting("upX")), "1\n");
+    let left = lab.a.space.sh("tc qdisc show | grep clsact; ip link del eth0");
+    assert!(left.contains("dev eth0") && !left.contains("dev upX"), "{left}");
+    rename("upX", "eth0");
+}
+
 /// As where ciliate was killed between the qdisc and the filter.
 #[test]
 fn a_qdisc_without_a_filter_goes() {

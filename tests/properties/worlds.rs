@@ -268,16 +268,20 @@ pub fn bpf_links() -> impl Strategy<Value = (bpf_link::Key, bpf_link::Spec, bpf_
     let hook = select(vec![Hook::Ingress, Hook::Egress]);
     let spec = (select(host), hook, program(), mode(), ifindex(), any::<bool>());
     let seen_index = prop_oneof![4 => ifindex(), 1 => Just(0)];
-    let seen = (option::of(program()), mode(), seen_index, any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2));
+    let seen = (option::of(program()), mode(), seen_index, flags);
     (spec, seen).prop_map(|((end, hook, program, mode, ifindex, qdisc_ours), seen)| {
         let (_, ifname, link) = end;
         let key = bpf_link::Key { ifname, hook, program: program.name.clone() };
         let spec = bpf_link::Spec { program, mode, ifindex, link, qdisc_ours };
-        let (program, mode, ifindex, twice, qdisc_ours) = seen;
+        let (program, mode, ifindex, (twice, qdisc_ours, foreign)) = seen;
         // What is left of an attachment whose device is gone is a pin.
         let mode = if ifindex == 0 { Mode::Tcx } else { mode };
-        let twice = twice && ifindex != 0;
-        (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours })
+        // One on a device of ours goes with that, which makes room in the middle of a plan.
+        let foreign = foreign && link.is_none() && mode == Mode::Clsact && spec.mode == mode;
+        let twice = twice && ifindex != 0 && !foreign;
+        let program = program.filter(|_| !foreign);
+        (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours, foreign })
     })
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, ObjectKey, bpf_program};
+use super::{BlockedReason, Field, Kind, ObjectKey, bpf_program};
 use crate::net::IfName;
 
 /// The kind.
@@ -28,6 +28,15 @@ pub struct BpfLink;
 pub enum Hook {
     Ingress,
     Egress,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        })
+    }
 }
 
 /// How it is attached.
@@ -57,11 +66,7 @@ pub struct Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hook = match self.hook {
-            Hook::Ingress => "ingress",
-            Hook::Egress => "egress",
-        };
-        write!(f, "{} {hook} {}", self.ifname, self.program)
+        write!(f, "{} {} {}", self.ifname, self.hook, self.program)
     }
 }
 
@@ -89,6 +94,9 @@ pub struct Seen {
     pub twice: bool,
     /// Clsact: the qdisc goes with the filter.
     pub qdisc_ours: bool,
+    /// Clsact is wanted, and at our place is a filter that isn't ours. It stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
 }
 
 impl Seen {
@@ -125,7 +133,16 @@ impl Kind for BpfLink {
             ifindex: spec.ifindex,
             twice: false,
             qdisc_ours: spec.qdisc_ours,
+            foreign: false,
         }
+    }
+
+    fn owned(seen: &Seen) -> bool {
+        !seen.foreign
+    }
+
+    fn in_the_way(key: &Key) -> BlockedReason {
+        BlockedReason::FilterTaken { ifname: key.ifname.to_string(), hook: key.hook.to_string() }
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {

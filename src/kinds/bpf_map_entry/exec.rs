@@ -154,8 +154,10 @@ fn exec_map(
         .collect();
     if map == MapName::BEFORE {
         // Without its record a change is there for good.
+        let names = undo::names(kernel);
         removals.retain(|(index, key)| {
-            results[*index] = undo::undone(kernel, key, batch[*index].expects());
+            let undone = |names| undo::undone(kernel, names, key, batch[*index].expects());
+            results[*index] = names.as_ref().map_err(Clone::clone).and_then(undone);
             results[*index].is_ok()
         });
     }

@@ -7,12 +7,12 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::super::{Hook, Key, Mode, Seen};
+use super::super::{BpfLink, Hook, Key, Mode, Seen};
 use crate::apply::{ExecError, send};
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
 use crate::kernel::{Kernel, KernelError};
-use crate::kinds::{bpf_map_entry, bpf_old_map, bpf_program, owner};
+use crate::kinds::{WantedMap, bpf_map_entry, bpf_old_map, bpf_program, record};
 use crate::net::{IfName, Netns};
 use crate::observe::Round;
 
@@ -30,41 +30,55 @@ fn parent(hook: Hook) -> TcHandle {
     }
 }
 
-/// Our filters on all devices that have a clsact qdisc, with the ids of their programs. `programs`: the pinned
-/// ones by their ids.
+/// Our filters on all devices that have a clsact qdisc, and foreign ones where ours have to be, with the ids of
+/// their programs. `programs`: the pinned ones by their ids.
 ///
 /// # Errors
 /// A dump fails.
 pub fn list(
     round: &mut Round<'_>,
     programs: &BTreeMap<u32, bpf_program::Key>,
+    desired: &WantedMap<BpfLink>,
 ) -> Result<BTreeMap<Key, (Seen, u32)>, KernelError> {
     let (mut seen, mut maps) = (BTreeMap::new(), None);
+    let wanted: BTreeMap<(IfName, Hook), &Key> = desired
+        .iter()
+        .filter(|(_, wanted)| wanted.spec.mode == Mode::Clsact)
+        .map(|(key, _)| ((key.ifname, key.hook), key))
+        .collect();
     let records = bpf_map_entry::exec::records(round.kernel)?;
     for (ifindex, ifname) in clsact_devices(round)? {
         for hook in [Hook::Ingress, Hook::Egress] {
-            let Some(id) = our_filter(round, ifindex, hook)? else { continue };
-            let pinned = programs.get(&id).cloned();
-            let name = match &pinned {
-                Some(program) => Some(program.name.clone()),
+            let filters = filters_at(round, ifindex, hook)?;
+            let id = our_filter(&filters);
+            let pinned = id.and_then(|id| programs.get(&id));
+            let ours = match (pinned, id) {
+                (Some(program), _) => Some(program.name.clone()),
                 // Replaced, and not swapped yet?
-                None => {
+                (None, Some(id)) => {
                     let maps = match &maps {
                         Some(maps) => maps,
                         None => maps.insert(bpf_old_map::exec::ids(round.kernel)?),
                     };
                     bpf_program::exec::unpinned(id, maps)?
                 }
+                (None, None) => None,
             };
-            let Some(program) = name else { continue };
+            let foreign = ours.is_none();
+            let key = match (ours, wanted.get(&(ifname, hook))) {
+                (Some(program), _) => Key { ifname, hook, program },
+                (None, Some(key)) if filters.iter().any(in_our_way) => (*key).clone(),
+                _ => continue,
+            };
             let found = Seen {
-                program: pinned,
+                program: pinned.cloned(),
                 mode: Mode::Clsact,
                 ifindex,
                 twice: false,
-                qdisc_ours: records.contains_key(&format!("{}{ifname}", owner::RECORD_OF_CLSACT)),
+                qdisc_ours: records.contains_key(&record::of_clsact(ifindex)),
+                foreign,
             };
-            seen.insert(Key { ifname, hook, program }, (found, id));
+            seen.insert(key, (found, id.unwrap_or_default()));
         }
     }
     Ok(seen)
@@ -113,12 +127,23 @@ fn filters_at(
         .collect())
 }
 
+fn at_our_place(message: &TcMessage) -> bool {
+    message.header.info >> 16 == u32::from(FILTER_PRIORITY)
+        && u32::from(message.header.handle) == FILTER_HANDLE
+}
+
+/// Whether the kernel refuses to put ours beside it: at one preference are filters of one type and one
+/// protocol, with a handle each.
+fn in_our_way(message: &TcMessage) -> bool {
+    let bpf = |a: &TcAttribute| matches!(a, TcAttribute::Kind(kind) if kind == "bpf");
+    message.header.info >> 16 == u32::from(FILTER_PRIORITY)
+        && (at_our_place(message)
+            || message.header.info & 0xffff != PROTOCOL_ALL
+            || !message.attributes.iter().any(bpf))
+}
+
 /// The id of the program that the filter at our place runs.
-fn our_filter(round: &mut Round<'_>, ifindex: u32, hook: Hook) -> Result<Option<u32>, KernelError> {
-    let at_our_place = |message: &TcMessage| {
-        message.header.info >> 16 == u32::from(FILTER_PRIORITY)
-            && u32::from(message.header.handle) == FILTER_HANDLE
-    };
+fn our_filter(filters: &[TcMessage]) -> Option<u32> {
     let program_id = |message: &TcMessage| {
         message.attributes.iter().find_map(|attribute| {
             let TcAttribute::Options(options) = attribute else { return None };
@@ -128,7 +153,7 @@ fn our_filter(round: &mut Round<'_>, ifindex: u32, hook: Hook) -> Result<Option<
             })
         })
     };
-    Ok(filters_at(round, ifindex, hook)?.iter().filter(|m| at_our_place(m)).find_map(program_id))
+    filters.iter().filter(|message| at_our_place(message)).find_map(program_id)
 }
 
 /// The messages that remove our filter, and with it the qdisc if that is ours and no filter is left;
@@ -168,22 +193,20 @@ pub fn removal(
 ///
 /// # Errors
 /// A filter of ours is on the device, or the kernel refuses.
-pub fn put_back(kernel: &mut Kernel, device: &str) -> Result<(), ExecError> {
+pub fn put_back(kernel: &mut Kernel, ifindex: u32) -> Result<(), ExecError> {
     let programs = bpf_program::exec::pinned(kernel)?;
     let mut round = Round::new(kernel);
     let devices = clsact_devices(&mut round)?;
-    let Some((ifindex, _)) = devices.into_iter().find(|(_, ifname)| ifname.as_str() == device)
-    else {
-        return Ok(());
-    };
+    let Some(device) = devices.get(&ifindex) else { return Ok(()) };
     let mut filters = 0;
     for hook in [Hook::Ingress, Hook::Egress] {
-        let ours = our_filter(&mut round, ifindex, hook)?;
+        let found = filters_at(&mut round, ifindex, hook)?;
+        let ours = our_filter(&found);
         if ours.is_some_and(|id| programs.iter().any(|(_, info)| info.id == id)) {
             let error = format!("it stays until ciliate's filter on {device} is gone");
             return Err(ExecError::Failed { error, errno: None });
         }
-        filters += filters_at(&mut round, ifindex, hook)?.len();
+        filters += found.len();
     }
     if filters > 0 {
         return Ok(());

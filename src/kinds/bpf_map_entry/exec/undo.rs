@@ -1,24 +1,45 @@
 //! Whether what a record is about is as the record says: only then may the record go. Imports `kernel`.
 
+use std::collections::BTreeMap;
+
 use super::super::{Seen, c_text};
 use crate::apply::ExecError;
 use crate::kernel::{Kernel, sysctl};
 use crate::kinds::bpf_link::exec::filter;
-use crate::kinds::owner;
+use crate::kinds::record;
+use crate::net::{IfName, Netns};
+use crate::observe::Round;
+
+/// The names that devices have now, by ifindex.
+pub type Names = BTreeMap<u32, IfName>;
+
+/// Reads the names.
+///
+/// # Errors
+/// The links can't be listed.
+pub fn names(kernel: &mut Kernel) -> Result<Names, ExecError> {
+    Ok(Round::new(kernel).names(&Netns::HOST)?)
+}
 
 /// Makes sure that nothing is left to undo of the change that a record is about.
 ///
 /// # Errors
 /// The setting has another value, or the qdisc is there still: what keeps it so is worth knowing.
-pub fn undone(kernel: &mut Kernel, key: &[u8], was: Option<&Seen>) -> Result<(), ExecError> {
+pub fn undone(
+    kernel: &mut Kernel,
+    names: &Names,
+    key: &[u8],
+    was: Option<&Seen>,
+) -> Result<(), ExecError> {
     let what = c_text(key);
-    if let (Some(path), Some(was)) = (what.strip_prefix(owner::RECORD_OF_SYSCTL), was) {
-        return setting(path, &c_text(&was.value));
+    let path = record::setting(&what, |ifindex| names.get(&ifindex).copied());
+    if let (Some(path), Some(was)) = (path, was) {
+        return setting(&path, &c_text(&was.value));
     }
-    if let Some(device) = what.strip_prefix(owner::RECORD_OF_CLSACT) {
-        return filter::put_back(kernel, device);
+    match record::clsact(&what) {
+        Some(ifindex) => filter::put_back(kernel, ifindex),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn setting(path: &str, was: &str) -> Result<(), ExecError> {
