@@ -198,7 +198,7 @@ fn nft_is_found_where_path_does_not_lead() {
     command.args(["PATH=/nonexistent", CILIATE, "-c"]).arg(&lab.a.config).arg("apply");
     let ran = Ran::from(command.output().expect("run ciliate"));
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stdout.contains("+ nftables table inet ciliate 2 sets, 1 chain, "), "{ran:?}");
+    assert!(ran.stdout.contains("+ nftables table inet ciliate 2 sets, 2 chains, "), "{ran:?}");
     assert_equal(&predicted, &lab.a.view().observed, "predicted", "observed");
 }
 
