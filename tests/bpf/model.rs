@@ -4,6 +4,7 @@
 //! Disagreement with the bytecode is a bug in one of the two. What both leave out (total lengths,
 //! checksums) no test here will notice.
 
+#[path = "model/icmp6.rs"]
 mod icmp6;
 
 use std::collections::BTreeMap;
