@@ -190,6 +190,11 @@ fn load(search: &Search) -> Result<Loaded, Failure> {
     engine::load(search).map_err(Failure::Invalid)
 }
 
+/// The same for a command that plans, which says at once what the machine lacks.
+fn load_to_plan(search: &Search) -> Result<Loaded, Failure> {
+    engine::load_to_plan(search).map_err(Failure::Invalid)
+}
+
 /// Opens the kernel of the node that the configuration is for.
 fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
     Ok(Kernel::open(&loaded.intent.paths.bpf)?)

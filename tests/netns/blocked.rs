@@ -86,6 +86,18 @@ fn missing_namespaces_are_refused_by_commands() {
             assert!(ran.stderr.contains(part), "{command}: no `{part}` in {ran:?}");
         }
     }
+    // With mistakes in the files, all are said at once, in the order of the lines.
+    let twice = endpoint("client", &format!("netns = {:?}", client.path()), &[]);
+    let wrong = format!("{lines}ifname = \"much-too-long-for-a-device\"\n{twice}[nose]\n");
+    std::fs::write(&lab.a.config, wrong).expect("write the configuration");
+    for command in ["plan", "apply"] {
+        let ran = lab.a.ciliate(&[command]);
+        let at = |part: &str| ran.stderr.find(part).unwrap_or_else(|| panic!("{part}: {ran:?}"));
+        let parts =
+            ["endpoint `ghost`: no such file", "much-too-long", "two endpoints", "nose"].map(at);
+        assert!(ran.code == 1 && parts.is_sorted(), "{parts:?} {ran:?}");
+        assert_eq!(ran.stderr.matches("network namespace of endpoint").count(), 1, "{ran:?}");
+    }
     before.assert_same(&Snapshot::of(&lab.a.space), "after a refused apply");
     assert!(!lab.a.bpf.exists());
 }
