@@ -131,7 +131,8 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-            _ => Failure::Error(error.to_string()),
+            // What is done with other files has errors of its own, which name the file.
+            _ => Failure::Error(format!("write to standard output: {error}")),
         }
     }
 }
@@ -150,9 +151,13 @@ fn explain(text: String) -> String {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { EXIT_OK });
+            return ExitCode::from(64);
+        }
+        Err(help) => {
+            let printed = help.print().map(|()| EXIT_OK).map_err(Failure::from);
+            return finish(printed, &mut Output::new(ColourChoice::Auto));
         }
     };
     let mut output = Output::new(arguments.color);
@@ -171,6 +176,11 @@ pub fn main() -> ExitCode {
         Command::CatConfig(a) => cat_config::run(&a, &search, &mut output),
         Command::Version(a) => version::run(&a, &mut output),
     };
+    finish(result, &mut output)
+}
+
+/// Everything is out, or says why not; the exit code tells.
+fn finish(result: Result<u8, Failure>, output: &mut Output) -> ExitCode {
     match result.and_then(|code| output.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => ExitCode::from(code),
         Err(Failure::BrokenPipe) => ExitCode::from(EXIT_OK),
