@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::apply::apply;
-use crate::config::{Diagnostic, Document, Search};
+use crate::config::{Diagnostic, Document, Search, Span};
 use crate::facts::{Facts, NetnsProblem};
-use crate::intent::{self, Intent};
+use crate::intent::{self, Endpoint, Intent};
 use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
@@ -48,6 +48,42 @@ pub fn load(search: &Search) -> Result<Loaded, Box<Invalid>> {
         Ok(intent) => Ok(Loaded { document, intent }),
         Err(diagnostics) => Err(Box::new(Invalid { document, diagnostics })),
     }
+}
+
+/// The same for whoever is about to plan: if the files have mistakes, those that only this machine can
+/// tell are reported with them.
+///
+/// # Errors
+/// All diagnostics at once.
+pub fn load_to_plan(search: &Search) -> Result<Loaded, Box<Invalid>> {
+    load(search).map_err(|mut invalid| {
+        let missing = unusable_namespaces(&invalid);
+        invalid.diagnostics.extend(missing);
+        invalid.diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+        invalid
+    })
+}
+
+/// What the machine says of the endpoints' namespaces of a configuration with mistakes.
+fn unusable_namespaces(invalid: &Invalid) -> Vec<Diagnostic> {
+    let endpoints = intent::namespaces_of(&invalid.document);
+    let found = facts::unusable(endpoints.iter().map(|endpoint| (&endpoint.name, &endpoint.netns)));
+    // A machine that can't be looked at takes nothing from what the files tell.
+    let problems = found.unwrap_or_default();
+    let mut diagnostics = Vec::new();
+    for (endpoint, problem) in endpoints.iter().zip(problems) {
+        let Some(problem) = problem else { continue };
+        let said = invalid.diagnostics.iter().any(|diagnostic| diagnostic.span == endpoint.span);
+        match &problem {
+            // Who may not look, as one who isn't root, knows of no mistake.
+            NetnsProblem::Refused(_) => continue,
+            // The same table twice, or the same device: the files have told.
+            NetnsProblem::IsOf(other) if said || *other == endpoint.name => continue,
+            _ => {}
+        }
+        diagnostics.push(unusable(&endpoint.name, &endpoint.netns, endpoint.span, &problem));
+    }
+    diagnostics
 }
 
 /// What goes wrong between a valid configuration and a finished round.
@@ -107,7 +143,7 @@ pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
 
 /// An intent that asks for nothing.
 fn nothing() -> Intent {
-    let span = crate::config::Span { start: 0, end: 0 };
+    let span = Span { start: 0, end: 0 };
     Intent {
         node: intent::Node {
             name: None,
@@ -274,12 +310,16 @@ pub fn missing_namespaces(intent: &Intent, facts: &Facts) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     for endpoint in intent.endpoints.values() {
         let Some(Err(problem)) = facts.namespaces.get(&endpoint.name) else { continue };
-        let message = format!("network namespace of endpoint `{}`: {problem}", endpoint.name);
-        let help = help_with(problem, &endpoint.netns);
-        diagnostics.push(Diagnostic::new(endpoint.netns_span, message).help(help));
+        let Endpoint { name, netns, netns_span, .. } = endpoint;
+        diagnostics.push(unusable(name, netns, *netns_span, problem));
     }
     diagnostics.sort_by_key(|d| d.span.start);
     diagnostics
+}
+
+fn unusable(name: &str, netns: &Netns, span: Span, problem: &NetnsProblem) -> Diagnostic {
+    let message = format!("network namespace of endpoint `{name}`: {problem}");
+    Diagnostic::new(span, message).help(help_with(problem, netns))
 }
 
 /// What an operator can do about a namespace.

@@ -250,8 +250,12 @@ fn a_reader_that_goes_away_is_no_error() {
 
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = ciliate("schema").stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("No space left"), "{}", stderr(&output));
+    let check = format!("check -c {GOOD}");
+    for command in ["schema", "completion bash", "--help", "plan --help", "--version", &check] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = ciliate(command).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let told = "error: write to standard output: No space left on device";
+        assert!(stderr(&output).starts_with(told), "{command}: {}", stderr(&output));
+    }
 }

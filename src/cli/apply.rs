@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{
-    EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, load, open, view_strictly,
+    EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, load_to_plan, open, view_strictly,
 };
 use crate::config::Search;
 use crate::engine::{self, Converged, tally};
@@ -29,7 +29,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
-    let loaded = load(search)?;
+    let loaded = load_to_plan(search)?;
     let mut kernel = open(&loaded)?;
     // Everything that can be wrong with the configuration is said before anything is changed.
     let (loaded, view) = view_strictly(&mut kernel, loaded)?;

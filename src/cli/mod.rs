@@ -141,7 +141,8 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-            _ => Failure::Error(error.to_string()),
+            // What is done with other files has errors of its own, which name the file.
+            _ => Failure::Error(format!("write to standard output: {error}")),
         }
     }
 }
@@ -160,9 +161,13 @@ fn explain(text: String) -> String {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { EXIT_OK });
+            return ExitCode::from(64);
+        }
+        Err(help) => {
+            let printed = help.print().map(|()| EXIT_OK).map_err(Failure::from);
+            return finish(printed, &mut Output::new(ColourChoice::Auto));
         }
     };
     let mut output = Output::new(arguments.color);
@@ -182,6 +187,11 @@ pub fn main() -> ExitCode {
         Command::CatConfig(a) => cat_config::run(&a, &search, &mut output),
         Command::Version(a) => version::run(&a, &mut output),
     };
+    finish(result, &mut output)
+}
+
+/// Everything is out, or says why not; the exit code tells.
+fn finish(result: Result<u8, Failure>, output: &mut Output) -> ExitCode {
     match result.and_then(|code| output.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => ExitCode::from(code),
         Err(Failure::BrokenPipe) => ExitCode::from(EXIT_OK),
@@ -199,6 +209,11 @@ pub fn main() -> ExitCode {
 /// Reads the configuration.
 fn load(search: &Search) -> Result<Loaded, Failure> {
     engine::load(search).map_err(Failure::Invalid)
+}
+
+/// The same for a command that plans, which says at once what the machine lacks.
+fn load_to_plan(search: &Search) -> Result<Loaded, Failure> {
+    engine::load_to_plan(search).map_err(Failure::Invalid)
 }
 
 /// Opens the kernel of the node that the configuration is for.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::{EXIT_CHANGES, EXIT_OK, Failure, Format, Output, load, open, view_strictly};
+use super::{EXIT_CHANGES, EXIT_OK, Failure, Format, Output, load_to_plan, open, view_strictly};
 use crate::config::Search;
 use crate::engine::tally;
 use crate::plan::{Plan, SavedPlan};
@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
-    let loaded = load(search)?;
+    let loaded = load_to_plan(search)?;
     let mut kernel = open(&loaded)?;
     let (_, view) = view_strictly(&mut kernel, loaded)?;
     let saved = SavedPlan::new(&view.plan);

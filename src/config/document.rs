@@ -243,13 +243,14 @@ pub struct Paths {
     /// Lock, control socket and other things that end with a reboot. Default: /run/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub runtime: Maybe<String>,
-    /// What has to survive a reboot. Default: /var/lib/ciliate.
+    /// For what has to survive a reboot. Nothing is kept there yet. Default: /var/lib/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub state: Maybe<String>,
     /// Directory for pins in a mounted BPF file system. Default: /sys/fs/bpf/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub bpf: Maybe<String>,
-    /// Root of the cgroup v2 tree. Default: /sys/fs/cgroup.
+    /// Root of the cgroup v2 tree, for services translated at connect(2). Not used yet. Default:
+    /// /sys/fs/cgroup.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub cgroup: Maybe<String>,
 }

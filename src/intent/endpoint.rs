@@ -6,7 +6,7 @@ use serde_spanned::Spanned;
 
 use super::address::{self, Use};
 use super::draft::{At, DraftEndpoint, Problems};
-use super::{labels, limits, name, paths, routing};
+use super::{EndpointNetns, labels, limits, name, paths, routing};
 use crate::config::{self, Diagnostic, Document, Span};
 use crate::net::{IfName, Netns};
 
@@ -24,6 +24,18 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> Vec<DraftEnd
     let lost = document.has_lost("endpoint.netns") || document.has_lost("endpoint.pid");
     let within = endpoints.iter().take(limits::ENDPOINTS_MAX);
     within.filter_map(|endpoint| one(endpoint, lost, problems)).collect()
+}
+
+/// See [`super::namespaces_of`].
+pub(super) fn namespaces(document: &Document) -> Vec<EndpointNetns> {
+    let within = document.root().endpoint.iter().take(limits::ENDPOINTS_MAX);
+    let one = |endpoint: &Spanned<config::Endpoint>| {
+        // What is wrong with the text has been said by `read`.
+        let netns = netns(endpoint, true, &mut Problems::new())?;
+        let name = endpoint.get_ref().name.get_ref().as_str().into();
+        Some(EndpointNetns { name, netns: netns.value, span: netns.span })
+    };
+    within.filter_map(one).collect()
 }
 
 fn one(

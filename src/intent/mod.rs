@@ -244,6 +244,20 @@ pub struct Endpoint {
     pub span: Span,
 }
 
+/// Where an endpoint is said to live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointNetns {
+    pub name: Arc<str>,
+    pub netns: Netns,
+    pub span: Span,
+}
+
+/// The endpoints' namespaces alone, from a document that has errors: whether they are there can be said
+/// together with what else is wrong. None if a file could not be read or parsed, as with [`read`].
+pub fn namespaces_of(document: &Document) -> Vec<EndpointNetns> {
+    if document.is_whole() { endpoint::namespaces(document) } else { Vec::new() }
+}
+
 /// The paths alone, from a document that may have errors: enough to find a running daemon, or what it
 /// left.
 ///

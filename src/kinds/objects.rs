@@ -116,6 +116,11 @@ pub enum BlockedReason {
     /// No device holds the node's address.
     #[error("no device holds {address}; set node.devices, or add the address")]
     AddressMissing { address: String },
+    /// Neither the configuration nor a default route says which devices and addresses are the underlay.
+    #[error(
+        "no underlay: no device of a default route has an address that others can reach; add an address and a default route, or set node.addresses or node.devices; a node without peers that reaches nothing outside needs none with masquerade.mode = \"off\""
+    )]
+    UnderlayMissing,
     /// All 4095 endpoint ids are in use.
     #[error("no free endpoint id (1-4095) is left")]
     NoFreeEndpointId,

@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::facts::Facts;
-use crate::intent::{AttachMode, Intent};
+use crate::intent::{AttachMode, Intent, Masquerade};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::{Blocked, BlockedReason, Desired, Kind, Origin, Wanted, WantedMap};
 use crate::net::IfName;
@@ -122,6 +122,10 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
     if addresses.is_empty() {
         addresses = default_addresses(facts);
     }
+    if addresses.is_empty() && needs_underlay(intent) {
+        let reason = BlockedReason::UnderlayMissing;
+        blocked.push(Blocked { origin: Origin::Node, reason });
+    }
     let mut names = intent.node.devices.clone();
     if names.is_empty() {
         for address in &addresses {
@@ -159,6 +163,13 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
     let tunnel = overlay::settle(intent, facts, &addresses, blocked);
     let route_mtu_bytes = overlay::route_mtu_bytes(tunnel, mtu_bytes, ipv6, blocked);
     Node { addresses, devices, mtu_bytes, route_mtu_bytes, tunnel, ipv4, ipv6, attach }
+}
+
+/// Whether anything leads out of this host by devices that the machine has to name. A node may be alone,
+/// and then needs none.
+fn needs_underlay(intent: &Intent) -> bool {
+    let outside = intent.masquerade != Masquerade::Off || !intent.peers.is_empty();
+    outside && intent.node.devices.is_empty() && !intent.node.cidrs.is_empty()
 }
 
 /// The first address of each family on the default-route devices that others can reach.

@@ -115,45 +115,32 @@ fn namespaces(
     round: &mut Round<'_>,
     intent: &Intent,
 ) -> Result<(Namespaces, Option<NetnsProblem>), KernelError> {
-    let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
-    let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
-    // Where it can't be looked at, as in a container, no endpoint can be it either.
-    let machines = netns::open("/proc/1/ns/net").and_then(|file| netns::identity(&file)).ok();
-    let mut users: BTreeMap<netns::Identity, Arc<str>> = BTreeMap::new();
+    let endpoints = || intent.endpoints.values();
+    let (health_name, health_netns) = (Arc::from("health"), intent.paths.health_netns());
+    let users = endpoints().map(|endpoint| (&endpoint.name, &endpoint.netns));
+    let mut problems = unusable(users.chain([(&health_name, &health_netns)]))?;
+    let health_problem = problems.pop().flatten();
     let mut found = BTreeMap::new();
-    for endpoint in intent.endpoints.values() {
+    for (endpoint, problem) in endpoints().zip(problems) {
         // Whatever is wrong with it, the other endpoints don't have to wait.
-        let state = match identity(&endpoint.netns) {
-            Err(problem) => Err(problem),
-            Ok(identity) if identity == own => Err(NetnsProblem::IsNodesOwn),
-            Ok(identity) if Some(identity) == machines => Err(NetnsProblem::IsMachinesOwn),
-            Ok(identity) => match users.get(&identity) {
-                Some(other) => Err(NetnsProblem::IsOf(other.clone())),
-                None => {
-                    users.insert(identity, endpoint.name.clone());
-                    enter(round, endpoint)?
-                }
-            },
+        let state = match problem {
+            Some(problem) => Err(problem),
+            None => enter(round, endpoint)?,
         };
         found.insert(endpoint.name.clone(), state);
     }
-    Ok((found, health(round, intent, &users)?))
+    Ok((found, health(round, intent, health_problem)?))
 }
 
 /// What is wrong with the namespace of the health endpoint and isn't mended by making it.
-fn health(
-    round: &mut Round<'_>,
-    intent: &Intent,
-    users: &BTreeMap<netns::Identity, Arc<str>>,
-) -> Result<Option<NetnsProblem>, KernelError> {
+fn health(round: &mut Round<'_>, intent: &Intent) -> Result<Option<NetnsProblem>, KernelError> {
     let netns = intent.paths.health_netns();
     if intent.node.health_addresses.is_empty() {
         return Ok(None);
     }
     // Somebody may have mounted an endpoint's there.
-    let user = identity(&netns).ok().and_then(|identity| users.get(&identity));
-    if let Some(user) = user {
-        return Ok(Some(NetnsProblem::IsOf(user.clone())));
+    if matches!(found, Some(NetnsProblem::IsOf(_))) {
+        return Ok(found);
     }
     match round.kernel.netlink(&netns).map(drop) {
         Err(KernelError::Netns { netns, source }) => Ok(match problem(&netns, &source) {
@@ -162,6 +149,31 @@ fn health(
         }),
         other => other.map(|()| None),
     }
+}
+
+/// Of each of these endpoints, in their order, why its namespace can't be used, as far as that shows
+/// without entering it.
+///
+/// # Errors
+/// The node's own namespace can't be told.
+pub fn unusable<'a>(
+    endpoints: impl Iterator<Item = (&'a Arc<str>, &'a Netns)>,
+) -> Result<Vec<Option<NetnsProblem>>, KernelError> {
+    let failed = |netns: &Netns, source| KernelError::Netns { netns: netns.clone(), source };
+    let own = netns::own_identity().map_err(|source| failed(&Netns::HOST, source))?;
+    // Where it can't be looked at, as in a container, no endpoint can be it either.
+    let machines = netns::open("/proc/1/ns/net").and_then(|file| netns::identity(&file)).ok();
+    let mut users: BTreeMap<netns::Identity, &Arc<str>> = BTreeMap::new();
+    let problem = |(name, netns): (&'a Arc<str>, &Netns)| match identity(netns) {
+        Err(problem) => Some(problem),
+        Ok(identity) if identity == own => Some(NetnsProblem::IsNodesOwn),
+        Ok(identity) if Some(identity) == machines => Some(NetnsProblem::IsMachinesOwn),
+        Ok(identity) => {
+            let user = *users.entry(identity).or_insert(name);
+            (!std::ptr::eq(user, name)).then(|| NetnsProblem::IsOf(user.clone()))
+        }
+    };
+    Ok(endpoints.map(problem).collect())
 }
 
 /// Which namespace it is.

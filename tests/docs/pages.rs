@@ -125,3 +125,19 @@ fn the_mistake_in_the_readme_is_shown_like_that() {
     let said = render(document.sources(), &problems, false);
     assert!(blocks(&text, "text").contains(&said), "{said}");
 }
+
+#[test]
+fn every_file_with_netns_tests_has_a_row() {
+    let named = code(&read("tests/README.md"));
+    let mut count = 0;
+    for entry in fs::read_dir(path("tests/netns")).expect("a folder") {
+        let file = entry.expect("an entry").path();
+        let text = fs::read_to_string(&file).expect("a file of tests");
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        if text.contains("#[test]") {
+            count += 1;
+            assert!(named.contains(&name), "tests/README.md does not say what {name} shows");
+        }
+    }
+    assert!(count > 10, "only {count} files found");
+}

@@ -66,6 +66,47 @@ fn peers_that_are_out_of_reach() {
 }
 
 #[test]
+fn no_underlay() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2) = (lab.space("client"), lab.space("client2"));
+    lab.a.space.sh("ip route del default; ip addr flush dev eth0 scope global");
+    lab.baseline();
+    let alone = Text {
+        node: "cidrs = [\"10.244.0.0/24\"]\n".into(),
+        routing: "mode = \"native\"\n".into(),
+        ..Text::default()
+    };
+    let alone =
+        alone.endpoint("client", &client, &["10.244.0.49"]).endpoint("client2", &client2, &[]);
+    lab.a.write(&alone);
+    let reason = "! node: no underlay: no device of a default route has an address";
+    apply_blocked(&lab, &[reason, "or set node.addresses or node.devices", "1 blocked"]);
+    assert_eq!(ping(&client, "10.244.0.1"), 63);
+    let status = lab.a.ciliate(&["status"]);
+    assert!(status.code == 3 && status.stdout.contains(reason), "{status:?}");
+
+    // The network comes up after the daemon.
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to miss the underlay", |status| !status.problems.is_empty());
+    lab.a.space.sh("ip addr add 172.18.0.3/16 dev eth0; ip route add default via 172.18.0.1");
+    let status = daemon.wait("to find the underlay", |status| status.converged);
+    assert_eq!(status.summary.devices, ["eth0"], "{status:#?}");
+    daemon.stop();
+    lab.a.destroy();
+
+    // A node that is told its devices, or that nothing leads out, has all it needs.
+    lab.a.space.sh("ip route del default; ip addr flush dev eth0 scope global");
+    lab.baseline();
+    for (node, other) in [("devices = [\"eth0\"]\n", ""), ("", "[masquerade]\nmode = \"off\"\n")] {
+        let mut text = Text { other: other.into(), ..alone.clone() };
+        text.node += node;
+        lab.a.write(&text);
+        lab.a.apply();
+        assert_eq!(ping(&client2, "10.244.0.49"), 63);
+    }
+}
+
+#[test]
 fn missing_namespaces_are_refused_by_commands() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, ..) = lab.walk_through();
@@ -85,6 +126,18 @@ fn missing_namespaces_are_refused_by_commands() {
         for part in ["network namespace of endpoint `ghost`", &place, "^^^", "ip netns add"] {
             assert!(ran.stderr.contains(part), "{command}: no `{part}` in {ran:?}");
         }
+    }
+    // With mistakes in the files, all are said at once, in the order of the lines.
+    let twice = endpoint("client", &format!("netns = {:?}", client.path()), &[]);
+    let wrong = format!("{lines}ifname = \"much-too-long-for-a-device\"\n{twice}[nose]\n");
+    std::fs::write(&lab.a.config, wrong).expect("write the configuration");
+    for command in ["plan", "apply"] {
+        let ran = lab.a.ciliate(&[command]);
+        let at = |part: &str| ran.stderr.find(part).unwrap_or_else(|| panic!("{part}: {ran:?}"));
+        let parts =
+            ["endpoint `ghost`: no such file", "much-too-long", "two endpoints", "nose"].map(at);
+        assert!(ran.code == 1 && parts.is_sorted(), "{parts:?} {ran:?}");
+        assert_eq!(ran.stderr.matches("network namespace of endpoint").count(), 1, "{ran:?}");
     }
     before.assert_same(&Snapshot::of(&lab.a.space), "after a refused apply");
     assert!(!lab.a.bpf.exists());
