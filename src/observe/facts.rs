@@ -133,7 +133,11 @@ fn namespaces(
 }
 
 /// What is wrong with the namespace of the health endpoint and isn't mended by making it.
-fn health(round: &mut Round<'_>, intent: &Intent) -> Result<Option<NetnsProblem>, KernelError> {
+fn health(
+    round: &mut Round<'_>,
+    intent: &Intent,
+    found: Option<NetnsProblem>,
+) -> Result<Option<NetnsProblem>, KernelError> {
     let netns = intent.paths.health_netns();
     if intent.node.health_addresses.is_empty() {
         return Ok(None);
