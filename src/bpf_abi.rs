@@ -6,9 +6,11 @@
 #[macro_use]
 mod records;
 mod events;
+mod lb;
 mod reasons;
 
 pub use events::*;
+pub use lb::*;
 pub use reasons::*;
 pub use records::{
     Ct4Key, Ct6Key, CtValue, DeviceKey, DeviceValue, EndpointKey, EndpointValue, EventHead, Field,
@@ -177,6 +179,10 @@ const fn map<K: Record, V: Record>(name: &'static str, kind: MapKind, max_entrie
     MapDef { name, kind, key_size: K::SIZE as u32, value_size: V::SIZE as u32, max_entries, flags }
 }
 
+const fn unallocated(def: MapDef) -> MapDef {
+    MapDef { flags: MAP_FLAG_NO_PREALLOC, ..def }
+}
+
 const fn sized(
     name: &'static str,
     kind: MapKind,
@@ -193,6 +199,8 @@ pub const MAPS: &[MapDef] = &[
     map::<DeviceKey, DeviceValue>(CILIATE_DEVICE, MapKind::Hash, 65_535),
     sized(CILIATE_EVENTS, MapKind::ArrayOfMaps, 4, 4, MONITOR_SLOTS),
     sized(CILIATE_LOST, MapKind::PerCpuArray, 4, 8, MONITOR_SLOTS),
+    unallocated(sized(CILIATE_MAGLEV, MapKind::Hash, 4, MAGLEV_TABLE_SIZE * 4, 65_536)),
+    sized(CILIATE_MAGLEV_INDEX, MapKind::Array, 4, 4, 65_536),
     map::<NodeKey, MonitorValue>(CILIATE_MONITOR, MapKind::Array, 1),
     map::<NodeKey, NodeValue>(CILIATE_NODE, MapKind::Array, 1),
     map::<Ct4Key, CtValue>(CILIUM_CT4, MapKind::LruHash, 131_072),
@@ -202,6 +210,19 @@ pub const MAPS: &[MapDef] = &[
     map::<IpcacheKey, IpcacheValue>(CILIUM_IPCACHE, MapKind::LpmTrie, 512_000),
     map::<Frag4Key, FragValue>(CILIUM_FRAG4, MapKind::LruHash, 8192),
     map::<Frag6Key, FragValue>(CILIUM_FRAG6, MapKind::LruHash, 8192),
+    map::<Lb4AffinityKey, LbAffinityValue>(CILIUM_LB4_AFFINITY, MapKind::LruHash, 65_536),
+    unallocated(map::<BackendId, Lb4Backend>(CILIUM_LB4_BACKENDS, MapKind::Hash, 131_072)),
+    unallocated(map::<RevNat, Lb4ReverseNat>(CILIUM_LB4_REVERSE_NAT, MapKind::Hash, 65_536)),
+    map::<Lb4ReverseSkKey, Lb4ReverseSkValue>(CILIUM_LB4_REVERSE_SK, MapKind::LruHash, 65_536),
+    unallocated(map::<Lb4Key, LbValue>(CILIUM_LB4_SERVICES, MapKind::Hash, 262_144)),
+    unallocated(sized(CILIUM_LB4_SOURCE_RANGE, MapKind::LpmTrie, 12, 1, 65_536)),
+    map::<Lb6AffinityKey, LbAffinityValue>(CILIUM_LB6_AFFINITY, MapKind::LruHash, 65_536),
+    unallocated(map::<BackendId, Lb6Backend>(CILIUM_LB6_BACKENDS, MapKind::Hash, 131_072)),
+    unallocated(map::<RevNat, Lb6ReverseNat>(CILIUM_LB6_REVERSE_NAT, MapKind::Hash, 65_536)),
+    map::<Lb6ReverseSkKey, Lb6ReverseSkValue>(CILIUM_LB6_REVERSE_SK, MapKind::LruHash, 65_536),
+    unallocated(map::<Lb6Key, LbValue>(CILIUM_LB6_SERVICES, MapKind::Hash, 262_144)),
+    unallocated(sized(CILIUM_LB6_SOURCE_RANGE, MapKind::LpmTrie, 24, 1, 65_536)),
+    unallocated(sized(CILIUM_LB_AFFINITY_MATCH, MapKind::Hash, 8, 1, 131_072)),
     map::<EndpointKey, EndpointValue>(CILIUM_LXC, MapKind::Hash, 65_535),
     map::<MetricsKey, MetricsValue>(CILIUM_METRICS, MapKind::PerCpuHash, 1024),
 ];

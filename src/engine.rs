@@ -169,6 +169,7 @@ fn nothing() -> Intent {
             any_max_entries: intent::limits::CONNTRACK_ANY_DEFAULT,
         },
         health: intent::Health { enabled: false, interval: Duration::ZERO },
+        load_balancing: intent::LoadBalancing::default(),
         paths: intent::Paths {
             runtime: PathBuf::new(),
             state: PathBuf::new(),
@@ -177,6 +178,7 @@ fn nothing() -> Intent {
         },
         peers: BTreeMap::new(),
         endpoints: BTreeMap::new(),
+        services: BTreeMap::new(),
     }
 }
 

@@ -303,6 +303,180 @@ struct capture_event {
 	__u32 arg2;
 };
 
+/*
+ * Services. A frontend is an address, a port and a protocol; slot 0 of it says how it is balanced, slots 1 to
+ * `count` are its backends, and those from `count` + 1 on, `quarantined` of them, the ones that are kept out of
+ * use. Scope EXT is for everybody, unless the frontend has TWO_SCOPES: then INT is for senders of this cluster.
+ */
+#define LB_SCOPE_EXT 0
+#define LB_SCOPE_INT 1
+
+#define SERVICE_FLAG_EXTERNAL_IP 1
+#define SERVICE_FLAG_NODE_PORT 2
+#define SERVICE_FLAG_EXT_LOCAL 4
+#define SERVICE_FLAG_HOST_PORT 8
+#define SERVICE_FLAG_AFFINITY 16
+#define SERVICE_FLAG_LOAD_BALANCER 32
+#define SERVICE_FLAG_ROUTABLE 64
+#define SERVICE_FLAG_SOURCE_RANGE 128
+
+#define SERVICE_FLAG2_LOCAL_REDIRECT 1
+#define SERVICE_FLAG2_LOOPBACK 8
+#define SERVICE_FLAG2_INT_LOCAL 16
+#define SERVICE_FLAG2_TWO_SCOPES 32
+#define SERVICE_FLAG2_QUARANTINED 64
+#define SERVICE_FLAG2_SOURCE_RANGE_DENY 128
+
+/* Slot 0: bits 24 to 31 of `backend_id` are the algorithm, the others the seconds of session affinity. */
+#define LB_ALGORITHM_SHIFT 24
+#define LB_AFFINITY_MASK 0xffffff
+#define LB_ALGORITHM_RANDOM 1
+#define LB_ALGORITHM_MAGLEV 2
+
+struct lb4_key {
+	__be32 address;
+	__be16 port;
+	__u16 slot;
+	__u8 protocol;
+	__u8 scope;
+	__u8 pad[2];
+};
+
+struct lb6_key {
+	__be32 address[4];
+	__be16 port;
+	__u16 slot;
+	__u8 protocol;
+	__u8 scope;
+	__u8 pad[2];
+};
+
+struct lb_value {
+	__u32 backend_id;
+	__u16 count;
+	__u16 rev_nat;
+	__u8 flags;
+	__u8 flags2;
+	__u16 quarantined;
+};
+
+#define BACKEND_ACTIVE 0
+#define BACKEND_TERMINATING 1
+#define BACKEND_QUARANTINED 2
+#define BACKEND_MAINTENANCE 3
+
+struct lb4_backend {
+	__be32 address;
+	__be16 port;
+	__u8 protocol;
+	__u8 state;
+	__u16 cluster_id;
+	__u8 zone;
+	__u8 pad;
+};
+
+struct lb6_backend {
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 state;
+	__u16 cluster_id;
+	__u8 zone;
+	__u8 pad;
+};
+
+/* What a reply is translated back to. */
+struct lb4_reverse_nat {
+	__be32 address;
+	__be16 port;
+} __attribute__((packed));
+
+struct lb6_reverse_nat {
+	__be32 address[4];
+	__be16 port;
+} __attribute__((packed));
+
+/* The client is an address, or for sockets the cookie of their network namespace. */
+struct lb4_affinity_key {
+	__u64 client;
+	__u16 rev_nat;
+	__u8 is_cookie;
+	__u8 pad[5];
+};
+
+struct lb6_affinity_key {
+	__u64 client[2];
+	__u16 rev_nat;
+	__u8 is_cookie;
+	__u8 pad[5];
+};
+
+/* `last_used` is in seconds of the monotonic clock. */
+struct lb_affinity_value {
+	__u64 last_used;
+	__u32 backend_id;
+	__u32 pad;
+};
+
+/* Present: the backend belongs to the service, so that a client may be kept there. */
+struct lb_affinity_match {
+	__u32 backend_id;
+	__u16 rev_nat;
+	__u16 pad;
+};
+
+/* prefix_len counts the 32 bits in front of the address. */
+struct lb4_source_range {
+	__u32 prefix_len;
+	__u16 rev_nat;
+	__u16 pad;
+	__be32 address;
+};
+
+struct lb6_source_range {
+	__u32 prefix_len;
+	__u16 rev_nat;
+	__u16 pad;
+	__be32 address[4];
+};
+
+/* What a socket that was connected to a service is really connected to, and the service. */
+struct lb4_reverse_sk_key {
+	__u64 cookie;
+	__be32 address;
+	__be16 port;
+	__u16 pad;
+};
+
+struct lb4_reverse_sk_value {
+	__be32 address;
+	__be16 port;
+	__u16 rev_nat;
+};
+
+struct lb6_reverse_sk_key {
+	__u64 cookie;
+	__be32 address[4];
+	__be16 port;
+	__u16 pad[3];
+};
+
+struct lb6_reverse_sk_value {
+	__be32 address[4];
+	__be16 port;
+	__u16 rev_nat;
+};
+
+/*
+ * ciliate_maglev: a table of backend ids, LB_MAGLEV_TABLE_SIZE of them unless the agent makes the map with
+ * another size. Services with the same backends share one: ciliate_maglev_index has a service's, by rev_nat.
+ */
+#define LB_MAGLEV_TABLE_SIZE 16381
+
+struct maglev_value {
+	__u32 backend_ids[LB_MAGLEV_TABLE_SIZE];
+};
+
 _Static_assert(sizeof(struct endpoint_key) == 20, "cilium_lxc key");
 _Static_assert(sizeof(struct endpoint_value) == 48, "cilium_lxc value");
 _Static_assert(sizeof(struct ipcache_key) == 24, "cilium_ipcache_v2 key");
@@ -322,5 +496,22 @@ _Static_assert(sizeof(struct drop_event) == 40, "drop record");
 _Static_assert(sizeof(struct trace_event) == 48, "trace record");
 _Static_assert(sizeof(struct debug_event) == 20, "debug record");
 _Static_assert(sizeof(struct capture_event) == 24, "capture record");
+_Static_assert(sizeof(struct lb4_key) == 12, "cilium_lb4_services_v2 key");
+_Static_assert(sizeof(struct lb6_key) == 24, "cilium_lb6_services_v2 key");
+_Static_assert(sizeof(struct lb_value) == 12, "cilium_lb4_services_v2 value");
+_Static_assert(sizeof(struct lb4_backend) == 12, "cilium_lb4_backends_v3 value");
+_Static_assert(sizeof(struct lb6_backend) == 24, "cilium_lb6_backends_v3 value");
+_Static_assert(sizeof(struct lb4_reverse_nat) == 6, "cilium_lb4_reverse_nat value");
+_Static_assert(sizeof(struct lb6_reverse_nat) == 18, "cilium_lb6_reverse_nat value");
+_Static_assert(sizeof(struct lb4_affinity_key) == 16, "cilium_lb4_affinity key");
+_Static_assert(sizeof(struct lb6_affinity_key) == 24, "cilium_lb6_affinity key");
+_Static_assert(sizeof(struct lb_affinity_value) == 16, "cilium_lb4_affinity value");
+_Static_assert(sizeof(struct lb_affinity_match) == 8, "cilium_lb_affinity_match key");
+_Static_assert(sizeof(struct lb4_source_range) == 12, "cilium_lb4_source_range key");
+_Static_assert(sizeof(struct lb6_source_range) == 24, "cilium_lb6_source_range key");
+_Static_assert(sizeof(struct lb4_reverse_sk_key) == 16, "cilium_lb4_reverse_sk key");
+_Static_assert(sizeof(struct lb4_reverse_sk_value) == 8, "cilium_lb4_reverse_sk value");
+_Static_assert(sizeof(struct lb6_reverse_sk_key) == 32, "cilium_lb6_reverse_sk key");
+_Static_assert(sizeof(struct lb6_reverse_sk_value) == 20, "cilium_lb6_reverse_sk value");
 
 #endif

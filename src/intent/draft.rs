@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Conntrack, Datapath, Endpoint, Health, Identity, Intent, Masquerade, Node, Paths, Peer,
-    PeerEndpoint, Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, health, node, peer,
-    routing,
+    Conntrack, Datapath, Endpoint, Health, Identity, Intent, LoadBalancing, Masquerade, Node,
+    Paths, Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, health,
+    node, peer, routing,
 };
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
@@ -174,9 +174,11 @@ impl Draft {
             datapath: self.datapath,
             conntrack: self.conntrack,
             health: self.health,
+            load_balancing: LoadBalancing::default(),
             paths: self.paths,
             peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect(),
+            services: BTreeMap::new(),
         }
     }
 }

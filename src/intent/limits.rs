@@ -87,3 +87,26 @@ pub const CONNTRACK_ENTRIES_MAX: u32 = 16_777_216;
 /// Entries of the conntrack maps if none are given: the floors of Cilium's sizing by memory.
 pub const CONNTRACK_TCP_DEFAULT: u32 = 131_072;
 pub const CONNTRACK_ANY_DEFAULT: u32 = 65_536;
+
+/// Node ports if no range is given; Kubernetes' and Cilium's.
+pub const NODE_PORT_MIN: u16 = 30_000;
+pub const NODE_PORT_MAX: u16 = 32_767;
+
+/// Most services, and frontends of all together: each frontend has a number of 16 bits (`rev_nat`), and 0 is none.
+pub const FRONTENDS_MAX: usize = 65_535;
+
+/// Most slots of all frontends together, each frontend's own included: what `cilium_lb4_services_v2` has room for.
+pub const SLOTS_MAX: usize = 262_144;
+
+/// Most backends, with different addresses, of all services together.
+pub const BACKENDS_MAX: usize = 131_072;
+
+/// Most backends of one service: a hundredth of the largest Maglev table, for an even distribution.
+pub const SERVICE_BACKENDS_MAX: usize = 1310;
+
+/// Largest weight of a backend, and the one without.
+pub const WEIGHT_MAX: u16 = 65_535;
+pub const WEIGHT_DEFAULT: u16 = 100;
+
+/// Longest session affinity, in seconds: a day, as in Kubernetes.
+pub const AFFINITY_S_MAX: u32 = 86_400;

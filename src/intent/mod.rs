@@ -21,6 +21,7 @@ mod paths;
 mod peer;
 mod reserved;
 mod routing;
+mod service;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +35,10 @@ use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
 
 pub use identity::{Identity, IdentityError, identity_of_labels};
+pub use service::{
+    Algorithm, Backend, BackendState, Forwarding, Frontend, FrontendKind, LoadBalancing,
+    MAGLEV_TABLE_SIZES, NoBackend, Protocol, Service,
+};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,11 +49,14 @@ pub struct Intent {
     pub datapath: Datapath,
     pub conntrack: Conntrack,
     pub health: Health,
+    pub load_balancing: LoadBalancing,
     pub paths: Paths,
     /// By name.
     pub peers: BTreeMap<Arc<str>, Peer>,
     /// By name.
     pub endpoints: BTreeMap<Arc<str>, Endpoint>,
+    /// By name.
+    pub services: BTreeMap<Arc<str>, Service>,
 }
 
 /// This host.

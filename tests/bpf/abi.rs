@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use ciliate::bpf_abi::{
     CaptureEvent, Ct4Key, Ct6Key, CtValue, DebugEvent, DeviceValue, DropEvent, EndpointKey,
     EndpointValue, EventCapture, EventCommon, Frag4Key, Frag6Key, FragValue, IpcacheKey,
-    IpcacheValue, MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record,
-    TraceEvent,
+    IpcacheValue, Lb4AffinityKey, Lb4Backend, Lb4Key, Lb4ReverseNat, Lb4ReverseSkKey,
+    Lb4ReverseSkValue, Lb4SourceRange, Lb6AffinityKey, Lb6Backend, Lb6Key, Lb6ReverseNat,
+    Lb6ReverseSkKey, Lb6ReverseSkValue, Lb6SourceRange, LbAffinityMatch, LbAffinityValue, LbValue,
+    MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record, TraceEvent,
 };
 use ciliate::bpf_objects::OBJECTS;
 
@@ -48,6 +50,33 @@ fn records_are_the_c_structures() {
             compare::<MonitorFilter>(&btf, "monitor_filter"),
         ];
         assert_eq!(found, [true; 16], "structures in {}", object.name);
+    }
+}
+
+#[test]
+fn records_of_services_are_the_c_structures() {
+    for object in OBJECTS {
+        let btf = Btf::of_object(object.bytes);
+        let found = [
+            compare::<Lb4Key>(&btf, "lb4_key"),
+            compare::<Lb6Key>(&btf, "lb6_key"),
+            compare::<LbValue>(&btf, "lb_value"),
+            compare::<Lb4Backend>(&btf, "lb4_backend"),
+            compare::<Lb6Backend>(&btf, "lb6_backend"),
+            compare::<Lb4ReverseNat>(&btf, "lb4_reverse_nat"),
+            compare::<Lb6ReverseNat>(&btf, "lb6_reverse_nat"),
+            compare::<Lb4AffinityKey>(&btf, "lb4_affinity_key"),
+            compare::<Lb6AffinityKey>(&btf, "lb6_affinity_key"),
+            compare::<LbAffinityValue>(&btf, "lb_affinity_value"),
+            compare::<LbAffinityMatch>(&btf, "lb_affinity_match"),
+            compare::<Lb4SourceRange>(&btf, "lb4_source_range"),
+            compare::<Lb6SourceRange>(&btf, "lb6_source_range"),
+            compare::<Lb4ReverseSkKey>(&btf, "lb4_reverse_sk_key"),
+            compare::<Lb4ReverseSkValue>(&btf, "lb4_reverse_sk_value"),
+            compare::<Lb6ReverseSkKey>(&btf, "lb6_reverse_sk_key"),
+            compare::<Lb6ReverseSkValue>(&btf, "lb6_reverse_sk_value"),
+        ];
+        assert_eq!(found, [true; 17], "structures in {}", object.name);
     }
 }
 

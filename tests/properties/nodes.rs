@@ -10,8 +10,8 @@ use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
 use ciliate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use ciliate::intent::{
-    AttachMode, Conntrack, Datapath, Endpoint, Health, Identity, Intent, Masquerade, Node, Paths,
-    Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    AttachMode, Conntrack, Datapath, Endpoint, Health, Identity, Intent, LoadBalancing, Masquerade,
+    Node, Paths, Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
 };
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::bpf_map_entry::c_text;
@@ -165,6 +165,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             datapath: Datapath { attach_mode },
             conntrack: Conntrack { tcp_max_entries: 131_072, any_max_entries: 65_536 },
             health: Health { enabled: health, interval: Duration::from_secs(60) },
+            load_balancing: LoadBalancing::default(),
             paths: Paths {
                 runtime: PathBuf::from("/run/ciliate"),
                 state: PathBuf::from("/var/lib/ciliate"),
@@ -173,6 +174,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             },
             peers,
             endpoints: BTreeMap::new(),
+            services: BTreeMap::new(),
         },
     )
 }

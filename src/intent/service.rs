@@ -1,0 +1,159 @@
+//! `[load-balancing]` and `[[service]]`.
+//!
+//! Pure.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::limits;
+use crate::config::Span;
+
+/// `[load-balancing]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadBalancing {
+    pub algorithm: Algorithm,
+    pub forwarding: Forwarding,
+    /// Translate at connect(2) for this host's cgroup tree.
+    pub socket: bool,
+    /// False: only cluster IPs, and only for endpoints; the rest is left to a kube-proxy.
+    pub replace_kube_proxy: bool,
+    pub node_ports: RangeInclusive<u16>,
+    /// Entries of a Maglev table: one of [`MAGLEV_TABLE_SIZES`].
+    pub maglev_table_size: u32,
+    pub no_backend: NoBackend,
+}
+
+/// Sizes a Maglev table may have: primes, as in Cilium (`bpf-lb-maglev-table-size`).
+pub const MAGLEV_TABLE_SIZES: [u32; 10] =
+    [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
+
+impl Default for LoadBalancing {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::Random,
+            forwarding: Forwarding::Snat,
+            socket: true,
+            replace_kube_proxy: true,
+            node_ports: limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX,
+            maglev_table_size: crate::bpf_abi::MAGLEV_TABLE_SIZE,
+            no_backend: NoBackend::Reject,
+        }
+    }
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    Random,
+    Maglev,
+}
+
+/// How traffic from outside gets to a backend on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Under this node's address; replies come back through it.
+    Snat,
+    /// Under the client's; replies go to it directly.
+    Dsr,
+}
+
+/// What a client of a service without backends is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoBackend {
+    /// An ICMP error: port unreachable.
+    Reject,
+    /// Nothing.
+    Drop,
+}
+
+/// What is balanced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// The number in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// As written in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+/// One `[[service]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub name: Arc<str>,
+    pub protocol: Protocol,
+    /// Each address and port of one protocol belongs to one service.
+    pub frontends: BTreeSet<Frontend>,
+    /// On every underlay address of the node.
+    pub node_port: Option<u16>,
+    /// Seconds that a client is kept at its backend.
+    pub session_affinity_s: Option<u32>,
+    /// Traffic from outside goes only to backends on this node.
+    pub external_local: bool,
+    /// Traffic from endpoints and this host goes only to backends on this node.
+    pub internal_local: bool,
+    /// Who may use external, load-balancer and node-port frontends. Empty: everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// By address; both families may be among them, a frontend uses those of its own.
+    pub backends: Vec<Backend>,
+    pub span: Span,
+}
+
+/// An address and port that clients use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    pub address: SocketAddr,
+    pub kind: FrontendKind,
+}
+
+/// Whom a frontend is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FrontendKind {
+    /// Endpoints and this host.
+    ClusterIp,
+    /// Everybody, by an address that the network brings here.
+    ExternalIp,
+    LoadBalancerIp,
+    /// Everybody, at this host's own address alone.
+    HostPort,
+}
+
+/// Where a frontend's traffic goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    pub address: SocketAddr,
+    /// Share of the traffic, with Maglev; 1 to [`limits::WEIGHT_MAX`].
+    pub weight: u16,
+    pub state: BackendState,
+}
+
+/// What the operator says of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackendState {
+    Active,
+    /// Finishes old flows; new ones only where no other backend is active.
+    Terminating,
+    Quarantined,
+    Maintenance,
+}
