@@ -18,6 +18,7 @@ mod facts;
 mod flood;
 mod foreign;
 mod hitless;
+mod journal;
 mod lab;
 mod main_job;
 mod manager;
