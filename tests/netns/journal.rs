@@ -95,6 +95,10 @@ fn messages_have_their_fields() {
     let folder = folder.to_str().expect("a path of text");
     let mut text = Text::node_a(&lab);
     text.peers += &peer("far", &["192.0.2.77"], &["10.244.7.0/24"], "");
+    // Too many routes for a line each.
+    let cidrs: Vec<String> = (0..120).map(|n| format!("10.64.{n}.0/24")).collect();
+    let cidrs: Vec<&str> = cidrs.iter().map(String::as_str).collect();
+    text.peers += &peer("many", &["172.18.0.1"], &cidrs, "");
     lab.a.write(&text);
 
     let service = Service::start(&lab.a, folder, "");
@@ -106,6 +110,9 @@ fn messages_have_their_fields() {
         ["PRIORITY", "CILIATE_GENERATION", "CILIATE_OBJECT", "CILIATE_OPERATION", "CILIATE_ORIGIN"];
     let found = hear(&socket, "+ link cilium_host", fields);
     assert_eq!(found, ["5", "1", "link cilium_host", "+", "node"]);
+    // Those of the peers, of the router and of its CIDR.
+    let found = hear(&socket, "+ 123 of kind route", ["CILIATE_KIND", "CILIATE_COUNT"]);
+    assert_eq!(found, ["route", "123"]);
     let problem = "not as configured: 192.0.2.77 is not on-link";
     assert_eq!(hear(&socket, problem, ["PRIORITY", "CILIATE_OBJECT"]), ["4", "peer far"]);
     fs::write(&lab.a.config, "[nose]\n").expect("write the configuration");
