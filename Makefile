@@ -23,3 +23,4 @@ bench:
 	cargo bench --locked --bench control_plane
 	cargo bench --locked --bench programs
 	cargo bench --locked --bench events
+	cargo bench --locked --bench datapath

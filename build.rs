@@ -7,9 +7,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Each becomes `$OUT_DIR/<name>.o`. The last one is for tests and in no binary.
-const SOURCES: &[&str] =
-    &["bpf/bpf_host.c", "bpf/bpf_lxc.c", "bpf/bpf_overlay.c", "tests/bpf/tunnel_key.c"];
+/// Each becomes `$OUT_DIR/<name>.o`. The last two are for tests and benches, and in no binary.
+const SOURCES: &[&str] = &[
+    "bpf/bpf_host.c",
+    "bpf/bpf_lxc.c",
+    "bpf/bpf_overlay.c",
+    "tests/bpf/tunnel_key.c",
+    "benches/bench/minimal.c",
+];
 
 /// Newest first; older ones are not known to produce what the verifier of Linux 6.1 accepts.
 const CLANG_VERSIONS: std::ops::RangeInclusive<u32> = 14..=22;

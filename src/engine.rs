@@ -14,6 +14,7 @@ use crate::kernel::lock::WriterScope;
 use crate::kernel::{Kernel, KernelError};
 use crate::kinds::{Desired, Observed, Op};
 use crate::listen::{ListenError, slots};
+use crate::lower::sysctl::interest;
 use crate::lower::{Summary, lower, lower_nothing};
 use crate::net::Netns;
 use crate::observe::{Round, facts, observe};
@@ -124,7 +125,7 @@ pub fn at_home(kernel: &Kernel) -> Result<(), EngineError> {
 /// Something can't be read, or the plan fails its check.
 pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
     let mut round = Round::new(kernel);
-    let facts = facts::read(&mut round, intent)?;
+    let facts = facts::read(&mut round, intent, interest)?;
     let (desired, summary) = lower(intent, &facts);
     finish_view(round, facts, desired, summary)
 }
@@ -136,7 +137,7 @@ pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
 pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
     let nothing = nothing();
     let mut round = Round::new(kernel);
-    let facts = facts::read(&mut round, &nothing)?;
+    let facts = facts::read(&mut round, &nothing, interest)?;
     let desired = lower_nothing(&facts);
     finish_view(round, facts, desired, Summary::of(&nothing, None))
 }

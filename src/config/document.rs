@@ -46,7 +46,8 @@ pub struct Root {
     /// Encryption between nodes.
     #[schemars(with = "Option<Encryption>")]
     pub encryption: Maybe<Encryption>,
-    /// Where files are kept: one set for each instance, so that two nodes can share a machine.
+    /// Where files are kept: one set for each instance, so that two nodes can share a machine. Each is in
+    /// a network namespace of its own: of two in one, each takes the other's devices for its own.
     #[schemars(with = "Option<Paths>")]
     pub paths: Maybe<Paths>,
     /// Another node. Tables of all files are joined.

@@ -349,4 +349,15 @@ mod tests {
         assert!(answers[1]["error"].is_string(), "{}", answers[1]);
         assert_eq!(reloads, 2);
     }
+
+    #[test]
+    fn what_is_under_way_has_not_failed() {
+        let text = "[node]\ncidrs = [\"10.0.0.0/24\"]\n[routing]\nmode = \"native\"\n";
+        let document = Document::of_texts([("a.toml", text.to_string())]);
+        let intent = crate::intent::read(&document).expect("valid");
+        let mut status = Status::new(&Loaded { document, intent });
+        assert!(!status.converged && status.summary().starts_with("converging: "));
+        status.problems.push(Problem { object: "node".into(), error: "no".into() });
+        assert!(status.summary().starts_with("not converged: "), "{}", status.summary());
+    }
 }

@@ -1,6 +1,6 @@
 //! Reading the [`Facts`] about a machine. Changes nothing.
 //!
-//! Imports `facts`, `intent`, `kinds`, `kernel`, and `lower` to know which settings matter.
+//! Imports `facts`, `intent`, `kinds` and `kernel`. Which settings matter, the caller knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +19,6 @@ use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, record, sysctl};
-use crate::lower::sysctl::interest;
 use crate::net::{IfName, Netns};
 
 /// The name of this namespace, which has to be that of the node whose pins these are.
@@ -58,11 +57,15 @@ pub fn at_home(kernel: &Kernel) -> Result<(), KernelError> {
     home(kernel, &bpf_map_entry::exec::records(kernel)?).map(drop)
 }
 
-/// Reads the facts an intent calls for.
+/// Reads the facts an intent calls for. Of the settings, those that are of `interest`.
 ///
 /// # Errors
 /// Something that has to be known can't be read.
-pub fn read(round: &mut Round<'_>, intent: &Intent) -> Result<Facts, KernelError> {
+pub fn read(
+    round: &mut Round<'_>,
+    intent: &Intent,
+    interest: impl FnOnce(&Intent, &Facts) -> Vec<Arc<str>>,
+) -> Result<Facts, KernelError> {
     let links: BTreeMap<_, _> =
         round.links(&Netns::HOST)?.iter().map(|link| (link.ifname, link.clone())).collect();
     let addresses = address::exec::addresses(round, &Netns::HOST)?;

@@ -1,8 +1,8 @@
 //! Kernel → [`Observed`] and [`Facts`](crate::facts::Facts). Read-only: nothing here changes the
 //! kernel.
 //!
-//! Imports `facts`, `intent`, `kinds`, `kernel`, and of `lower` which settings matter. Used by `engine`,
-//! and by the kinds' `exec.rs` to read again what an op expects.
+//! Imports `facts`, `intent`, `kinds`, `kernel`. Used by `engine`, and by the kinds' `exec.rs` to read
+//! again what an op expects.
 //!
 //! There are two readings in a [`Round`]. [`facts`](facts::read) comes first and is about the machine:
 //! devices, addresses, how peers are reached, what earlier rounds recorded. `lower` needs it to say

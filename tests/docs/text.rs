@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 pub const PAGES: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
+    "benches/README.md",
     "bpf/README.md",
     "config/README.md",
     "docs/json.md",

@@ -252,6 +252,15 @@ fn a_runtime_folder_that_is_removed_is_made_again() {
     assert!(!lab.a.runtime.join("ciliate.sock").exists());
 }
 
+/// Says that it is over when it goes.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Somebody deletes a route as soon as it is there. What is not fought about is repaired at once.
 #[test]
 fn a_fight_about_one_object_is_damped_and_named() {
@@ -262,6 +271,8 @@ fn a_fight_about_one_object_is_damped_and_named() {
     let said = "something else changes this each time";
     let (node, over) = (&lab.a, AtomicBool::new(false));
     thread::scope(|scope| {
+        // Also when something here fails: the scope waits for the thread.
+        let _end = End(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 node.space.sh("ip route del 10.244.1.0/24 2>/dev/null || true");
@@ -275,7 +286,6 @@ fn a_fight_about_one_object_is_damped_and_named() {
         let others = wait_until(PATIENCE, repaired);
         // Of what the pauses allow in this time, 100 would take 45 minutes.
         let status = daemon.status().expect("a status");
-        over.store(true, Ordering::Relaxed);
         assert!(others, "another object waits for the fight to end");
         assert!(fought(&status), "{status:#?}");
         assert!(status.repaired - before < 100, "{before} {status:#?}");
