@@ -5,11 +5,18 @@
 //! still text and numbers as written; `crate::intent` gives them meaning. Pure; imports nothing of
 //! this crate.
 
+mod service;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
+
+pub use service::{
+    Algorithm, Backend, BackendEntry, BackendState, LoadBalancing, LoadBalancingMode, NoBackend,
+    Service, ServiceProtocol, TrafficPolicy,
+};
 
 /// A value that may be absent, with its place.
 pub type Maybe<T> = Option<Spanned<T>>;
@@ -20,6 +27,7 @@ const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,62}$";
 const IFNAME: &str = r"^[!-.0-9;-~]{1,15}$";
 const MAC: &str = r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$";
 const ABSOLUTE: &str = r"^/";
+const SOCKET: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$";
 
 /// Configuration of ciliate: the wanted state of this node's part of the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +54,9 @@ pub struct Root {
     /// Encryption between nodes.
     #[schemars(with = "Option<Encryption>")]
     pub encryption: Maybe<Encryption>,
+    /// How traffic to services is spread over their backends.
+    #[schemars(with = "Option<LoadBalancing>")]
+    pub load_balancing: Maybe<LoadBalancing>,
     /// Where files are kept: one set for each instance, so that two nodes can share a machine. Each is in
     /// a network namespace of its own: of two in one, each takes the other's devices for its own.
     #[schemars(with = "Option<Paths>")]
@@ -59,6 +70,10 @@ pub struct Root {
     #[serde(default)]
     #[schemars(with = "Vec<Endpoint>")]
     pub endpoint: Vec<Spanned<Endpoint>>,
+    /// Addresses and ports that are balanced over backends. Tables of all files are joined.
+    #[serde(default)]
+    #[schemars(with = "Vec<Service>")]
+    pub service: Vec<Spanned<Service>>,
 }
 
 /// `[node]`.

@@ -26,7 +26,7 @@
 //! # What they make together
 //!
 //! Sections are merged key by key, the later file wins; a value is replaced as a whole, lists too.
-//! `[[peer]]` and `[[endpoint]]` are joined. See `merge`.
+//! `[[peer]]`, `[[endpoint]]` and `[[service]]` are joined. See `merge`.
 //!
 //! # What can be wrong
 //!
@@ -51,9 +51,10 @@ mod unsupported;
 pub use cat::cat_config;
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
-    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Health, Masquerade,
-    MasqueradeMode, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode, TunnelProtocol,
-    UnderlayProtocol,
+    Algorithm, AttachMode, Backend, BackendEntry, BackendState, Conntrack, Datapath, Encryption,
+    EncryptionMode, Endpoint, Health, LoadBalancing, LoadBalancingMode, Masquerade, MasqueradeMode,
+    NoBackend, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode, Service,
+    ServiceProtocol, TrafficPolicy, TunnelProtocol, UnderlayProtocol,
 };
 pub use load::{Document, limits};
 pub use render::render;

@@ -36,6 +36,10 @@ fn without_null(schema: &mut Value) {
             }
             if let Some(Value::Array(mut branches)) = object.remove("anyOf") {
                 branches.retain(|branch| branch.get("type").is_none_or(|kind| kind != "null"));
+                if branches.len() > 1 {
+                    // Text or a table: that is TOML's as well.
+                    object.insert("anyOf".to_owned(), Value::Array(std::mem::take(&mut branches)));
+                }
                 // The section's own description is shorter than that of its field: keep the field's.
                 for (key, value) in branches.into_iter().filter_map(into_object).flatten() {
                     object.entry(key).or_insert(value);

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 use serde_spanned::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::schema::schema;
@@ -134,12 +135,11 @@ impl Fit<'_> {
             }
             (Kind::List, DeValue::Array(array)) => {
                 let entries = array.into_iter().filter_map(|entry| {
-                    let fits = matches!(entry.get_ref(), DeValue::String(_));
-                    if !fits {
-                        self.wrong_entry(name, &entry);
+                    let fitting = self.entry(&schema["items"], name, entry);
+                    if fitting.is_none() {
                         self.lost.insert(place.path(name));
                     }
-                    fits.then_some(entry)
+                    fitting
                 });
                 respan(DeValue::Array(entries.collect()))
             }
@@ -148,7 +148,7 @@ impl Fit<'_> {
                 if fits { respan(DeValue::String(text)) } else { None }
             }
             (Kind::Number, DeValue::Integer(number)) => {
-                if i64::from_str_radix(number.as_str(), number.radix()).is_err() {
+                if !fits_in_64_bits(&number) {
                     let message = format!("`{name}` can't be a number this large");
                     let problem = Diagnostic::new(range, message);
                     self.problems.push(problem.help(bounds(schema)));
@@ -165,7 +165,40 @@ impl Fit<'_> {
         }
     }
 
-    /// One table of a `[[…]]`: what lacks a required key is left out as a whole.
+    /// One entry of a list: text, a number, or where the list may have both, a table instead of text.
+    fn entry<'i>(
+        &mut self,
+        schema: &Value,
+        list: &str,
+        entry: Spanned<DeValue<'i>>,
+    ) -> Option<Spanned<DeValue<'i>>> {
+        let span = entry.span();
+        let (wanted, fits, help) = match (Kind::of(schema), entry.get_ref(), table_form(schema)) {
+            (_, DeValue::Table(_), Some(schema)) => {
+                let DeValue::Table(table) = entry.into_inner() else { return None };
+                return self.keys(schema, &Place::Inner(list), span, table);
+            }
+            (Kind::Number, value, _) => {
+                let fits = value.as_integer().is_some_and(|number| fits_in_64_bits(number));
+                ("a number", fits, bounds(schema))
+            }
+            (_, value, form) => {
+                let is_nested = matches!(value, DeValue::Array(_) | DeValue::Table(_));
+                let help = if is_nested { String::new() } else { "put it in quotes".to_owned() };
+                let wanted = if form.is_some() { "text or a table" } else { "text" };
+                (wanted, matches!(value, DeValue::String(_)), help)
+            }
+        };
+        if fits {
+            return Some(entry);
+        }
+        let message = format!("every entry of `{list}` has to be {wanted}");
+        let problem = Diagnostic::new(span, message).label(called(entry.get_ref()));
+        self.problems.push(if help.is_empty() { problem } else { problem.help(help) });
+        None
+    }
+
+    /// One table of a `[[…]]`.
     fn item<'i>(
         &mut self,
         schema: &Value,
@@ -178,6 +211,17 @@ impl Fit<'_> {
             self.problems.push(problem.help(format!("write [[{name}]], and the keys below it")));
             return None;
         };
+        self.keys(schema, &Place::Item(name), span, table)
+    }
+
+    /// The keys of one of several tables: what lacks a required one is left out as a whole.
+    fn keys<'i>(
+        &mut self,
+        schema: &Value,
+        place: &Place<'_>,
+        span: Range<usize>,
+        table: DeTable<'i>,
+    ) -> Option<Spanned<DeValue<'i>>> {
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
         // A key that is there, or was meant, is not reported as missing too.
         let meant = |wanted: &str| {
@@ -195,23 +239,17 @@ impl Fit<'_> {
                 Kind::List => format!("{wanted} = [\"…\"]"),
                 _ => format!("{wanted} = \"…\""),
             };
-            let problem =
-                Diagnostic::new(span.clone(), format!("this [[{name}]] has no `{wanted}`"));
+            let what = match place {
+                Place::Inner(list) => format!("this table of `{list}`"),
+                place => format!("this {place}"),
+            };
+            let problem = Diagnostic::new(span.clone(), format!("{what} has no `{wanted}`"));
             self.problems.push(problem.help(format!("add `{example}`")));
         }
-        let table = self.table(schema, table, &Place::Item(name));
+        let table = self.table(schema, table, place);
         let all_there = schema.get("required").and_then(Value::as_array).into_iter().flatten();
         let complete = all_there.filter_map(Value::as_str).all(|key| table.contains_key(key));
         complete.then(|| Spanned::new(span, DeValue::Table(table)))
-    }
-
-    fn wrong_entry(&mut self, list: &str, entry: &Spanned<DeValue<'_>>) {
-        let message = format!("every entry of `{list}` has to be text");
-        let problem = Diagnostic::new(entry.span(), message).label(called(entry.get_ref()));
-        self.problems.push(match entry.get_ref() {
-            DeValue::Array(_) | DeValue::Table(_) => problem,
-            _ => problem.help("put it in quotes"),
-        });
     }
 
     fn choice(
@@ -322,7 +360,7 @@ impl Fit<'_> {
 enum Kind {
     Table,
     Tables,
-    /// A list of texts.
+    /// A list of texts, of numbers, or of texts and tables.
     List,
     Choice,
     Text,
@@ -344,6 +382,16 @@ impl Kind {
             _ => Self::Text,
         }
     }
+}
+
+/// The schema of a table, where a value may be that or text.
+fn table_form(schema: &Value) -> Option<&Value> {
+    let forms = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+    forms.into_iter().find(|form| form["type"] == "object")
+}
+
+fn fits_in_64_bits(number: &DeInteger<'_>) -> bool {
+    i64::from_str_radix(number.as_str(), number.radix()).is_ok()
 }
 
 fn properties(schema: &Value) -> Option<&Map<String, Value>> {

@@ -17,6 +17,8 @@ pub(super) enum Use {
     Underlay,
     /// An endpoint's, or the router's.
     Endpoint,
+    /// A service's, or that of a backend.
+    Service,
 }
 
 /// `IPv4` or `IPv6`.
@@ -64,6 +66,7 @@ fn address(text: &Spanned<String>, wanted: Use) -> Result<At<IpAddr>, Box<Diagno
                 _ if wanted == Use::Underlay => {
                     "give the address that other nodes reach this one by".to_owned()
                 }
+                _ if wanted == Use::Service => "give an address that can be reached".to_owned(),
                 _ => "give an address out of the node's CIDRs".to_owned(),
             }),
         },
@@ -86,7 +89,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// What could be meant by a text that is no address.
-fn hint(text: &str) -> String {
+pub(super) fn hint(text: &str) -> String {
     let parts: Vec<_> = text.split('.').collect();
     let decimal = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     if text.contains('%') {
@@ -111,7 +114,7 @@ fn hint(text: &str) -> String {
 }
 
 /// Why an address makes no sense.
-fn nonsense(address: IpAddr, wanted: Use) -> Option<&'static str> {
+pub(super) fn nonsense(address: IpAddr, wanted: Use) -> Option<&'static str> {
     if let IpAddr::V6(v6) = address
         && v6.to_ipv4_mapped().is_some()
     {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Conntrack, Datapath, Endpoint, Health, Identity, Intent, LoadBalancing, Masquerade, Node,
-    Paths, Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, Underlay, datapath, endpoint, health,
-    node, peer, routing,
+    Backend, Conntrack, Datapath, Endpoint, Frontend, Health, Identity, Intent, LoadBalancing,
+    Masquerade, Node, Paths, Peer, PeerEndpoint, Protocol, Routing, RoutingMode, Tunnel, Underlay,
+    datapath, endpoint, health, node, peer, routing, service,
 };
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
@@ -34,9 +34,11 @@ pub(super) struct Draft {
     pub datapath: Datapath,
     pub conntrack: Conntrack,
     pub health: Health,
+    pub load_balancing: LoadBalancing,
     pub paths: Paths,
     pub peers: Vec<DraftPeer>,
     pub endpoints: Vec<DraftEndpoint>,
+    pub services: Vec<DraftService>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,21 @@ pub(super) struct DraftEndpoint {
     pub span: Span,
 }
 
+#[derive(Debug)]
+pub(super) struct DraftService {
+    pub name: At<Arc<str>>,
+    pub protocol: Protocol,
+    pub frontends: Vec<At<Frontend>>,
+    pub node_port: Option<At<u16>>,
+    pub session_affinity_s: Option<u32>,
+    pub external_local: bool,
+    pub internal_local: bool,
+    pub source_ranges: Vec<IpNet>,
+    /// By address.
+    pub backends: Vec<Backend>,
+    pub span: Span,
+}
+
 /// What an endpoint is to security.
 #[derive(Debug)]
 pub(super) struct Role {
@@ -118,6 +135,7 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         super::paths::read(root.paths.as_ref(), problems),
     );
     let health = health::read(root.health.as_ref(), problems);
+    let load_balancing = service::load_balancing::read(document, problems);
     Draft {
         node: node::read(document, health.enabled, problems),
         routing: routing::read(document, problems),
@@ -125,9 +143,11 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         datapath,
         conntrack,
         health,
+        load_balancing,
         paths,
         peers: peer::read(&root.peer, health.enabled, problems),
         endpoints: endpoint::read(document, problems),
+        services: service::read::read(&root.service, problems),
     }
 }
 
@@ -162,6 +182,7 @@ impl Draft {
         let mode = self.mode();
         let peers = self.peers.into_iter().map(DraftPeer::finish);
         let endpoints = self.endpoints.into_iter().filter_map(DraftEndpoint::finish);
+        let services = self.services.into_iter().map(DraftService::finish);
         Intent {
             node: self.node.finish(),
             routing: Routing {
@@ -174,11 +195,11 @@ impl Draft {
             datapath: self.datapath,
             conntrack: self.conntrack,
             health: self.health,
-            load_balancing: LoadBalancing::default(),
+            load_balancing: self.load_balancing,
             paths: self.paths,
             peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect(),
-            services: BTreeMap::new(),
+            services: services.map(|service| (service.name.clone(), service)).collect(),
         }
     }
 }

@@ -6,6 +6,9 @@
 /// Longest name of a node, peer or endpoint: that of a DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Longest name of a service: a namespace, a name and that of a port.
+pub const SERVICE_NAME_BYTES_MAX: usize = 253;
+
 /// Most endpoints: their ids are 1 to 4095, as Cilium's (pkg/endpointmanager/allocator.go), and the health
 /// endpoint has one.
 pub const ENDPOINTS_MAX: usize = 4094;
@@ -110,3 +113,12 @@ pub const WEIGHT_DEFAULT: u16 = 100;
 
 /// Longest session affinity, in seconds: a day, as in Kubernetes.
 pub const AFFINITY_S_MAX: u32 = 86_400;
+
+/// Most pairs of frontend and backend that clients are kept at: what `cilium_lb_affinity_match` has room for.
+pub const AFFINITY_PAIRS_MAX: usize = 131_072;
+
+/// Most pairs of frontend and source range of a family: what `cilium_lb4_source_range` has room for.
+pub const SOURCE_RANGES_MAX: usize = 65_536;
+
+/// Entries of a Maglev table if no number is given; Cilium's.
+pub const MAGLEV_TABLE_SIZE_DEFAULT: u32 = 16_381;

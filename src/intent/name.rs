@@ -1,4 +1,4 @@
-//! Names of nodes, peers and endpoints, and names of devices.
+//! Names of nodes, peers, endpoints and services, and names of devices.
 //!
 //! Pure.
 
@@ -8,7 +8,7 @@ use serde_spanned::Spanned;
 
 use super::address::shown;
 use super::draft::{At, Problems};
-use super::limits::NAME_BYTES_MAX;
+use super::limits::{NAME_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
 use crate::config::Diagnostic;
 use crate::net::IfName;
 
@@ -17,14 +17,28 @@ const PUNCTUATION: &str = "._:/@-";
 
 /// Reads the name of a node, peer or endpoint.
 pub(super) fn name(text: &Spanned<String>, problems: &mut Problems) -> Option<At<Arc<str>>> {
+    within(NAME_BYTES_MAX, text, problems)
+}
+
+/// Reads the name of a service.
+pub(super) fn of_service(text: &Spanned<String>, problems: &mut Problems) -> Option<At<Arc<str>>> {
+    within(SERVICE_NAME_BYTES_MAX, text, problems)
+}
+
+fn within(
+    bytes_max: usize,
+    text: &Spanned<String>,
+    problems: &mut Problems,
+) -> Option<At<Arc<str>>> {
     let written = text.get_ref();
     let allowed = |c: char| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c);
     let problem = if written.is_empty() {
-        Diagnostic::new(text, "a name can't be empty").help("give it a name of 1 to 63 bytes")
-    } else if written.len() > NAME_BYTES_MAX {
+        Diagnostic::new(text, "a name can't be empty")
+            .help(format!("give it a name of 1 to {bytes_max} bytes"))
+    } else if written.len() > bytes_max {
         let length = written.len();
         Diagnostic::new(text, format!("this name is too long: {length} bytes"))
-            .help(format!("a name has at most {NAME_BYTES_MAX} bytes"))
+            .help(format!("a name has at most {bytes_max} bytes"))
     } else if let Some(bad) = written.chars().find(|c| !allowed(*c)) {
         Diagnostic::new(text, format!("a name can't have {bad:?} in it"))
             .help("names are made of ASCII letters and digits and of . _ : / @ -")

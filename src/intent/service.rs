@@ -1,8 +1,11 @@
-//! `[load-balancing]` and `[[service]]`.
+//! `[load-balancing]` and `[[service]]`: what they mean. `load_balancing` and `read` are how text becomes it.
 //!
 //! Pure.
 
-use std::collections::BTreeSet;
+pub(super) mod load_balancing;
+pub(super) mod read;
+mod socket_address;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -39,7 +42,7 @@ impl Default for LoadBalancing {
             socket: true,
             replace_kube_proxy: true,
             node_ports: limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX,
-            maglev_table_size: crate::bpf_abi::MAGLEV_TABLE_SIZE,
+            maglev_table_size: limits::MAGLEV_TABLE_SIZE_DEFAULT,
             no_backend: NoBackend::Reject,
         }
     }
@@ -103,9 +106,9 @@ impl Protocol {
 pub struct Service {
     pub name: Arc<str>,
     pub protocol: Protocol,
-    /// Each address and port of one protocol belongs to one service.
-    pub frontends: BTreeSet<Frontend>,
-    /// On every underlay address of the node.
+    /// In their order. Each address and port of one protocol belongs to one service.
+    pub frontends: Vec<Frontend>,
+    /// On every underlay address of the node of the service's families.
     pub node_port: Option<u16>,
     /// Seconds that a client is kept at its backend.
     pub session_affinity_s: Option<u32>,
@@ -118,6 +121,21 @@ pub struct Service {
     /// By address; both families may be among them, a frontend uses those of its own.
     pub backends: Vec<Backend>,
     pub span: Span,
+}
+
+impl Service {
+    /// Whether the service is of a family: something of it is, or nothing says which it is of. Decides where
+    /// its node port is.
+    pub fn is_of_family(&self, ipv6: bool) -> bool {
+        let addresses = self.frontends.iter().map(|frontend| frontend.address);
+        is_of_family(addresses.chain(self.backends.iter().map(|backend| backend.address)), ipv6)
+    }
+}
+
+/// See [`Service::is_of_family`]: whether addresses of a service's frontends and backends make it one of a family.
+pub(super) fn is_of_family(addresses: impl Iterator<Item = SocketAddr>, ipv6: bool) -> bool {
+    let mut addresses = addresses.peekable();
+    addresses.peek().is_none() || addresses.any(|address| address.is_ipv6() == ipv6)
 }
 
 /// An address and port that clients use.
@@ -135,8 +153,20 @@ pub enum FrontendKind {
     /// Everybody, by an address that the network brings here.
     ExternalIp,
     LoadBalancerIp,
-    /// Everybody, at this host's own address alone.
+    /// Everybody, at this host's own address alone; the unspecified address is every underlay address.
     HostPort,
+}
+
+impl FrontendKind {
+    /// The key of the configuration.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "cluster-ips",
+            Self::ExternalIp => "external-ips",
+            Self::LoadBalancerIp => "load-balancer-ips",
+            Self::HostPort => "host-ports",
+        }
+    }
 }
 
 /// Where a frontend's traffic goes.

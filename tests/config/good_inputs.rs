@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ciliate::config::{Document, cat_config, render};
 use ciliate::intent::{
-    self, AttachMode, Intent, Masquerade, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    self, Algorithm, AttachMode, Backend, BackendState, Forwarding, FrontendKind, Intent,
+    LoadBalancing, Masquerade, NoBackend, Protocol, RoutingMode, Tunnel, TunnelProtocol, Underlay,
 };
 
 /// The contract's example, as far as this version goes.
@@ -40,6 +41,15 @@ any-max-entries = 1024
 [encryption]
 mode = "off"
 
+[load-balancing]
+algorithm = "maglev"
+mode      = "snat"
+socket    = true
+replace-kube-proxy = true
+node-port-range    = [30000, 32767]
+maglev-table-size  = 16381
+no-backend         = "drop"
+
 [paths]
 runtime = "/run/ciliate-b"
 state   = "/var/lib/ciliate-b"
@@ -70,6 +80,20 @@ ifname    = "eth0"
 addresses = ["10.244.0.49"]
 labels    = { app = "client", "k8s:io.kubernetes.pod.namespace" = "default" }
 identity  = 17248
+
+[[service]]
+name     = "default/serversvc:http"
+protocol = "TCP"
+cluster-ips       = ["10.96.94.95:9494", "[fd00:10:96::95]:9494"]
+node-port         = 30495
+external-ips      = ["192.0.2.10:80"]
+load-balancer-ips = ["203.0.113.5:80"]
+host-ports        = ["0.0.0.0:8080"]
+session-affinity  = "3h"
+external-traffic-policy = "local"
+internal-traffic-policy = "cluster"
+source-ranges = ["0.0.0.0/0"]
+backends = ["10.244.1.124:9494", { address = "10.244.0.9:9494", weight = 50, state = "terminating" }, "[fd00:10:244::9]:9494"]
 "#;
 
 pub const MINIMAL: &str =
@@ -116,6 +140,40 @@ fn the_contract_is_understood() {
 }
 
 #[test]
+fn services_of_the_contract_are_understood() {
+    let intent = read(&[("c.toml", CONTRACT)]);
+    let balancing = &intent.load_balancing;
+    assert_eq!(balancing.algorithm, Algorithm::Maglev);
+    assert_eq!((balancing.forwarding, balancing.no_backend), (Forwarding::Snat, NoBackend::Drop));
+    assert_eq!((balancing.socket, balancing.replace_kube_proxy), (true, true));
+    assert_eq!(
+        (balancing.node_ports.clone(), balancing.maglev_table_size),
+        (30_000..=32_767, 16_381)
+    );
+    let service = &intent.services["default/serversvc:http"];
+    assert_eq!((service.protocol, service.node_port), (Protocol::Tcp, Some(30_495)));
+    assert_eq!(service.session_affinity_s, Some(10_800));
+    assert!(service.external_local && !service.internal_local);
+    assert_eq!(service.source_ranges, ["0.0.0.0/0".parse().unwrap()]);
+    let of_kind = |kind| {
+        let of_kind = service.frontends.iter().filter(move |frontend| frontend.kind == kind);
+        of_kind.map(|frontend| frontend.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kind(FrontendKind::ClusterIp), ["10.96.94.95:9494", "[fd00:10:96::95]:9494"]);
+    assert_eq!(of_kind(FrontendKind::ExternalIp), ["192.0.2.10:80"]);
+    assert_eq!(of_kind(FrontendKind::LoadBalancerIp), ["203.0.113.5:80"]);
+    assert_eq!(of_kind(FrontendKind::HostPort), ["0.0.0.0:8080"]);
+    let backend =
+        |address: &str, weight, state| Backend { address: address.parse().unwrap(), weight, state };
+    let backends = [
+        backend("10.244.0.9:9494", 50, BackendState::Terminating),
+        backend("10.244.1.124:9494", 100, BackendState::Active),
+        backend("[fd00:10:244::9]:9494", 100, BackendState::Active),
+    ];
+    assert_eq!(service.backends, backends);
+}
+
+#[test]
 fn what_is_left_out_has_the_documented_default() {
     let endpoints = "[[endpoint]]\nname = \"a\"\npid = 1234\n\n[[endpoint]]\nname = \"b\"\nnetns = \"/run/netns/b\"\nlabels = { app = \"client\" }\n";
     let intent = read(&[("a.toml", MINIMAL), ("b.toml", endpoints)]);
@@ -128,6 +186,7 @@ fn what_is_left_out_has_the_documented_default() {
     let conntrack = intent.conntrack;
     assert_eq!((conntrack.tcp_max_entries, conntrack.any_max_entries), (131_072, 65_536));
     assert_eq!(intent.masquerade, Masquerade::Nftables);
+    assert_eq!(intent.load_balancing, LoadBalancing::default());
     assert_eq!(intent.datapath.attach_mode, AttachMode::Auto);
     assert_eq!(intent.paths.runtime.to_str(), Some("/run/ciliate"));
     assert_eq!(intent.paths.state.to_str(), Some("/var/lib/ciliate"));

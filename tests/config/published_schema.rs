@@ -22,6 +22,7 @@ const KNOWN: &[&str] = &[
     "required",
     "items",
     "oneOf",
+    "anyOf",
     "const",
     "enum",
     "minimum",
@@ -59,12 +60,14 @@ fn complaints(schema: &Value, value: &Value, path: &str, out: &mut Vec<String>) 
         out.push(path.to_owned());
         return;
     }
-    if let Some(branches) = schema.get("oneOf").and_then(Value::as_array) {
+    for keyword in ["oneOf", "anyOf"] {
+        let Some(branches) = schema.get(keyword).and_then(Value::as_array) else { continue };
         let fits = |branch: &&Value| {
             let mut inner = Vec::new();
             complaints(branch, value, path, &mut inner);
             inner.is_empty()
         };
+        // No two forms of a value fit at once.
         if branches.iter().filter(fits).count() != 1 {
             out.push(path.to_owned());
         }
@@ -74,7 +77,9 @@ fn complaints(schema: &Value, value: &Value, path: &str, out: &mut Vec<String>) 
             out.push(format!("{path}.{}", wanted.as_str().unwrap()));
         }
     }
-    for (key, inner) in value.as_object().into_iter().flatten() {
+    // What is text or a table has no keys of its own.
+    let table = value.as_object().filter(|_| schema.get("anyOf").is_none());
+    for (key, inner) in table.into_iter().flatten() {
         let path = format!("{path}.{key}");
         match (&schema["properties"][key], &schema["additionalProperties"]) {
             (Value::Null, Value::Object(_)) => {
@@ -126,7 +131,12 @@ fn what_the_schema_refuses_the_program_refuses() {
         "[[peer]]\nname = \"x\"\n",
         "[[peer]]\nname = \"x\"\naddresses = []\ncidrs = []\n[[peer.endpoint]]\nname = \"y\"\n",
         "[[endpoint]]\nname = \"x\"\nlabels = { a = 1 }\n",
-        "[load-balancing]\n",
+        "[load-balancing]\nmode = \"nat\"\n",
+        "[load-balancing]\nnode-port-range = [\"1\", 2]\n",
+        "[[service]]\nprotocol = \"TCP\"\n",
+        "[[service]]\nname = \"x\"\nbackends = [1]\n",
+        "[[service]]\nname = \"x\"\nbackends = [{ weight = 1 }]\n",
+        "[[service]]\nname = \"x\"\nbackends = [{ address = \"10.0.0.1:80\", state = \"dead\" }]\n",
     ] {
         assert!(!judge(bad).is_empty(), "{bad}");
         let document = Document::of_texts([("x.toml", bad.to_owned())]);

@@ -100,3 +100,57 @@ fn counts_are_limited() {
     let complaint = only_complaint(peers(limits::PEERS_MAX as u32 + 1, 1));
     assert_eq!(complaint, "this is the first peer too many; a node has at most 65535 peers");
 }
+
+/// Services of one frontend and what else is said of it, numbered.
+fn services(count: u32, more: impl Fn(u32) -> String) -> String {
+    let mut text = MINIMAL.to_owned();
+    for n in 0..count {
+        let address = std::net::Ipv4Addr::from(0x0a60_0000 + n);
+        let _ = write!(
+            text,
+            "[[service]]\nname = \"s{n}\"\ncluster-ips = [\"{address}:80\"]\n{}\n",
+            more(n)
+        );
+    }
+    text
+}
+
+#[test]
+fn counts_of_services_are_limited() {
+    let most = limits::FRONTENDS_MAX as u32;
+    let document = Document::of_texts([("x.toml", services(most, |_| String::new()))]);
+    assert_eq!(intent::read(&document).unwrap().services.len(), limits::FRONTENDS_MAX);
+    let complaint = only_complaint(services(most + 1, |_| String::new()));
+    assert_eq!(
+        complaint,
+        "with service `s65535` there are too many frontends; all services together have at most 65535"
+    );
+    let list = |n: u32, count: u32| {
+        let address = |at: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * count + at);
+        let items: Vec<String> = (0..count).map(|at| format!("\"{}:80\"", address(at))).collect();
+        format!("backends = [{}]", items.join(", "))
+    };
+    assert_eq!(
+        only_complaint(services(1, |n| list(n, 1311))),
+        "this is the first backend too many; a service has at most 1310 backends"
+    );
+    assert_eq!(
+        only_complaint(services(132, |n| list(n, 1000))),
+        "with service `s131` there are too many backends; all services together have at most 131072 different ones"
+    );
+    assert_eq!(
+        only_complaint(services(263, |_| list(0, 1000))),
+        "with service `s261` there are too many pairs of frontend and backend; all services together have at most 262144"
+    );
+    assert_eq!(
+        only_complaint(services(132, |_| list(0, 1000) + "\nsession-affinity = \"1h\"")),
+        "with service `s131` there are too many pairs of frontend and backend with `session-affinity`; all services together have at most 131072"
+    );
+    let ranges: Vec<String> = (0..256).map(|n| format!("\"192.168.{n}.0/24\"")).collect();
+    let ranges = format!("source-ranges = [{}]", ranges.join(", "));
+    let external = |n| format!("{ranges}\nexternal-ips = [\"192.0.{}.{}:80\"]", n / 256, n % 256);
+    assert_eq!(
+        only_complaint(services(257, external)),
+        "with service `s256` there are too many pairs of frontend and source range; all services together have at most 65536"
+    );
+}

@@ -20,9 +20,8 @@ fn of(schema: &Value) -> Map<String, Value> {
 
 /// The sections in the order of a file, each as it is written, with its keys.
 fn sections() -> Vec<(String, Value)> {
-    let order =
-        ["node", "routing", "masquerade", "datapath", "conntrack", "health", "encryption", "paths"];
-    let order = order.into_iter().chain(["peer", "endpoint"]);
+    let order = ["node", "routing", "masquerade", "datapath", "conntrack", "health", "encryption"];
+    let order = order.into_iter().chain(["load-balancing", "paths", "peer", "endpoint", "service"]);
     let all = of(&schema());
     assert_eq!(all.len(), order.clone().count(), "a section is missing here");
     let mut sections = Vec::new();
@@ -30,6 +29,12 @@ fn sections() -> Vec<(String, Value)> {
         section(name, &all[name], &mut sections);
     }
     sections
+}
+
+/// The table that an entry of a list may be instead of text.
+fn table_form(schema: &Value) -> Option<&Value> {
+    let forms = schema["items"]["anyOf"].as_array()?;
+    forms.iter().find(|form| form["type"] == "object")
 }
 
 /// One section, and after it the tables in it that have a header of their own.
@@ -41,8 +46,16 @@ fn section(name: &str, schema: &Value, sections: &mut Vec<(String, Value)>) {
     items["description"] = schema["description"].clone();
     let (inner, plain): (Map<String, Value>, Map<String, Value>) =
         of(&items).into_iter().partition(|(_, schema)| schema["items"]["type"] == "object");
-    items["properties"] = Value::Object(plain);
+    items["properties"] = Value::Object(plain.clone());
     sections.push((format!("[[{name}]]"), items));
+    for (key, schema) in &plain {
+        let Some(table) = table_form(schema) else { continue };
+        let mut table = table.clone();
+        table["description"] = Value::from(format!(
+            "An entry of `{key}` of `[[{name}]]`, where it says more than an address and port."
+        ));
+        sections.push((format!("{key} = [{{ … }}]"), table));
+    }
     for (key, schema) in inner {
         section(&format!("{name}.{key}"), &schema, sections);
     }
@@ -56,6 +69,8 @@ fn kind(schema: &Value) -> String {
     match (schema["type"].as_str(), &schema["minimum"], &schema["maximum"]) {
         _ if !choices.is_empty() => choices.join(", "),
         (_, Value::Number(min), Value::Number(max)) => format!("number, {min} to {max}"),
+        (Some("array"), ..) if table_form(schema).is_some() => "list of text and tables".into(),
+        (Some("array"), ..) if schema["items"]["type"] == "integer" => "list of numbers".into(),
         (Some("array"), ..) => "list of text".into(),
         (Some("object"), ..) => "table of text".into(),
         (Some("boolean"), ..) => "`true`, `false`".into(),
@@ -143,6 +158,13 @@ fn the_default_file_has_every_key_and_sets_none() {
     assert_eq!(set, Vec::<&str>::new());
     let file: toml::Table = toml::from_str(&uncommented()).expect("TOML");
     for (header, section) in sections() {
+        if header == "backends = [{ … }]" {
+            let tables = file["service"][0]["backends"].as_array().expect("a list");
+            let table = tables.iter().find_map(toml::Value::as_table).expect("one that is a table");
+            let written: BTreeSet<String> = table.keys().cloned().collect();
+            assert_eq!(written, of(&section).keys().cloned().collect(), "{header}");
+            continue;
+        }
         let name = header.trim_matches(['[', ']']);
         let mut parts = name.split('.');
         let top = parts.next().expect("a name");
@@ -173,6 +195,7 @@ fn the_default_file_shows_the_defaults() {
     assert_eq!(shown.masquerade, unset.masquerade);
     assert_eq!(shown.datapath, unset.datapath);
     assert_eq!(shown.conntrack, unset.conntrack);
+    assert_eq!(shown.load_balancing, unset.load_balancing);
     assert_eq!(
         shown.peers["node-b"].routers,
         ["10.244.1.1".parse::<IpAddr>().expect("an address")]

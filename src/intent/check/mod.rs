@@ -8,6 +8,7 @@ mod families;
 mod identities;
 mod names;
 mod networks;
+mod services;
 
 use super::draft::{Draft, Problems};
 
@@ -18,4 +19,5 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     addresses::check(draft, problems);
     families::check(draft, problems);
     identities::check(draft, problems);
+    services::check(draft, problems);
 }

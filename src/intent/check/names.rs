@@ -11,6 +11,7 @@ use crate::intent::paths::cleaned;
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     unique("peers", draft.peers.iter().map(|peer| &peer.name), problems);
     unique("endpoints", draft.endpoints.iter().map(|endpoint| &endpoint.name), problems);
+    unique("services", draft.services.iter().map(|service| &service.name), problems);
     for peer in &draft.peers {
         let what = format!("endpoints of peer `{}`", peer.name.value);
         let names = peer.endpoints.iter().map(|endpoint| &endpoint.name);

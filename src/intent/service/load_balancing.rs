@@ -1,0 +1,81 @@
+//! `[load-balancing]`: text → [`LoadBalancing`].
+//!
+//! Pure.
+
+use std::ops::RangeInclusive;
+
+use serde_spanned::Spanned;
+
+use super::{Algorithm, Forwarding, LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend};
+use crate::config::{self, Diagnostic, Document};
+use crate::intent::draft::Problems;
+use crate::intent::routing::number;
+
+/// Reads the section.
+pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> LoadBalancing {
+    let default = LoadBalancing::default();
+    let section = document.root().load_balancing.as_ref();
+    let Some(written) = section.map(Spanned::get_ref) else { return default };
+    let choice =
+        |on: &Option<Spanned<bool>>, default: bool| on.as_ref().map_or(default, |on| *on.get_ref());
+    let size = written.maglev_table_size.as_ref();
+    // A list of which something is missing has been complained about.
+    let whole = !document.has_lost("load-balancing.node-port-range");
+    let range = written.node_port_range.as_ref().filter(|_| whole);
+    LoadBalancing {
+        algorithm: match written.algorithm.as_ref().map(Spanned::get_ref) {
+            Some(config::Algorithm::Maglev) => Algorithm::Maglev,
+            Some(config::Algorithm::Random) | None => Algorithm::Random,
+        },
+        forwarding: match written.mode.as_ref().map(Spanned::get_ref) {
+            Some(config::LoadBalancingMode::Dsr) => Forwarding::Dsr,
+            Some(config::LoadBalancingMode::Snat) | None => Forwarding::Snat,
+        },
+        no_backend: match written.no_backend.as_ref().map(Spanned::get_ref) {
+            Some(config::NoBackend::Drop) => NoBackend::Drop,
+            Some(config::NoBackend::Reject) | None => NoBackend::Reject,
+        },
+        socket: choice(&written.socket, default.socket),
+        replace_kube_proxy: choice(&written.replace_kube_proxy, default.replace_kube_proxy),
+        node_ports: range
+            .and_then(|range| node_ports(range, problems))
+            .unwrap_or(default.node_ports),
+        maglev_table_size: size
+            .and_then(|size| table_size(size, problems))
+            .unwrap_or(default.maglev_table_size),
+    }
+}
+
+fn node_ports(
+    written: &Spanned<Vec<Spanned<i64>>>,
+    problems: &mut Problems,
+) -> Option<RangeInclusive<u16>> {
+    const HELP: &str = "write the first and the last port, like [30000, 32767]";
+    let [first, last] = written.get_ref().as_slice() else {
+        let found = written.get_ref().len();
+        let message = format!("`node-port-range` has two numbers, and this has {found}");
+        problems.push(Diagnostic::new(written, message).help(HELP));
+        return None;
+    };
+    let mut read = |port| number(port, "a port of `node-port-range`", 1, 65_535, problems);
+    let (first, last) = (read(first), read(last));
+    let (first, last) = (u16::try_from(first?).ok()?, u16::try_from(last?).ok()?);
+    if first > last {
+        let message = format!("this range ends before it begins: {first} is after {last}");
+        problems.push(Diagnostic::new(written, message).help(HELP));
+        return None;
+    }
+    Some(first..=last)
+}
+
+fn table_size(written: &Spanned<i64>, problems: &mut Problems) -> Option<u32> {
+    let size = u32::try_from(*written.get_ref()).ok();
+    let known = size.filter(|size| MAGLEV_TABLE_SIZES.contains(size));
+    if known.is_none() {
+        let sizes: Vec<String> = MAGLEV_TABLE_SIZES.iter().map(ToString::to_string).collect();
+        let message = format!("`maglev-table-size` can't be {}", written.get_ref());
+        let help = format!("it is one of the primes {}", sizes.join(", "));
+        problems.push(Diagnostic::new(written, message).help(help));
+    }
+    known
+}
