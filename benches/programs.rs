@@ -16,6 +16,8 @@ mod lab;
 mod model;
 #[path = "../tests/bpf/sandbox.rs"]
 mod sandbox;
+#[path = "../tests/bpf/service_world.rs"]
+mod service_world;
 #[path = "../tests/bpf/world.rs"]
 mod world;
 
@@ -27,6 +29,7 @@ use ciliate::bpf_objects::OBJECTS;
 
 use crate::frames::*;
 use crate::lab::{CONTEXT_LEN, Lab, context, context_by_tunnel};
+use crate::service_world::*;
 use crate::world::*;
 
 const ROUNDS: usize = 40;
@@ -102,6 +105,40 @@ fn tcp_paths(lab: &Lab) -> Vec<(&'static str, Run)> {
     ]
 }
 
+/// On a node with services: what is for one, its answer, and what is not.
+fn service_paths(lab: &Lab) -> Vec<(&'static str, Run)> {
+    let (a, b) = (lab.sandbox.lxc_a, lab.sandbox.lxc_b);
+    let segment = |from, to| tcp_between(from, to, TCP_ACK, b"");
+    let v4 = |source, destination, segment: Vec<u8>| {
+        ethernet(LXC_MAC_A, MAC_A, TYPE_IPV4, &ipv4_of(TCP, source, destination, 255, &segment))
+    };
+    let v6 = |source, destination, segment: Vec<u8>| {
+        ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &ipv6_with(source, destination, 255, TCP, &segment))
+    };
+    let lxc = |ifindex, frame| Run::new("cil_from_container", ifindex, 0, frame);
+    vec![
+        ("no service, IPv4", lxc(a, v4(A4, B4, segment(40_000, 80)))),
+        ("no service, IPv6", lxc(a, v6(A6, B6, segment(40_000, 80)))),
+        ("to a service, IPv4", lxc(a, v4(A4, VIP4, segment(40_000, 80)))),
+        ("to a service, IPv6", lxc(a, v6(A6, VIP6, segment(40_000, 80)))),
+        ("from a service, IPv4", lxc(b, v4(B4, A4, segment(1000, 40_000)))),
+        ("from a service, IPv6", lxc(b, v6(B6, A6, segment(1000, 40_000)))),
+    ]
+}
+
+/// The best of all rounds, path by path.
+fn measure(lab: &Lab, paths: &[(&'static str, Run)]) {
+    let mut best = vec![Duration::MAX; paths.len()];
+    for _ in 0..ROUNDS {
+        for (index, (_, run)) in paths.iter().enumerate() {
+            best[index] = best[index].min(run.time(lab));
+        }
+    }
+    for ((name, _), time) in paths.iter().zip(best) {
+        println!("{name:<28} {:>12}", time.as_nanos());
+    }
+}
+
 fn main() {
     lab::run(|lab| {
         println!("{:<28} {:>12} {:>12} {:>8}", "program", "instructions", "verified", "jited");
@@ -113,16 +150,16 @@ fn main() {
             }
         }
         lab.add_tunnel();
-        let paths = tcp_paths(lab);
-        let mut best = vec![Duration::MAX; paths.len()];
-        for _ in 0..ROUNDS {
-            for (index, (_, run)) in paths.iter().enumerate() {
-                best[index] = best[index].min(run.time(lab));
-            }
-        }
         println!("\n{:<28} {:>12}", "path, TCP", "ns");
-        for ((name, _), time) in paths.iter().zip(best) {
-            println!("{name:<28} {:>12}", time.as_nanos());
+        measure(lab, &tcp_paths(lab));
+        add_services(lab);
+        let mut world = lab.world.clone();
+        for ends in [ENDS4, ENDS6] {
+            let backends = vec![u32::from(ends.base) + TO_B];
+            world.services.get_mut(&(ends.vip, 80, TCP)).expect("a service").backends = backends;
         }
+        lab.describe(world);
+        println!("\n{:<28} {:>12}", "with services", "ns");
+        measure(lab, &service_paths(lab));
     });
 }

@@ -14,13 +14,13 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
-#include "lib/time_exceeded.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -131,8 +131,10 @@ static __always_inline int from_host_ipv4(struct __sk_buff *skb, struct event_sc
 static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
 					 const struct node_value *node)
 {
-	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
+	int result = icmp6_error(skb, node->router_ipv6, ICMP6_TIME_EXCEEDED, node->host_mac, node->host_mac);
 
+	if (result == ICMP6_ERROR_FORBIDDEN)
+		result = -DROP_TTL_EXCEEDED;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	skb->mark = 0;

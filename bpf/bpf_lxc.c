@@ -12,14 +12,17 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/icmp4_error.h"
+#include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
+#include "lib/lb4.h"
+#include "lib/lb6.h"
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
 #include "lib/nd.h"
-#include "lib/time_exceeded.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -63,20 +66,37 @@ static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
 
-/* The node, when it has a tunnel. */
-static __always_inline const struct node_value *tunnel_node(void)
+/* The frame is an error for its sender, who gets it from its own device; or it has become none. */
+static __always_inline int tell_sender(struct __sk_buff *skb, struct event_scope *scope, int result, int forbidden)
 {
-	const struct node_value *node = node_lookup();
+	if (result > 0)
+		result = -forbidden;
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
+	return bpf_redirect(skb->ifindex, 0);
+}
 
-	return node && node->tunnel_ifindex ? node : NULL;
+static __noinline int no_backend4(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device)
+{
+	int result = icmp4_port_unreachable(skb, device->node_mac, device->mac);
+
+	return tell_sender(skb, scope, result, DROP_NO_BACKEND);
+}
+
+static __noinline int no_backend6(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device,
+				  const struct ct6_packet *packet)
+{
+	int result = icmp6_error(skb, packet->key.daddr, ICMP6_PORT_UNREACHABLE, device->node_mac, device->mac);
+
+	return tell_sender(skb, scope, result, DROP_NO_BACKEND);
 }
 
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
-					       const struct device_value *device)
+					       const struct device_value *device, const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
-	const struct node_value *node = tunnel_node();
 	const struct endpoint_value *endpoint;
 	struct ct4_packet packet = {};
 	int state;
@@ -87,13 +107,24 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	if (ip4->saddr != device->ipv4 || !ip4->saddr)
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct4_read(skb, ip4, &packet, DIRECTION_EGRESS);
-	if (!state)
+	if (!state && !node_has_services(node)) {
 		state = ct4_track(skb, scope, &packet, CT_EGRESS);
+	} else if (!state) {
+		state = lb4_track(skb, scope, &packet);
+		if (state == -LB_REJECT)
+			return no_backend4(skb, scope, device);
+		eth = frame_head(skb, IPV4_HEAD_LEN);
+		if (!eth)
+			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+		ip4 = (void *)(eth + 1);
+	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
-	endpoint = endpoint_lookup4(ip4->daddr);
-	if (!endpoint && node) {
-		const struct ipcache_value *destination = ipcache_lookup4(ip4->daddr);
+	endpoint = endpoint_lookup4(packet.key.daddr);
+	if (unlikely(state >= CT_REPLY && lb4_is_loopback(packet.key.daddr)))
+		endpoint = endpoint_lookup4(device->ipv4);
+	if (!endpoint && node->tunnel_ifindex) {
+		const struct ipcache_value *destination = ipcache_lookup4(packet.key.daddr);
 
 		if (goes_by_tunnel(destination))
 			return to_tunnel(skb, scope, node, destination, state);
@@ -110,30 +141,23 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 		return bpf_redirect_peer(endpoint->ifindex, 0);
 	}
 	if (unlikely(scope->wanted))
-		tell_destination4(skb, scope, ip4->daddr);
+		tell_destination4(skb, scope, packet.key.daddr);
 	return to_stack(skb, scope, eth, device, state);
 }
 
 static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
-					 const struct device_value *device)
+					 const struct device_value *device, const struct node_value *node)
 {
-	const struct node_value *node = node_lookup();
-	int result = -DROP_TTL_EXCEEDED;
+	int result = icmp6_error(skb, node->router_ipv6, ICMP6_TIME_EXCEEDED, device->node_mac, device->mac);
 
-	if (node)
-		result = icmp6_time_exceeded(skb, node->router_ipv6, device->node_mac, device->mac);
-	if (result)
-		return drop(skb, scope, -result, DIRECTION_EGRESS);
-	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
-	return bpf_redirect(skb->ifindex, 0);
+	return tell_sender(skb, scope, result, DROP_TTL_EXCEEDED);
 }
 
 static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct event_scope *scope,
-					       const struct device_value *device)
+					       const struct device_value *device, const struct node_value *node)
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	const struct node_value *node = tunnel_node();
 	const struct endpoint_value *endpoint;
 	struct ct6_packet packet = {};
 	int state;
@@ -159,19 +183,30 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	    ipv6_is_unspecified(ip6->saddr.in6_u.u6_addr32))
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct6_read(skb, ip6, &packet, DIRECTION_EGRESS);
-	if (!state)
+	if (!state && !node_has_services(node)) {
 		state = ct6_track(skb, scope, &packet, CT_EGRESS);
+	} else if (!state) {
+		state = lb6_track(skb, scope, &packet);
+		if (state == -LB_REJECT)
+			return no_backend6(skb, scope, device, &packet);
+		eth = frame_head(skb, IPV6_HEAD_LEN);
+		if (!eth)
+			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+		ip6 = (void *)(eth + 1);
+	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
 	endpoint = endpoint_lookup6(packet.key.daddr);
-	if (!endpoint && node) {
+	if (unlikely(state >= CT_REPLY && lb6_is_loopback(packet.key.daddr)))
+		endpoint = endpoint_lookup6(device->ipv6);
+	if (!endpoint && node->tunnel_ifindex) {
 		const struct ipcache_value *destination = ipcache_lookup6(packet.key.daddr);
 
 		if (goes_by_tunnel(destination))
 			return to_tunnel(skb, scope, node, destination, state);
 	}
 	if (!ipv6_decrement_hop_limit(ip6))
-		return hop_limit_exceeded(skb, scope, device);
+		return hop_limit_exceeded(skb, scope, device, node);
 	if (endpoint && !endpoint_is_host(endpoint)) {
 		count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
 		state = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
@@ -189,13 +224,15 @@ SEC("classifier")
 int cil_from_container(struct __sk_buff *skb)
 {
 	struct event_scope scope = { .wanted = events_wanted() };
+	const struct node_value *node = node_lookup();
 	const struct device_value *device;
 	struct ethhdr *eth;
 
 	/* The receive queue veth recorded would pick the transmit queue of the next device. */
 	skb->queue_mapping = 0;
 	device = device_lookup(skb->ifindex);
-	if (!device)
+	/* The node cannot be missing: an array has all its elements. The verifier asks. */
+	if (!device || !node)
 		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_EGRESS);
 	scope.source = device->endpoint_id;
 	scope.source_identity = device->identity;
@@ -205,9 +242,9 @@ int cil_from_container(struct __sk_buff *skb)
 		return drop(skb, &scope, DROP_UNSUPPORTED_L2, DIRECTION_EGRESS);
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return from_container_ipv4(skb, &scope, device);
+		return from_container_ipv4(skb, &scope, device, node);
 	case bpf_htons(ETH_P_IPV6):
-		return from_container_ipv6(skb, &scope, device);
+		return from_container_ipv6(skb, &scope, device, node);
 	case bpf_htons(ETH_P_ARP):
 		return arp_answer(skb, &scope, device);
 	default:

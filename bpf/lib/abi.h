@@ -113,6 +113,10 @@ struct device_value {
 #define NODE_FLAG_TWO_WORLDS 1
 /* The tunnel's own protocol; decides what a packet's tunnel key may hold. */
 #define NODE_FLAG_GENEVE 2
+/* There are services. Without it no program looks for any. */
+#define NODE_FLAG_SERVICES 4
+/* Clients of a service without backends are told nothing. */
+#define NODE_FLAG_NO_BACKEND_DROP 8
 
 /* ciliate_node: one element, this node. tunnel_ifindex is 0 with native routing. */
 struct node_value {
@@ -172,6 +176,8 @@ struct ct6_key {
 /*
  * Times are seconds of the monotonic clock. `lifetime` is when the entry ends. `tx_flags` are the TCP flags
  * of packets out of the endpoint, `rx_flags` of those into it; the reports are when a new one was last seen.
+ * `rev_nat` is the service that the flow was begun through. Entries with CT_FLAG_SERVICE are of a flow as its
+ * client sees it: `backend_id` is where it goes, and `reserved1` is 1 when the client is to be kept there.
  */
 struct ct_value {
 	__u64 reserved0;

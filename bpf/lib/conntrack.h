@@ -18,11 +18,20 @@
 #define CT_ESTABLISHED 1
 #define CT_REPLY 2
 #define CT_RELATED 3
+/* No state: see CT_OFFER. */
+#define CT_OFFERED 4
 
 /* How a packet passes an endpoint: out of it, into it, and that from the tunnel. */
 #define CT_EGRESS 0
 #define CT_INGRESS 1
 #define CT_FROM_TUNNEL 2
+/* The entry is that of a service's client. */
+#define CT_TO_SERVICE 4
+/*
+ * Flows that would be begun are offered to the caller first: CT_OFFERED. So are those that the endpoint began, once
+ * a second, since what they go to may have become a service since.
+ */
+#define CT_OFFER 8
 
 #define TCP_FIN 1
 #define TCP_SYN 2
@@ -31,6 +40,9 @@
 
 /* Not more often than this is the time of a report written, when no new flag is seen. */
 #define CT_REPORT_INTERVAL 5
+
+/* A service's client that begins a flow anew this soon after its end is kept at the backend. */
+#define CT_SERVICE_GRACE 60
 
 #define NSEC_PER_SEC 1000000000ULL
 
@@ -82,6 +94,12 @@ static __always_inline void ct_refresh(struct ct_value *value, __u32 lifetime, _
 
 static __always_inline void ct_close(struct ct_value *value, __u8 flags, __u32 how, __u32 now)
 {
+	/* Sees one direction only. */
+	if (how & CT_TO_SERVICE) {
+		value->bits |= CT_BIT_RX_CLOSING | CT_BIT_TX_CLOSING;
+		ct_extend(value, now + CT_SERVICE_GRACE);
+		return;
+	}
 	/* Refused before it was answered. */
 	if (flags & TCP_RST && !(value->rx_flags & value->tx_flags & TCP_SYN))
 		value->bits |= CT_BIT_RX_CLOSING | CT_BIT_TX_CLOSING;
@@ -89,6 +107,19 @@ static __always_inline void ct_close(struct ct_value *value, __u8 flags, __u32 h
 		value->bits |= how & CT_INGRESS ? CT_BIT_RX_CLOSING : CT_BIT_TX_CLOSING;
 	if (!ct_is_alive(value->bits))
 		ct_extend(value, now + ct_lifetime_tcp_closing);
+}
+
+static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 bits)
+{
+	if (protocol != IPPROTO_TCP)
+		return ct_lifetime_other;
+	return bits & CT_BIT_SEEN_NON_SYN ? ct_lifetime_tcp : ct_lifetime_tcp_syn;
+}
+
+/* No packet of the flow was seen in this second. */
+static __always_inline int ct_is_due(const struct ct_value *value, __u8 protocol, __u32 now)
+{
+	return ct_is_alive(value->bits) && value->lifetime != now + ct_lifetime(protocol, value->bits);
 }
 
 /*
@@ -100,17 +131,15 @@ static __always_inline int ct_update(struct ct_value *value, const struct l4 *l4
 {
 	__u8 flags = l4->tcp_flags;
 	__u16 bits = value->bits;
-	__u32 lifetime = ct_lifetime_other;
 
 	if (l4->protocol == IPPROTO_TCP) {
 		if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && bits & (CT_BIT_RX_CLOSING | CT_BIT_TX_CLOSING))
 			return 0;
 		if (!(flags & TCP_SYN) && !(bits & CT_BIT_SEEN_NON_SYN))
 			value->bits = bits |= CT_BIT_SEEN_NON_SYN;
-		lifetime = bits & CT_BIT_SEEN_NON_SYN ? ct_lifetime_tcp : ct_lifetime_tcp_syn;
 	}
 	if (ct_is_alive(bits))
-		ct_refresh(value, lifetime, flags, how, now);
+		ct_refresh(value, ct_lifetime(l4->protocol, bits), flags, how, now);
 	if (unlikely(flags & (TCP_FIN | TCP_RST)))
 		ct_close(value, flags, how, now);
 	if (ct_accounting) {

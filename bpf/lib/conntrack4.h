@@ -43,7 +43,7 @@ static __always_inline __u32 ct4_debug_address(__be32 address)
 	return address;
 }
 
-static __always_inline int ct4_quoted(struct __sk_buff *skb, const struct ct4_packet *packet,
+static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *packet,
 				      struct ct4_key *key);
 
 #include "conntrack_family.h"
@@ -51,7 +51,7 @@ static __always_inline int ct4_quoted(struct __sk_buff *skb, const struct ct4_pa
 #define ICMP_HEAD_LEN 8
 
 /* The key of the packet that an ICMP error quotes. Negative when there is none to be had. */
-static __always_inline int ct4_quoted(struct __sk_buff *skb, const struct ct4_packet *packet,
+static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *packet,
 				      struct ct4_key *key)
 {
 	__u32 at = packet->l4.offset + ICMP_HEAD_LEN;
@@ -68,6 +68,7 @@ static __always_inline int ct4_quoted(struct __sk_buff *skb, const struct ct4_pa
 	l4.protocol = ip4.protocol;
 	if (l4_load(skb, &l4, IPPROTO_ICMP, 1))
 		return -1;
+	packet->quoted_at = l4.offset;
 	key->daddr = ip4.daddr;
 	key->saddr = ip4.saddr;
 	key->protocol = ip4.protocol;

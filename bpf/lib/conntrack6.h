@@ -43,7 +43,7 @@ static __always_inline __u32 ct6_debug_address(const __be32 *address)
 	return address[3];
 }
 
-static __always_inline int ct6_quoted(struct __sk_buff *skb, const struct ct6_packet *packet,
+static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *packet,
 				      struct ct6_key *key);
 
 #include "conntrack_family.h"
@@ -51,7 +51,7 @@ static __always_inline int ct6_quoted(struct __sk_buff *skb, const struct ct6_pa
 #define ICMP6_HEAD_LEN 8
 
 /* The key of the packet that an ICMPv6 error quotes. Negative when there is none to be had. */
-static __always_inline int ct6_quoted(struct __sk_buff *skb, const struct ct6_packet *packet,
+static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *packet,
 				      struct ct6_key *key)
 {
 	__u32 at = packet->l4.offset + ICMP6_HEAD_LEN;
@@ -72,6 +72,7 @@ static __always_inline int ct6_quoted(struct __sk_buff *skb, const struct ct6_pa
 	l4.protocol = upper.protocol;
 	if (l4_load(skb, &l4, IPV6_NEXT_ICMP, 1))
 		return -1;
+	packet->quoted_at = l4.offset;
 	ipv6_copy(key->daddr, ip6.daddr.in6_u.u6_addr32);
 	ipv6_copy(key->saddr, ip6.saddr.in6_u.u6_addr32);
 	key->protocol = l4.protocol;

@@ -16,6 +16,14 @@ struct CT(packet) {
 	struct CT(key) key __attribute__((aligned(4)));
 	struct l4 l4;
 	__u32 now;
+	/* Of an ICMP error: where ports and the like of the packet begin that it quotes. */
+	__u32 quoted_at;
+	/* The service that the packet was sent to, and what else its entry is to say. */
+	__u16 rev_nat;
+	__u16 rev_bits;
+	/* The service that the packet is an answer of, or an error of, and what else the entry says: from CT(track). */
+	__u16 reverse;
+	__u16 reverse_bits;
 };
 
 static __always_inline struct ct_value *CT(lookup)(const struct CT(key) *key)
@@ -46,6 +54,9 @@ static __always_inline int CT(create_companion)(struct CT(key) *key, struct ct_v
 		return 0;
 	}
 	value->bits |= CT_BIT_SEEN_NON_SYN;
+	value->bits &= ~CT_BIT_LB_LOOPBACK;
+	/* Some of the flows it stands for may be through services, others not. */
+	value->rev_nat = 0;
 	return bpf_map_update_elem(&CT_MAP_ANY, key, value, BPF_ANY);
 }
 
@@ -57,7 +68,11 @@ static __noinline int CT(create)(struct __sk_buff *skb, const struct event_scope
 	long failed;
 
 	ct_begin(&value, packet->l4.protocol, how, scope->source_identity, packet->now, skb->len);
-	debug(skb, scope, CT_DEBUG_CREATED, 0, scope->source_identity, 0);
+	if (!(how & CT_INGRESS)) {
+		value.rev_nat = packet->rev_nat;
+		value.bits |= packet->rev_bits;
+	}
+	debug(skb, scope, CT_DEBUG_CREATED, value.rev_nat << 16, scope->source_identity, 0);
 	if (key->protocol == IPPROTO_TCP)
 		failed = bpf_map_update_elem(&CT_MAP_TCP, key, &value, BPF_ANY);
 	else
@@ -71,7 +86,7 @@ static __noinline int CT(create)(struct __sk_buff *skb, const struct event_scope
  * An ICMP error: related when it is about a packet that conntrack knows, by what the error quotes or, if
  * that is cut off, by the addresses alone. Others are let pass as new, without an entry.
  */
-static __noinline int CT(related)(struct __sk_buff *skb, const struct CT(packet) *packet, __u32 how)
+static __noinline int CT(related)(struct __sk_buff *skb, struct CT(packet) *packet, __u32 how)
 {
 	struct CT(key) key __attribute__((aligned(4)));
 	struct ct_value *value;
@@ -82,8 +97,13 @@ static __noinline int CT(related)(struct __sk_buff *skb, const struct CT(packet)
 		if (CT(lookup)(&key))
 			return CT_RELATED;
 		CT(flip)(&key);
-		if (CT(lookup)(&key))
+		value = CT(lookup)(&key);
+		if (value) {
+			/* Sent by who began the flow. */
+			packet->reverse = value->rev_nat;
+			packet->reverse_bits = value->bits;
 			return CT_RELATED;
+		}
 	}
 	key = packet->key;
 	key.flags = CT_FLAG_RELATED | (how & CT_INGRESS ? CT_FLAG_OUT : CT_FLAG_IN);
@@ -98,11 +118,20 @@ static __noinline int CT(related)(struct __sk_buff *skb, const struct CT(packet)
 	return CT_RELATED;
 }
 
+/* The same ports, but through another service than before, or through none: answers come from there now. */
+static __always_inline void CT(change_service)(struct ct_value *value, const struct CT(packet) *packet, __u32 how)
+{
+	if (how & CT_INGRESS)
+		return;
+	value->rev_nat = packet->rev_nat;
+	value->bits = (value->bits & ~CT_BIT_LB_LOOPBACK) | packet->rev_bits;
+}
+
 /*
  * Which flow a packet is of, and what it does to it. Returns CT_NEW … CT_RELATED or a drop reason. Out of
  * line: packets between two endpoints of a node come by twice. A global function: verified once.
  */
-__noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope, const struct CT(packet) *packet,
+__noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope, struct CT(packet) *packet,
 			 __u32 how)
 {
 	struct CT(key) key __attribute__((aligned(4)));
@@ -111,6 +140,7 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 
 	if (!scope || !packet)
 		return -DROP_CT_INVALID_HEADER;
+	packet->reverse = 0;
 	key = packet->key;
 	key.flags = how & CT_INGRESS ? CT_FLAG_OUT : CT_FLAG_IN;
 	debug(skb, scope, CT_DEBUG_LOOKUP_1, CT(debug_address)(key.saddr), CT(debug_address)(key.daddr),
@@ -138,7 +168,16 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 	}
 	if (value) {
 		debug(skb, scope, DEBUG_CT_FOUND, value->lifetime, value->rev_nat, 0);
+		if (how & CT_OFFER && state == CT_ESTABLISHED &&
+		    ct_is_due(value, packet->l4.protocol, packet->now))
+			return CT_OFFERED;
 		if (ct_update(value, &packet->l4, how, packet->now, skb->len)) {
+			if (state == CT_REPLY) {
+				packet->reverse = value->rev_nat;
+				packet->reverse_bits = value->bits;
+			} else if (unlikely(value->rev_nat != packet->rev_nat)) {
+				CT(change_service)(value, packet, how);
+			}
 			debug(skb, scope, DEBUG_CT_VERDICT, state, value->rev_nat, 0);
 			return state;
 		}
@@ -146,6 +185,8 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 		if (state == CT_REPLY)
 			bpf_map_delete_elem(&CT_MAP_TCP, &key);
 	}
+	if (how & CT_OFFER)
+		return CT_OFFERED;
 	if (state == CT_REPLY)
 		CT(flip)(&key);
 	debug(skb, scope, DEBUG_CT_VERDICT, CT_NEW, 0, 0);

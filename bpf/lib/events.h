@@ -61,6 +61,8 @@ struct event_scope {
 	/* Endpoint whose program this is; 0 for those of the node. */
 	__u16 source;
 	__u16 destination;
+	/* Of the packet before it was translated; zero when it was not. */
+	union address original_source;
 };
 
 /* Bits: 1 << type. */
@@ -235,7 +237,8 @@ __noinline int event_put_trace(struct __sk_buff *skb, const struct event_scope *
 	if (!slots)
 		return 0;
 	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN);
-	if (point == TRACE_TO_ENDPOINT)
+	record.original_source = scope->original_source;
+	if (point == TRACE_TO_ENDPOINT && !(record.original_source.v6[0] | record.original_source.v6[3]))
 		event_source_address(skb, &record.original_source);
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)

@@ -3,7 +3,7 @@
 #ifndef CILIATE_IPCACHE_H
 #define CILIATE_IPCACHE_H
 
-#include "ipv6.h"
+#include "ipv6_address.h"
 #include "maps.h"
 
 /* NULL when nothing covers the address. */

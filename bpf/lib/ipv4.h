@@ -77,6 +77,7 @@ static __noinline int ipv4_fragment(struct __sk_buff *skb, struct l4 *l4, __u8 d
 		if (!first)
 			return -DROP_FRAGMENT_NOT_FOUND;
 		l4->ports = *(const __u32 *)first;
+		l4->is_elsewhere = 1;
 		return 0;
 	}
 	result = l4_load(skb, l4, IPPROTO_ICMP, 0);

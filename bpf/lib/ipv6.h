@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The IPv6 header: addresses, hop limit, extension headers, fragments. Addresses are four words in network
- * order.
- */
+/* The IPv6 header: hop limit, extension headers, fragments. */
 #ifndef CILIATE_IPV6_H
 #define CILIATE_IPV6_H
 
@@ -11,6 +8,7 @@
 #include <linux/ipv6.h>
 
 #include "eth.h"
+#include "ipv6_address.h"
 #include "l4.h"
 #include "maps.h"
 #include "metrics.h"
@@ -36,34 +34,6 @@
 static __always_inline int ipv6_is_valid(const struct ipv6hdr *ip6)
 {
 	return ip6->version == 6;
-}
-
-static __always_inline int ipv6_equal(const __be32 *a, const __be32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
-static __always_inline void ipv6_copy(__be32 *to, const __be32 *from)
-{
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
-	to[3] = from[3];
-}
-
-static __always_inline int ipv6_is_unspecified(const __be32 *address)
-{
-	return !(address[0] | address[1] | address[2] | address[3]);
-}
-
-static __always_inline int ipv6_is_link_local(const __be32 *address)
-{
-	return (address[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
-}
-
-static __always_inline int ipv6_is_multicast(const __be32 *address)
-{
-	return (address[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 
 /*
@@ -183,6 +153,7 @@ static __always_inline int ipv6_fragment(struct __sk_buff *skb, struct l4 *l4, c
 		if (!first)
 			return -DROP_FRAGMENT_NOT_FOUND;
 		l4->ports = *(const __u32 *)first;
+		l4->is_elsewhere = 1;
 		return 0;
 	}
 	result = l4_load(skb, l4, IPV6_NEXT_ICMP, 0);

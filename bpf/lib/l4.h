@@ -37,7 +37,8 @@ struct l4 {
 	__u8 tcp_flags;
 	/* An ICMP error: about another packet, which it quotes. */
 	__u8 is_error;
-	__u8 pad;
+	/* A later fragment: the header is in the first one. */
+	__u8 is_elsewhere;
 };
 
 /* The first of the two ports as they stand in a packet, and the second one. */

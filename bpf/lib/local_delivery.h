@@ -8,6 +8,8 @@
 #include "endpoint.h"
 #include "eth.h"
 #include "events.h"
+#include "lb4.h"
+#include "lb6.h"
 #include "mark.h"
 
 /*
@@ -33,10 +35,13 @@ static __always_inline void local_delivery_tell(struct __sk_buff *skb, const str
 	capture(skb, scope, CAPTURE_DELIVERY, endpoint->ifindex);
 }
 
-/* Returns 0, the packet can go to the endpoint, or a drop reason. `how` is CT_INGRESS and what belongs to it. */
+/*
+ * Returns 0, the packet can go to the endpoint, or a drop reason. `how` is CT_INGRESS and what belongs to it. Answers
+ * of a service's backend come from the service again. Makes packet pointers invalid.
+ */
 static __always_inline int local_delivery4(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
 					   const struct endpoint_value *endpoint,
-					   const struct ct4_packet *packet, __u32 how)
+					   struct ct4_packet *packet, __u32 how)
 {
 	int state;
 
@@ -44,13 +49,22 @@ static __always_inline int local_delivery4(struct __sk_buff *skb, struct event_s
 	state = ct4_track(skb, scope, packet, how);
 	if (state < 0)
 		return state;
+	if (packet->reverse) {
+		int result;
+
+		if (unlikely(scope->wanted))
+			scope->original_source.v4 = packet->key.saddr;
+		result = lb4_reverse(skb, packet);
+		if (result)
+			return result;
+	}
 	local_delivery_tell(skb, scope, endpoint, state);
 	return 0;
 }
 
 static __always_inline int local_delivery6(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
 					   const struct endpoint_value *endpoint,
-					   const struct ct6_packet *packet, __u32 how)
+					   struct ct6_packet *packet, __u32 how)
 {
 	int state;
 
@@ -58,6 +72,15 @@ static __always_inline int local_delivery6(struct __sk_buff *skb, struct event_s
 	state = ct6_track(skb, scope, packet, how);
 	if (state < 0)
 		return state;
+	if (packet->reverse) {
+		int result;
+
+		if (unlikely(scope->wanted))
+			ipv6_copy(scope->original_source.v6, packet->key.saddr);
+		result = lb6_reverse(skb, packet);
+		if (result)
+			return result;
+	}
 	local_delivery_tell(skb, scope, endpoint, state);
 	return 0;
 }

@@ -21,10 +21,15 @@ pub const DROP_NO_TUNNEL_KEY: u8 = 147;
 pub const DROP_UNKNOWN_TARGET: u8 = 150;
 /// Sent to an endpoint CIDR, but no endpoint has the address.
 pub const DROP_UNROUTABLE: u8 = 151;
+/// A packet to or from a service whose transport checksum can't be corrected: it is cut off, or SCTP's, of
+/// which no program can make one.
+pub const DROP_L4_CHECKSUM: u8 = 154;
 /// The conntrack map takes no more entries.
 pub const DROP_CT_INSERT_FAILED: u8 = 155;
 /// Extension headers cut off, or too many, or nothing behind them.
 pub const DROP_INVALID_EXTENSION_HEADER: u8 = 156;
+/// A service without backends, or one whose entries are half there.
+pub const DROP_NO_BACKEND: u8 = 158;
 /// The ipcache says by tunnel, but not where to.
 pub const DROP_NO_TUNNEL_ENDPOINT: u8 = 160;
 /// From a device that `ciliate_device` does not have.

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use super::program::{Attachment, attach, key};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
-use crate::bpf_abi::{CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_TWO_WORLDS, NodeValue};
+use crate::bpf_abi::{
+    CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_SERVICES,
+    NODE_FLAG_TWO_WORLDS, NodeValue,
+};
+use crate::intent::NoBackend;
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::{Hook, Mode};
 use crate::kinds::bpf_map::MapName;
@@ -83,6 +87,12 @@ fn flags(lowering: &Lowering<'_>) -> u32 {
     }
     if lowering.node.tunnel.is_some_and(|tunnel| tunnel.protocol == Protocol::Geneve) {
         flags |= NODE_FLAG_GENEVE;
+    }
+    if !lowering.intent.services.is_empty() {
+        flags |= NODE_FLAG_SERVICES;
+    }
+    if lowering.intent.load_balancing.no_backend == NoBackend::Drop {
+        flags |= NODE_FLAG_NO_BACKEND_DROP;
     }
     flags
 }

@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 use super::{Lowering, before, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIATE_NODE, CILIUM_CT_ANY4,
-    CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE, CILIUM_LXC,
-    CILIUM_METRICS,
+    CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE,
+    CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_REVERSE_NAT,
+    CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS, CILIUM_LB6_REVERSE_NAT,
+    CILIUM_LB6_SERVICES, CILIUM_LXC, CILIUM_METRICS,
 };
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::intent::Conntrack;
@@ -35,13 +37,25 @@ const DELIVERING: &[&str] = &[
     CILIUM_FRAG4,
     CILIUM_FRAG6,
     CILIUM_IPCACHE,
+    CILIUM_LB4_REVERSE_NAT,
+    CILIUM_LB6_REVERSE_NAT,
     CILIUM_LXC,
+];
+/// What programs have that choose backends.
+const BALANCING: &[&str] = &[
+    CILIUM_LB_AFFINITY_MATCH,
+    CILIUM_LB4_AFFINITY,
+    CILIUM_LB4_BACKENDS,
+    CILIUM_LB4_SERVICES,
+    CILIUM_LB6_AFFINITY,
+    CILIUM_LB6_BACKENDS,
+    CILIUM_LB6_SERVICES,
 ];
 
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
-        "cil_from_container" => &[COUNTING, DELIVERING, &[CILIATE_DEVICE]],
+        "cil_from_container" => &[COUNTING, DELIVERING, BALANCING, &[CILIATE_DEVICE]],
         "cil_from_host" | "cil_from_overlay" => &[COUNTING, DELIVERING],
         "cil_from_netdev" => &[COUNTING, &[CILIUM_IPCACHE]],
         "cil_to_overlay" => &[],

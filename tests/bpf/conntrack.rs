@@ -120,7 +120,7 @@ impl<'a> Watch<'a> {
 }
 
 fn flow(from: (IpAddr, u16), to: (IpAddr, u16), protocol: u8) -> Flow {
-    Flow { from, to, protocol, inward: false, related: false }
+    Flow { from, to, protocol, inward: false, related: false, service: false }
 }
 
 const NEW: u8 = State::New as u8;

@@ -9,6 +9,7 @@ use crate::lab::{self, Lab, Outcome};
 use crate::listener::{Filter, Listener};
 use crate::model::{self, Action, Count, Expected};
 use crate::random::Random;
+use crate::service_world::add_services;
 
 const PACKETS: usize = 30_000;
 
@@ -43,6 +44,7 @@ fn compare(
     run: impl Fn(&Lab, &mut Random, &mut Flows, &[u8]) -> (Outcome, Expected),
 ) {
     let (mut random, mut flows) = (Random::new(seed), Flows::default());
+    flows.taken = Some(kept::taken(lab));
     let (mut sums, mut seen) = (Sums::default(), BTreeMap::new());
     let (begin, mut listener) = (kept::now(), Listener::new(lab, 0, Filter::default()));
     for number in 0..PACKETS {
@@ -136,5 +138,42 @@ fn to_host_and_from_netdev_are_the_model() {
             let out = lab.send(program, lab.sandbox.cilium_host, mark, frame);
             (out, model::passes(&lab.world, flows, from_netdev, mark, frame))
         });
+    });
+}
+
+/// Flows to services and their answers, which come by three ways.
+fn with_services(lab: &mut Lab, seed: u64) {
+    let devices = [lab.sandbox.lxc_a, lab.sandbox.lxc_a, lab.sandbox.lxc_a, lab.sandbox.lxc_b];
+    compare(lab, seed, ALL, |lab, random, flows, frame| {
+        let mark = mark(random);
+        match random.below(10) {
+            0..7 => {
+                let ifindex = random.pick(&devices);
+                let out = lab.send("cil_from_container", ifindex, mark, frame);
+                (out, model::from_container(&lab.world, flows, (ifindex, mark), frame))
+            }
+            7..9 => (lab.host_sends(mark, frame), model::from_host(&lab.world, flows, mark, frame)),
+            _ => {
+                let out = lab.tunnel_sends(40_000, false, frame);
+                (out, model::from_overlay(&lab.world, flows, Some(40_000), frame))
+            }
+        }
+    });
+}
+
+#[test]
+fn services_are_the_model() {
+    lab::run(|lab| {
+        add_services(lab);
+        with_services(lab, 0x5e41);
+    });
+}
+
+#[test]
+fn services_with_a_tunnel_are_the_model() {
+    lab::run(|lab| {
+        add_services(lab);
+        lab.add_tunnel();
+        with_services(lab, 0x5e42);
     });
 }

@@ -43,10 +43,12 @@ pub struct Flow {
     pub inward: bool,
     /// Stands for the ICMP errors about the flows between the two.
     pub related: bool,
+    /// To a service, as its client sees it.
+    pub service: bool,
 }
 
 impl Flow {
-    fn reversed(self) -> Self {
+    pub fn reversed(self) -> Self {
         Self { from: self.to, to: self.from, inward: !self.inward, ..self }
     }
 }
@@ -57,6 +59,8 @@ pub enum Life {
     TcpSyn,
     Tcp,
     TcpClosing,
+    /// Of a service's client that has closed.
+    Grace,
     Other,
 }
 
@@ -64,7 +68,7 @@ impl Life {
     /// In seconds after the last packet.
     pub fn seconds(self) -> u32 {
         match self {
-            Self::TcpSyn | Self::Other => 60,
+            Self::TcpSyn | Self::Grace | Self::Other => 60,
             Self::Tcp => 8000,
             Self::TcpClosing => 10,
         }
@@ -78,8 +82,14 @@ pub struct Entry {
     pub tx_flags: u8,
     pub rx_flags: u8,
     pub identity: u32,
+    /// The service, and whether the endpoint is its own backend.
+    pub rev_nat: u16,
+    /// Of a service's client: where it goes, and whether it is to be kept there.
+    pub backend: u32,
+    pub affinity: bool,
 }
 
+pub const LOOPBACK: u16 = 8;
 const RX_CLOSING: u16 = 1;
 const TX_CLOSING: u16 = 2;
 const SEEN_NON_SYN: u16 = 16;
@@ -92,19 +102,35 @@ pub struct Packet {
     pub destination: IpAddr,
     pub protocol: u8,
     pub ports: (u16, u16),
-    tcp_flags: u8,
+    pub tcp_flags: u8,
+    /// Where the header behind that of IP is in the packet.
+    pub at: usize,
+    /// A later fragment, which has no such header.
+    pub is_elsewhere: bool,
     /// An ICMP error.
-    is_error: bool,
-    /// Of an ICMP error: the flow of the packet it quotes, when that can be told.
-    quoted: Option<Flow>,
+    pub is_error: bool,
+    /// Of an ICMP error: the flow of the packet it quotes, when that can be told, and where its ports are.
+    pub quoted: Option<(Flow, usize)>,
+    /// The service it was sent to, and whether to itself.
+    pub rev_nat: u16,
+    pub loopback: bool,
+    /// The service it is an answer of, likewise. Set by [`Flows::track`].
+    pub reverse: (u16, bool),
 }
 
 /// Which packet a fragment is of.
 type Piece = (IpAddr, IpAddr, u32, u8);
 
+/// Of a service's client.
+pub type Taken = Box<dyn Fn(&Flow) -> Option<u32>>;
+
 #[derive(Default)]
 pub struct Flows {
     pub entries: BTreeMap<Flow, Entry>,
+    /// The backend that a client of a service is kept at.
+    pub affinities: BTreeMap<(IpAddr, u16), u32>,
+    /// Which backend a program has taken for a flow, which the model can't foresee.
+    pub taken: Option<Taken>,
     pieces: BTreeMap<Piece, (u16, u16)>,
 }
 
@@ -163,7 +189,7 @@ fn upper(packet: &[u8]) -> Option<Upper> {
     None
 }
 
-fn has_ports(protocol: u8) -> bool {
+pub fn has_ports(protocol: u8) -> bool {
     matches!(protocol, TCP | UDP | SCTP)
 }
 
@@ -194,7 +220,7 @@ fn ends(packet: &[u8]) -> (IpAddr, IpAddr) {
 }
 
 /// The flow of a packet that an ICMP error quotes; who the error is for has sent it.
-fn quoted(quote: &[u8], ipv4: bool, error_for: IpAddr) -> Option<Flow> {
+fn quoted(quote: &[u8], ipv4: bool, error_for: IpAddr) -> Option<(Flow, usize)> {
     let version = quote.first()? >> 4;
     let long_enough = quote.len() >= if ipv4 { 20 } else { 40 };
     if !long_enough || version != if ipv4 { 4 } else { 6 } || ipv4 && quote[0] & 15 < 5 {
@@ -206,13 +232,15 @@ fn quoted(quote: &[u8], ipv4: bool, error_for: IpAddr) -> Option<Flow> {
         return None;
     }
     let (ports, _) = ports(quote.get(upper.at..)?, upper.protocol, ipv4).ok()?;
-    Some(Flow {
+    let flow = Flow {
         from: (source, ports.0),
         to: (destination, ports.1),
         protocol: upper.protocol,
         inward: false,
         related: false,
-    })
+        service: false,
+    };
+    Some((flow, upper.at))
 }
 
 impl Flows {
@@ -224,7 +252,22 @@ impl Flows {
         let protocol = upper.protocol;
         let l4 = packet.get(upper.at..).unwrap_or(&[]);
         let (ports, tcp_flags, is_error, quoted) = ((0, 0), 0, false, None);
-        let mut read = Packet { source, destination, protocol, ports, tcp_flags, is_error, quoted };
+        let (at, is_elsewhere, rev_nat, loopback, reverse) =
+            (upper.at, false, 0, false, (0, false));
+        let mut read = Packet {
+            source,
+            destination,
+            protocol,
+            ports,
+            tcp_flags,
+            at,
+            is_elsewhere,
+            is_error,
+            quoted,
+            rev_nat,
+            loopback,
+            reverse,
+        };
         if let Some((id, offset, named)) = upper.fragment {
             counted();
             if protocol == if ipv4 { ICMP4 } else { ICMP6 } {
@@ -235,6 +278,7 @@ impl Flows {
             }
             let piece = (source, destination, id, named);
             if offset != 0 {
+                read.is_elsewhere = true;
                 read.ports = *self.pieces.get(&piece).ok_or(DROP_FRAGMENT_NOT_FOUND)?;
                 return Ok(read);
             }
@@ -247,16 +291,11 @@ impl Flows {
     }
 
     /// What conntrack says of the packet, and does.
-    pub fn track(&mut self, packet: &Packet, way: Way, identity: u32) -> State {
-        let flow = Flow {
-            from: (packet.source, packet.ports.0),
-            to: (packet.destination, packet.ports.1),
-            protocol: packet.protocol,
-            inward: way.inward,
-            related: false,
-        };
+    pub fn track(&mut self, packet: &mut Packet, way: Way, identity: u32) -> State {
+        let flow = Flow { inward: way.inward, ..packet.flow() };
+        packet.reverse = (0, false);
         if packet.is_error {
-            return self.track_error(flow, packet.quoted);
+            return self.track_error(flow, packet);
         }
         let tcp = packet.protocol == TCP;
         for (key, state) in [(flow.reversed(), State::Reply), (flow, State::Established)] {
@@ -266,16 +305,19 @@ impl Flows {
                 continue;
             }
             entry.see(tcp, packet.tcp_flags, way);
+            if state == State::Reply {
+                packet.reverse = entry.through();
+            } else if !way.inward && entry.rev_nat != packet.rev_nat {
+                entry.rev_nat = packet.rev_nat;
+                entry.bits = entry.bits & !LOOPBACK | if packet.loopback { LOOPBACK } else { 0 };
+            }
             return state;
         }
-        let syn = if tcp { TCP_SYN } else { 0 };
-        let entry = Entry {
-            life: if tcp { Life::TcpSyn } else { Life::Other },
-            bits: if way.from_tunnel { FROM_TUNNEL } else { 0 },
-            tx_flags: if way.inward { 0 } else { syn },
-            rx_flags: if way.inward { syn } else { 0 },
-            identity,
-        };
+        let mut entry = Entry::begin(tcp, way, identity);
+        if !way.inward {
+            entry.rev_nat = packet.rev_nat;
+            entry.bits |= if packet.loopback { LOOPBACK } else { 0 };
+        }
         self.entries.insert(flow, entry);
         if has_ports(packet.protocol) {
             let protocol = if packet.source.is_ipv4() { ICMP4 } else { ICMP6 };
@@ -286,17 +328,34 @@ impl Flows {
                 related: true,
                 ..flow
             };
-            let bits = entry.bits | SEEN_NON_SYN;
-            self.entries.entry(companion).or_insert(Entry { bits, ..entry });
+            let bits = entry.bits & !LOOPBACK | SEEN_NON_SYN;
+            self.entries.entry(companion).or_insert(Entry { bits, rev_nat: 0, ..entry });
         }
         State::New
     }
 
-    fn track_error(&self, error: Flow, quoted: Option<Flow>) -> State {
+    /// The flow that a packet is an answer in, which it may begin anew.
+    pub fn answers(&mut self, packet: &Packet) -> bool {
+        let flow = packet.flow().reversed();
+        let Some(entry) = self.entries.get(&flow) else { return false };
+        let over = packet.protocol == TCP && entry.begins_anew(packet.tcp_flags);
+        if over {
+            self.entries.remove(&flow);
+        }
+        !over
+    }
+
+    fn track_error(&self, error: Flow, packet: &mut Packet) -> State {
         // The quoted packet went the other way.
-        let about = quoted.map(|flow| Flow { inward: !error.inward, ..flow });
+        let about = packet.quoted.map(|(flow, _)| Flow { inward: !error.inward, ..flow });
         let known = about.is_some_and(|flow| {
-            self.entries.contains_key(&flow) || self.entries.contains_key(&flow.reversed())
+            // An answer of the endpoint's; or its own, maybe to a service.
+            let answered = self.entries.contains_key(&flow.reversed());
+            let asked = self.entries.get(&flow);
+            if let (false, Some(entry)) = (answered, asked) {
+                packet.reverse = entry.through();
+            }
+            answered || asked.is_some()
         });
         let companion = Flow { related: true, ..error };
         let by_addresses = self.entries.contains_key(&companion)
@@ -306,6 +365,18 @@ impl Flows {
 }
 
 impl Packet {
+    /// Its flow, if it begins one out of an endpoint.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            from: (self.source, self.ports.0),
+            to: (self.destination, self.ports.1),
+            protocol: self.protocol,
+            inward: false,
+            related: false,
+            service: false,
+        }
+    }
+
     fn fill(&mut self, l4: &[u8], ipv4: bool) -> Result<(), u8> {
         let (ports, is_error) = ports(l4, self.protocol, ipv4)?;
         self.ports = ports;
@@ -314,13 +385,45 @@ impl Packet {
         }
         if is_error {
             self.is_error = true;
-            self.quoted = quoted(l4.get(8..).unwrap_or(&[]), ipv4, self.destination);
+            let quoted = quoted(l4.get(8..).unwrap_or(&[]), ipv4, self.destination);
+            self.quoted = quoted.map(|(flow, at)| (flow, self.at + 8 + at));
         }
         Ok(())
     }
 }
 
 impl Entry {
+    pub fn begin(tcp: bool, way: Way, identity: u32) -> Self {
+        let syn = if tcp { TCP_SYN } else { 0 };
+        Self {
+            life: if tcp { Life::TcpSyn } else { Life::Other },
+            bits: if way.from_tunnel { FROM_TUNNEL } else { 0 },
+            tx_flags: if way.inward { 0 } else { syn },
+            rx_flags: if way.inward { syn } else { 0 },
+            identity,
+            rev_nat: 0,
+            backend: 0,
+            affinity: false,
+        }
+    }
+
+    fn through(&self) -> (u16, bool) {
+        (self.rev_nat, self.bits & LOOPBACK != 0)
+    }
+
+    /// A packet of a service's client, whose answers are not seen here.
+    pub fn see_client(&mut self, tcp: bool, flags: u8) {
+        if tcp && self.begins_anew(flags) {
+            self.bits &= !(RX_CLOSING | TX_CLOSING | SEEN_NON_SYN);
+            self.tx_flags = 0;
+        }
+        self.see(tcp, flags, OUT);
+        if self.bits & (RX_CLOSING | TX_CLOSING) != 0 {
+            self.bits |= RX_CLOSING | TX_CLOSING;
+            self.life = Life::Grace;
+        }
+    }
+
     fn closed(&self) -> bool {
         self.bits & (RX_CLOSING | TX_CLOSING) == RX_CLOSING | TX_CLOSING
     }

@@ -58,6 +58,7 @@ fn later_pieces_are_of_the_flow_of_the_first() {
                     protocol,
                     inward: false,
                     related: false,
+                    service: false,
                 };
                 let kept = kept::flows(lab);
                 assert!(kept.contains_key(&flow), "{kept:?}");

@@ -14,6 +14,7 @@ use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
 use crate::listener::{Filter, Listener};
 use crate::model::Action;
 use crate::random::Random;
+use crate::service_world::{VIP4, VIP6, add_services};
 use crate::truncated::shortest;
 
 const FRAMES: u64 = 1_000_000;
@@ -97,6 +98,19 @@ fn is_error(out: &Outcome) -> bool {
     out.action == Action::Redirect && ours && told
 }
 
+/// A service without backends says so.
+fn is_refusal(out: &Outcome) -> bool {
+    let packet = &out.frame[ETH_LEN..];
+    let (source, told) = match packet[0] >> 4 {
+        4 if packet.len() >= 28 => (packet[12..16] == VIP4.octets(), [packet[20], packet[21]]),
+        6 if packet.len() >= 48 => (packet[8..24] == VIP6.octets(), [packet[40], packet[41]]),
+        _ => return false,
+    };
+    let hops = packet[if packet[0] >> 4 == 4 { 8 } else { 7 }];
+    let refusal = told == [3, 3] || told == [1, 4];
+    out.action == Action::Redirect && source && refusal && hops == 64
+}
+
 /// What `cil_from_container` does not count: ARP, neighbour discovery, errors.
 fn is_answer(frame: &[u8], out: &Outcome) -> bool {
     let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
@@ -104,7 +118,8 @@ fn is_answer(frame: &[u8], out: &Outcome) -> bool {
     match ethertype {
         TYPE_ARP => true,
         // Solicitations and advertisements for the stack have no hop taken.
-        TYPE_IPV6 => untouched || is_advertisement(out) || is_error(out),
+        TYPE_IPV6 => untouched || is_advertisement(out) || is_error(out) || is_refusal(out),
+        TYPE_IPV4 => is_refusal(out),
         _ => false,
     }
 }
@@ -220,6 +235,7 @@ fn fuzz(target: Target) {
     let (seed, frames) = (number("FUZZ_SEED", SEED), number("FUZZ_FRAMES", FRAMES));
     lab::run(|lab| {
         lab.add_tunnel();
+        add_services(lab);
         let mut random = Random::new(seed);
         let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
         let (mut seen, mut listener) = (BTreeMap::new(), None);

@@ -1,6 +1,9 @@
 //! The programs, loaded and pinned in a sandbox, over maps that describe a [`World`]; runs packets
 //! through them and reads what was counted.
 
+#[path = "lab_services.rs"]
+pub mod services;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -132,6 +135,7 @@ impl Lab {
         for (address, prefix_len, value) in &world.ipcache {
             self.set_prefix(*address, *prefix_len, value);
         }
+        services::describe(self, &world);
         self.world = world;
     }
 

@@ -6,6 +6,8 @@
 
 #[path = "model/icmp6.rs"]
 mod icmp6;
+#[path = "model/services.rs"]
+pub mod services;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +17,7 @@ use ciliate::bpf_abi::*;
 use crate::flows::{Flows, IN, IN_FROM_TUNNEL, OUT, Packet, State, Way};
 use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
 use icmp6::{discovery, time_exceeded};
+use services::{Backend, Frontend, LOOPBACK4, LOOPBACK6, Left};
 
 /// What the maps hold.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,9 @@ pub struct World {
     pub devices: BTreeMap<u32, DeviceValue>,
     pub endpoints: BTreeMap<IpAddr, EndpointValue>,
     pub ipcache: Vec<(IpAddr, u8, IpcacheValue)>,
+    /// By address, port and protocol.
+    pub services: BTreeMap<(IpAddr, u16, u8), Frontend>,
+    pub backends: BTreeMap<u32, Backend>,
 }
 
 /// Verdict of a classifier (`TC_ACT_*`, linux/pkt_cls.h).
@@ -93,6 +99,8 @@ pub struct Run<'a> {
     source: u16,
     destination: u16,
     identities: (u32, u32),
+    /// On its way into an endpoint.
+    arrives: bool,
 }
 
 const FORWARD_IN: (u8, u8) = (REASON_FORWARDED, DIRECTION_INGRESS);
@@ -117,8 +125,8 @@ type Fate = Result<(Action, Vec<u8>, u32), u8>;
 impl<'a> Run<'a> {
     fn new(world: &'a World, flows: &'a mut Flows, mark: u32, frame: &'a [u8]) -> Self {
         let (counts, told) = (Vec::new(), Vec::new());
-        let (source, destination, identities) = (0, 0, (0, 0));
-        Self { world, flows, frame, mark, counts, told, source, destination, identities }
+        let (source, destination, identities, arrives) = (0, 0, (0, 0), false);
+        Self { world, flows, frame, mark, counts, told, source, destination, identities, arrives }
     }
 
     fn tell(&mut self, kind: (u8, u8), state: u8) {
@@ -136,6 +144,7 @@ impl<'a> Run<'a> {
     }
 
     fn settle(mut self, fate: Fate, direction: u8) -> Expected {
+        let direction = if self.arrives { DIRECTION_INGRESS } else { direction };
         let (action, frame, mark) = fate.unwrap_or_else(|reason| {
             self.counts.push((reason, direction));
             self.tell((EVENT_DROP, reason), 0);
@@ -150,7 +159,7 @@ impl<'a> Run<'a> {
         self.flows.read(&self.frame[ETH_LEN..], || counts.push((REASON_FRAGMENT, direction)))
     }
 
-    fn track(&mut self, packet: &Packet, way: Way) -> State {
+    fn track(&mut self, packet: &mut Packet, way: Way) -> State {
         self.flows.track(packet, way, self.identities.0)
     }
 
@@ -158,13 +167,15 @@ impl<'a> Run<'a> {
     fn deliver(
         &mut self,
         endpoint: &EndpointValue,
-        packet: &Packet,
+        packet: &mut Packet,
         way: Way,
         mut sent: Vec<u8>,
     ) -> Fate {
+        self.arrives = true;
         self.identities.1 = endpoint.identity;
         (self.source, self.destination) = (endpoint.endpoint_id, endpoint.endpoint_id);
         let state = self.track(packet, way);
+        services::put_back(self.world, packet, &mut sent)?;
         self.trace(TO_ENDPOINT, state as u8);
         self.counts.push(FORWARD_IN);
         sent[..6].copy_from_slice(&endpoint.mac);
@@ -340,7 +351,7 @@ fn endpoint_elsewhere(world: &World, address: IpAddr) -> Option<&EndpointValue> 
 
 fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
     let (world, frame) = (run.world, run.frame);
-    let (source, destination) = addresses(frame)?;
+    let (source, _) = addresses(frame)?;
     if let IpAddr::V6(source) = source
         && let Some(fate) = discovery(world, device, run.mark, frame, source)
     {
@@ -350,22 +361,34 @@ fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
     if !own.contains(&source) || source.is_unspecified() {
         return Err(DROP_INVALID_SOURCE_IP);
     }
-    let packet = run.read(DIRECTION_EGRESS)?;
-    let state = run.track(&packet, OUT);
+    let (mut packet, mut frame) = (run.read(DIRECTION_EGRESS)?, frame.to_vec());
+    let state = if world.node.flags & NODE_FLAG_SERVICES == 0 {
+        run.track(&mut packet, OUT)
+    } else {
+        match services::leave(run, device, &mut packet, &mut frame)? {
+            Left::Tracked(state) => state,
+            Left::Told(fate) => return fate,
+        }
+    };
+    let mut destination = packet.destination;
+    let answered = matches!(state, State::Reply | State::Related);
+    if answered && [LOOPBACK4.into(), LOOPBACK6.into()].contains(&destination) {
+        destination = source;
+    }
     if !world.endpoints.contains_key(&destination)
-        && let Some(fate) = tunnelled(run, destination, state as u8)
+        && let Some(fate) = tunnelled(run, &frame, destination, state as u8)
     {
         return fate;
     }
-    let Some(mut sent) = one_hop_less(frame) else {
-        let error = time_exceeded(world, device.mac, device.node_mac, frame)?;
+    let Some(mut sent) = one_hop_less(&frame) else {
+        let error = time_exceeded(world, device.mac, device.node_mac, &frame)?;
         return Ok((Action::Redirect, error, run.mark));
     };
     run.counts.push(FORWARD_OUT);
     if let Some(endpoint) = endpoint_elsewhere(world, destination) {
-        return run.deliver(endpoint, &packet, IN, sent);
+        return run.deliver(endpoint, &mut packet, IN, sent);
     }
-    run.identities.1 = identity_of(world, destination);
+    run.identities.1 = identity_of(world, packet.destination);
     run.trace(TO_STACK, state as u8);
     sent[..6].copy_from_slice(&device.node_mac);
     Ok((Action::Pass, sent, identity_mark(device.identity)))
@@ -393,13 +416,13 @@ fn identity_of(world: &World, address: IpAddr) -> u32 {
 }
 
 /// The fate of a packet that goes into the tunnel; `None` for one that does not.
-fn tunnelled(run: &mut Run<'_>, destination: IpAddr, state: u8) -> Option<Fate> {
+fn tunnelled(run: &mut Run<'_>, frame: &[u8], destination: IpAddr, state: u8) -> Option<Fate> {
     let value = cached(run.world, destination)?;
     let by_tunnel = value.flags & 3 == IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
     if run.world.node.tunnel_ifindex == 0 || !by_tunnel {
         return None;
     }
-    if let (IDENTITY_UNKNOWN, Ok((source, _))) = (run.identities.0, addresses(run.frame)) {
+    if let (IDENTITY_UNKNOWN, Ok((source, _))) = (run.identities.0, addresses(frame)) {
         run.identities.0 = guess(run.world, source);
     }
     if value.tunnel_endpoint_be == [0; 16] {
@@ -409,7 +432,7 @@ fn tunnelled(run: &mut Run<'_>, destination: IpAddr, state: u8) -> Option<Fate> 
     run.trace(TO_OVERLAY, state);
     run.counts.push(FORWARD_OUT);
     let mark = identity_mark(on_wire(run.identities.0)) & !0xf00 | 0x400;
-    Some(Ok((Action::Redirect, run.frame.to_vec(), mark)))
+    Some(Ok((Action::Redirect, frame.to_vec(), mark)))
 }
 
 /// What an identity is called in the tunnel.
@@ -449,8 +472,8 @@ fn ip_from_host(run: &mut Run<'_>) -> Fate {
             let mac = world.node.host_mac;
             return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
         };
-        let packet = run.read(DIRECTION_INGRESS)?;
-        return run.deliver(endpoint, &packet, IN, sent);
+        let mut packet = run.read(DIRECTION_INGRESS)?;
+        return run.deliver(endpoint, &mut packet, IN, sent);
     }
     let (to_group, on_link) = match destination {
         IpAddr::V4(address) => {
@@ -462,7 +485,7 @@ fn ip_from_host(run: &mut Run<'_>) -> Fate {
         return run.untouched();
     }
     let ours = world.endpoints.contains_key(&destination);
-    if !ours && let Some(fate) = tunnelled(run, destination, UNKNOWN) {
+    if !ours && let Some(fate) = tunnelled(run, frame, destination, UNKNOWN) {
         return fate;
     }
     let known = ours || !matches!(identity_of(world, destination), 2 | 9 | 10);
@@ -497,8 +520,8 @@ fn ip_from_overlay(run: &mut Run<'_>, id: Option<u32>) -> Fate {
         return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
     };
     if endpoint.flags & 3 == 0 {
-        let packet = run.read(DIRECTION_INGRESS)?;
-        return run.deliver(endpoint, &packet, IN_FROM_TUNNEL, sent);
+        let mut packet = run.read(DIRECTION_INGRESS)?;
+        return run.deliver(endpoint, &mut packet, IN_FROM_TUNNEL, sent);
     }
     run.identities.1 = IDENTITY_HOST;
     run.trace(TO_HOST, UNKNOWN);

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::frames::*;
+use crate::model::services::{LOOPBACK4, LOOPBACK6};
+use crate::service_world::{VIP4, VIP6};
 use crate::truncated::shortest;
 use crate::world::*;
 
@@ -46,6 +48,7 @@ impl Random {
         let groups = [[224, 0, 0, 22].into(), [255; 4].into(), [169, 254, 9, 9].into()];
         let nodes = [A4, A4, B4, B4, ROUTER4, NODE4, NETNS4, WORLD4, UNUSED4, PEER4];
         let nodes = [&nodes[..], &[REMOTE4, OTHER_FAMILY4, NO_TUNNEL4, SKIP4]].concat();
+        let nodes = [&nodes[..], &[VIP4; 6], &[LOOPBACK4]].concat();
         self.pick(&[&nodes[..], &groups, &[Ipv4Addr::UNSPECIFIED]].concat())
     }
 
@@ -53,6 +56,7 @@ impl Random {
         let group = solicited_node(B6);
         let nodes = [A6, A6, B6, B6, ROUTER6, NODE6, WORLD6, UNUSED6, PEER6];
         let nodes = [&nodes[..], &[REMOTE6, OTHER_FAMILY6, NO_TUNNEL6, SKIP6]].concat();
+        let nodes = [&nodes[..], &[VIP6; 6], &[LOOPBACK6]].concat();
         self.pick(&[&nodes[..], &[A_LINK_LOCAL, group, Ipv6Addr::UNSPECIFIED]].concat())
     }
 

@@ -10,9 +10,11 @@ use ciliate::bpf_abi::{DIRECTION_EGRESS, DROP_INVALID_PACKET, MetricsKey};
 
 use crate::flows::Flows;
 use crate::frames::*;
+use crate::kept;
 use crate::lab::{self, Lab};
 use crate::model::{self, Action};
 use crate::sandbox;
+use crate::service_world::{VIP4, VIP6, add_services};
 use crate::wire::Wire;
 use crate::world::*;
 
@@ -35,6 +37,10 @@ fn samples() -> Vec<Vec<u8>> {
         to_b(TYPE_IPV4, &ipv4(A4, B4, 64)),
         to_b(TYPE_IPV4, &ipv4_with(A4, B4, 64, &[1; 40], &udp(b"x"))),
         to_b(TYPE_IPV6, &ipv6(A6, B6, 64)),
+        to_b(TYPE_IPV4, &ipv4(A4, VIP4, 64)),
+        to_b(TYPE_IPV6, &ipv6(A6, VIP6, 64)),
+        to_b(TYPE_IPV4, &ipv4_of(TCP, A4, VIP4, 64, &tcp(TCP_SYN, b"x"))),
+        to_b(TYPE_IPV6, &ipv6_with(A6, VIP6, 64, TCP, &tcp(TCP_SYN, b"x"))),
         to_b(TYPE_IPV6, &ipv6(A6, B6, 1)),
         to_b(TYPE_IPV6, &ipv6_with(A6, group, 255, ICMP6, &solicitation)),
         to_b(TYPE_IPV6, &ipv6_with(A6, group, 255, 60, &behind)),
@@ -46,7 +52,9 @@ fn samples() -> Vec<Vec<u8>> {
 #[test]
 fn from_container_at_every_length() {
     lab::run(|lab| {
+        add_services(lab);
         let (ifindex, mut flows) = (lab.sandbox.lxc_a, Flows::default());
+        flows.taken = Some(kept::taken(lab));
         for frame in samples() {
             for len in shortest(&frame)..=frame.len() {
                 let out = lab.container_sends(&frame[..len]);

@@ -115,6 +115,7 @@ impl World {
             .into(),
             endpoints: endpoints.into(),
             ipcache: ipcache(),
+            ..Self::default()
         }
     }
 }

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The ICMPv6 error for a packet whose hop limit is used up (RFC 4443, 3.3). IPv4 has no counterpart. */
-#ifndef CILIATE_TIME_EXCEEDED_H
-#define CILIATE_TIME_EXCEEDED_H
+/* ICMPv6 errors (RFC 4443): for a packet whose hop limit is used up, and one that nobody is there for. */
+#ifndef CILIATE_ICMP6_ERROR_H
+#define CILIATE_ICMP6_ERROR_H
 
 #include "checksum.h"
 #include "eth.h"
+#include "frame_sum.h"
 #include "ipv6.h"
 #include "metrics.h"
 
-#define ICMP6_TIME_EXCEEDED 3
+/* Type, and code. */
+#define ICMP6_TIME_EXCEEDED 0x0300
+#define ICMP6_PORT_UNREACHABLE 0x0104
+/* As the result of icmp6_error: there is to be none about this packet. */
+#define ICMP6_ERROR_FORBIDDEN 1
 #define ICMP6_FIRST_INFORMATIONAL 128
 #define ICMP6_REDIRECT 137
 #define ICMP6_ERROR_HOP_LIMIT 64
@@ -49,42 +54,20 @@ static __always_inline int icmp6_error_allowed(struct __sk_buff *skb, const stru
 	return type >= ICMP6_FIRST_INFORMATIONAL && type != ICMP6_REDIRECT;
 }
 
-/* Sum of the frame's bytes behind the link header, up to ICMP6_QUOTE_MAX; they have to be linear. */
-static __always_inline __u64 icmp6_quote_sum(struct __sk_buff *skb)
-{
-	void *end = frame_end(skb);
-	void *at = frame_start(skb) + ETH_HLEN;
-	__u64 sum = 0;
-	int i;
-
-	for (i = 0; i < (int)(ICMP6_QUOTE_MAX / 4); i++) {
-		if (at + 4 > end)
-			break;
-		sum += *(__u32 *)at;
-		at += 4;
-	}
-	if (at + 2 <= end) {
-		sum += *(__u16 *)at;
-		at += 2;
-	}
-	if (at + 1 <= end)
-		sum += *(__u8 *)at;
-	return sum;
-}
-
 /*
- * Turns the frame into the error, from `router` to the packet's sender. Both link addresses are the
- * caller's. Returns 0 or a drop reason. Out of line: rare, and large.
+ * Turns the frame into the error, from `source` to the packet's sender. Both link addresses are the
+ * caller's. Returns 0, ICMP6_ERROR_FORBIDDEN, or a drop reason. Out of line: rare, and large.
  */
-static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *router, const void *source_mac,
-					  const void *destination_mac)
+static __noinline int icmp6_error(struct __sk_buff *skb, const __be32 *source, __u16 kind, const void *source_mac,
+				  const void *destination_mac)
 {
 	struct icmp6_error frame = {
 		.eth.h_proto = bpf_htons(ETH_P_IPV6),
 		.ip6.version = 6,
 		.ip6.nexthdr = IPV6_NEXT_ICMP,
 		.ip6.hop_limit = ICMP6_ERROR_HOP_LIMIT,
-		.type = ICMP6_TIME_EXCEEDED,
+		.type = kind >> 8,
+		.code = kind,
 	};
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -92,10 +75,10 @@ static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *r
 	__u16 payload_len;
 	__s64 sum;
 
-	if (!eth || ipv6_is_unspecified(router) || !icmp6_error_allowed(skb, ip6))
-		return -DROP_TTL_EXCEEDED;
+	if (!eth || ipv6_is_unspecified(source) || !icmp6_error_allowed(skb, ip6))
+		return ICMP6_ERROR_FORBIDDEN;
 	__builtin_memcpy(&frame.ip6.daddr, &ip6->saddr, sizeof(frame.ip6.daddr));
-	__builtin_memcpy(&frame.ip6.saddr, router, sizeof(frame.ip6.saddr));
+	__builtin_memcpy(&frame.ip6.saddr, source, sizeof(frame.ip6.saddr));
 	__builtin_memcpy(frame.eth.h_source, source_mac, ETH_ADDR_LEN);
 	__builtin_memcpy(frame.eth.h_dest, destination_mac, ETH_ADDR_LEN);
 
@@ -108,7 +91,7 @@ static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *r
 	frame.ip6.payload_len = bpf_htons(payload_len);
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&frame.ip6.saddr, 32 + 8,
 			    bpf_htonl(payload_len + IPV6_NEXT_ICMP));
-	frame.checksum = checksum_fold((__u64)(__u32)sum + icmp6_quote_sum(skb));
+	frame.checksum = checksum_fold((__u64)(__u32)sum + frame_sum(skb, ICMP6_QUOTE_MAX));
 	if (bpf_skb_adjust_room(skb, ICMP6_ERROR_ROOM, BPF_ADJ_ROOM_MAC, 0) ||
 	    bpf_skb_store_bytes(skb, 0, &frame.eth, ETH_HLEN + ICMP6_ERROR_ROOM, 0))
 		return -DROP_WRITE_ERROR;
