@@ -12,6 +12,7 @@ const SOURCES: &[&str] = &[
     "bpf/bpf_host.c",
     "bpf/bpf_lxc.c",
     "bpf/bpf_overlay.c",
+    "bpf/bpf_sock.c",
     "tests/bpf/tunnel_key.c",
     "benches/bench/minimal.c",
 ];

@@ -9,7 +9,7 @@ pub struct Object {
     pub name: &'static str,
     /// The ELF file, aligned for a parser that reads it in place.
     pub bytes: &'static [u8],
-    /// Names of its programs, all classifiers.
+    /// Names of its programs: classifiers, or those of sockets.
     pub programs: &'static [&'static str],
 }
 
@@ -29,5 +29,22 @@ pub const OBJECTS: &[Object] = &[
         name: "bpf_overlay",
         bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_overlay.o")),
         programs: &["cil_from_overlay", "cil_to_overlay"],
+    },
+    Object {
+        name: "bpf_sock",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_sock.o")),
+        programs: &[
+            "cil_sock4_connect",
+            "cil_sock4_getpeername",
+            "cil_sock4_post_bind",
+            "cil_sock4_recvmsg",
+            "cil_sock4_sendmsg",
+            "cil_sock6_connect",
+            "cil_sock6_getpeername",
+            "cil_sock6_post_bind",
+            "cil_sock6_recvmsg",
+            "cil_sock6_sendmsg",
+            "cil_sock_release",
+        ],
     },
 ];

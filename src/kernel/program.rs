@@ -36,10 +36,19 @@ pub fn load(
         .load(object.bytes)
         .map_err(|error| refused(object.name, crate::kernel::chain(&error)))?;
     for name in programs {
-        let Some(Program::SchedClassifier(program)) = ebpf.program_mut(name) else {
-            return Err(refused(name, format!("object {} has no such classifier", object.name)));
+        let Some(program) = ebpf.program_mut(name) else {
+            return Err(refused(name, format!("object {} has no such program", object.name)));
         };
-        program.load().map_err(|error| refused(name, verifier_text(&error)))?;
+        let loaded = match program {
+            Program::SchedClassifier(classifier) => classifier.load(),
+            Program::CgroupSockAddr(of_addresses) => of_addresses.load(),
+            Program::CgroupSock(of_sockets) => of_sockets.load(),
+            other => {
+                let kind = other.prog_type();
+                return Err(refused(name, format!("{kind:?} is no type of ours")));
+            }
+        };
+        loaded.map_err(|error| refused(name, verifier_text(&error)))?;
         let pin = pins::program(root, digest, name);
         let fresh = pin.with_file_name(format!("{name}-new"));
         pins::make_folder_of(&pin)?;

@@ -10,8 +10,8 @@ use crate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIATE_NODE, CILIUM_CT_ANY4,
     CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE,
     CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_REVERSE_NAT,
-    CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS, CILIUM_LB6_REVERSE_NAT,
-    CILIUM_LB6_SERVICES, CILIUM_LXC, CILIUM_METRICS,
+    CILIUM_LB4_REVERSE_SK, CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS,
+    CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_REVERSE_SK, CILIUM_LB6_SERVICES, CILIUM_LXC, CILIUM_METRICS,
 };
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::intent::Conntrack;
@@ -51,6 +51,10 @@ const BALANCING: &[&str] = &[
     CILIUM_LB6_BACKENDS,
     CILIUM_LB6_SERVICES,
 ];
+/// What programs have that connect sockets to backends.
+const ASKING: &[&str] = &[CILIUM_IPCACHE, CILIUM_LB_AFFINITY_MATCH];
+const SOCKET4: &[&str] = &[CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_SERVICES];
+const SOCKET6: &[&str] = &[CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS, CILIUM_LB6_SERVICES];
 
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
@@ -59,6 +63,16 @@ pub fn maps_of(program: &str) -> BTreeSet<MapName> {
         "cil_from_host" | "cil_from_overlay" => &[COUNTING, DELIVERING],
         "cil_from_netdev" => &[COUNTING, &[CILIUM_IPCACHE]],
         "cil_to_overlay" => &[],
+        "cil_sock4_connect" | "cil_sock4_sendmsg" => &[ASKING, SOCKET4, &[CILIUM_LB4_REVERSE_SK]],
+        "cil_sock6_connect" | "cil_sock6_sendmsg" => {
+            &[ASKING, SOCKET4, SOCKET6, &[CILIUM_LB4_REVERSE_SK, CILIUM_LB6_REVERSE_SK]]
+        }
+        "cil_sock4_post_bind" => &[&[CILIUM_IPCACHE, CILIUM_LB4_SERVICES]],
+        "cil_sock6_post_bind" => &[&[CILIUM_IPCACHE, CILIUM_LB4_SERVICES, CILIUM_LB6_SERVICES]],
+        "cil_sock4_recvmsg" | "cil_sock4_getpeername" => &[&[CILIUM_LB4_REVERSE_SK]],
+        "cil_sock6_recvmsg" | "cil_sock6_getpeername" | "cil_sock_release" => {
+            &[&[CILIUM_LB4_REVERSE_SK, CILIUM_LB6_REVERSE_SK]]
+        }
         _ => &[COUNTING],
     };
     parts.iter().flat_map(|part| part.iter()).map(|name| MapName::of_abi(name)).collect()
@@ -100,6 +114,10 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let home = &lowering.facts.netns;
     before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
     for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
+        // Nothing attaches them yet.
+        if object.name == "bpf_sock" {
+            continue;
+        }
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
             let spec = bpf_program::Spec { object: object.name.into(), maps: maps_of(name) };

@@ -5,11 +5,14 @@
 pub mod services;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, ProgramArray};
-use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
+use aya::programs::{
+    CgroupAttachMode, Program, SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc,
+};
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
@@ -60,6 +63,8 @@ pub struct Lab {
 pub struct Globals {
     pub seconds: &'static [(&'static str, u32)],
     pub accounting: bool,
+    /// The namespace of the test is the node's, as the programs of sockets know it.
+    pub node_is_here: bool,
 }
 
 /// Runs a test with all programs loaded and the maps of [`World::standard`].
@@ -89,10 +94,13 @@ impl Lab {
             let mut loader = EbpfLoader::new();
             loader.default_map_pin_directory(&lab.sandbox.pins);
             for (name, seconds) in globals.seconds {
-                loader.override_global(name, seconds, true);
+                loader.override_global(name, seconds, object.name != "bpf_sock");
+            }
+            if globals.node_is_here && object.name == "bpf_sock" {
+                loader.override_global("host_netns_cookie", own_cookie(), true);
             }
             if globals.accounting {
-                loader.override_global("ct_accounting", &1_u8, true);
+                loader.override_global("ct_accounting", &1_u8, object.name != "bpf_sock");
             }
             let mut loaded = loader.load(object.bytes).expect(object.name);
             for name in object.programs {
@@ -195,6 +203,21 @@ impl Lab {
         program.attach(device, hook).expect("attach");
     }
 
+    /// Attaches all programs of sockets to a control group for as long as the lab lives.
+    pub fn attach_sockets(&mut self, group: &File) {
+        let object = OBJECTS.iter().find(|object| object.name == "bpf_sock").expect("the object");
+        for name in object.programs {
+            let index = self.programs[name];
+            let mode = CgroupAttachMode::Single;
+            let attached = match self.objects[index].program_mut(name).expect(name) {
+                Program::CgroupSockAddr(program) => program.attach(group, mode).map(drop),
+                Program::CgroupSock(program) => program.attach(group, mode).map(drop),
+                other => panic!("{name} is a {:?}", other.prog_type()),
+            };
+            attached.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        }
+    }
+
     /// What was counted since the last call, by reason and direction.
     pub fn counted(&mut self) -> Vec<Count> {
         let mut now: BTreeMap<(u8, u8), MetricsValue> = BTreeMap::new();
@@ -246,6 +269,13 @@ impl Lab {
     }
 }
 
+/// Of this thread's network namespace; kept for as long as a loader may ask for it.
+fn own_cookie() -> &'static u64 {
+    let name = ciliate::kernel::netns::own_name().expect("the namespace's name");
+    let (_, cookie) = name.rsplit_once(' ').expect("a cookie");
+    Box::leak(Box::new(cookie.parse().expect("a number")))
+}
+
 /// The `struct __sk_buff` of a packet with a tunnel key.
 pub fn context_by_tunnel(id: u32, outer_ipv6: bool) -> [u8; CONTEXT_LEN] {
     let mut context = context(1, 0);
@@ -288,7 +318,11 @@ pub fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[
 }
 
 fn load(object: &mut Ebpf, name: &str) {
-    let program = object.program_mut(name).expect(name);
-    let program: &mut SchedClassifier = program.try_into().expect("a classifier");
-    program.load().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let loaded = match object.program_mut(name).expect(name) {
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        other => panic!("{name} is a {:?}", other.prog_type()),
+    };
+    loaded.unwrap_or_else(|error| panic!("{name}: {error:?}"));
 }
