@@ -4,12 +4,13 @@
 //! Pure: `observe` fills them in. Imports `bpf_abi`, `net` and the decoded links of `kinds`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::bpf_abi::DeviceValue;
+use crate::kinds::lb_service;
 use crate::kinds::link::LinkInfo;
 use crate::net::IfName;
 
@@ -58,6 +59,8 @@ pub struct Facts {
     pub before: BTreeMap<String, String>,
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
+    /// The numbers that services and backends have.
+    pub services: ServiceIds,
     /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
     pub namespaces: Namespaces,
     /// Why the health endpoint can't be wired in the namespace that is at its place. Where there is none,
@@ -67,6 +70,19 @@ pub struct Facts {
     pub tcx: bool,
     /// Devices with a clsact qdisc.
     pub clsact: BTreeSet<IfName>,
+}
+
+/// The numbers that services and backends have in the kernel.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServiceIds {
+    /// Of frontends, in their order.
+    pub frontends: Vec<(lb_service::Frontend, u16)>,
+    /// All that anything is under, in their order.
+    pub numbers: Vec<u16>,
+    /// Of backends, by address and protocol, in their order.
+    pub backends: Vec<((SocketAddr, u8), u32)>,
+    /// All of them, in their order.
+    pub backend_ids: Vec<u32>,
 }
 
 /// How the kernel would reach an address (`RTM_GETROUTE`).

@@ -15,5 +15,7 @@ mod messages;
 mod nodes;
 #[path = "properties/planning.rs"]
 mod planning;
+#[path = "properties/services.rs"]
+mod services;
 #[path = "properties/worlds.rs"]
 mod worlds;

@@ -29,6 +29,21 @@ pub const CILIATE_MAGLEV_INDEX: &str = "ciliate_maglev_index";
 /// Pin name: Maglev tables by number, each a list of backend ids.
 pub const CILIATE_MAGLEV: &str = "ciliate_maglev";
 
+/// The maps that say what services there are. Those that programs fill are not among them.
+pub const LB_MAPS: &[&str] = &[
+    CILIUM_LB4_SERVICES,
+    CILIUM_LB6_SERVICES,
+    CILIUM_LB4_BACKENDS,
+    CILIUM_LB6_BACKENDS,
+    CILIUM_LB4_REVERSE_NAT,
+    CILIUM_LB6_REVERSE_NAT,
+    CILIUM_LB_AFFINITY_MATCH,
+    CILIUM_LB4_SOURCE_RANGE,
+    CILIUM_LB6_SOURCE_RANGE,
+    CILIATE_MAGLEV_INDEX,
+    CILIATE_MAGLEV,
+];
+
 /// Entries of a Maglev table, unless the configuration says another number.
 pub const MAGLEV_TABLE_SIZE: u32 = 16_381;
 
@@ -74,6 +89,16 @@ pub const BACKEND_TERMINATING: u8 = 1;
 pub const BACKEND_QUARANTINED: u8 = 2;
 /// [`Lb4Backend::state`]: taken out by the operator.
 pub const BACKEND_MAINTENANCE: u8 = 3;
+
+/// What is balanced, by the number in an IP header, as tables write it.
+pub fn protocol_name(number: u8) -> &'static str {
+    match number {
+        6 => "TCP",
+        17 => "UDP",
+        132 => "SCTP",
+        _ => "unknown",
+    }
+}
 
 record! {
     /// Key of `cilium_lb4_backends_v3` and `cilium_lb6_backends_v3`, which number from the same range.

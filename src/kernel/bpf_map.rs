@@ -3,6 +3,7 @@
 //! A [`Map`] knows its sizes from the kernel, so no call can be given a buffer of another size.
 
 mod element;
+mod packed;
 mod walk;
 
 use std::io;
@@ -137,16 +138,8 @@ impl Map {
                 keys.extend_from_slice(key);
                 values.extend_from_slice(value);
             }
-            let mut attr = Attr::new()
-                .u64(16, keys.as_ptr() as u64)
-                .u64(24, values.as_ptr() as u64)
-                .u32(32, chunk.len() as u32)
-                .fd(36, self.fd.as_fd());
-            calls += 1;
-            // SAFETY: `keys` and `values` hold `chunk.len()` items of the map's sizes (checked above).
-            if let Err(error) = unsafe { call(command::MAP_UPDATE_BATCH, &mut attr) } {
-                return Err((base + attr.read_u32(32) as usize, error));
-            }
+            let written = self.update_packed(&keys, &values);
+            calls += written.map_err(|(done, error)| (base + done, error))?;
         }
         Ok(calls)
     }
@@ -177,16 +170,7 @@ impl Map {
                 check_size(key, self.shape.key_size)?;
                 bytes.extend_from_slice(key);
             }
-            let mut attr = Attr::new()
-                .u64(16, bytes.as_ptr() as u64)
-                .u32(32, chunk.len() as u32)
-                .fd(36, self.fd.as_fd());
-            calls += 1;
-            // SAFETY: `bytes` holds `chunk.len()` keys of the map's size (checked above).
-            if unsafe { call(command::MAP_DELETE_BATCH, &mut attr) }.is_err() {
-                // The batch stops at the first key that is not there: take the rest one by one.
-                calls += self.delete_each(chunk)?;
-            }
+            calls += self.delete_packed(&bytes)?;
         }
         Ok(calls)
     }

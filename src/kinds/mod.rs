@@ -18,7 +18,10 @@ pub mod bpf_map_entry;
 pub mod bpf_old_map;
 pub mod bpf_program;
 mod change;
+pub mod lb_backend;
+pub mod lb_service;
 pub mod link;
+pub mod maglev_table;
 pub mod neighbour;
 pub mod netns;
 pub mod nftables;
@@ -143,6 +146,9 @@ macro_rules! for_each_kind {
         $callback! {
             BpfMap bpf_maps bpf_map,
             BpfOldMap bpf_old_maps bpf_old_map,
+            LbBackend lb_backends lb_backend,
+            MaglevTable maglev_tables maglev_table,
+            LbService lb_services lb_service,
             BpfMapEntry bpf_map_entries bpf_map_entry,
             Netns namespaces netns,
             Link links link,

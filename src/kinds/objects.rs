@@ -11,8 +11,9 @@ use super::link::Taken;
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
-    bpf_old_map::BpfOldMap, bpf_program::BpfProgram, link::Link, neighbour::Neighbour,
-    netns::Netns, nftables::Nftables, route::Route, rule::Rule, sysctl::Sysctl,
+    bpf_old_map::BpfOldMap, bpf_program::BpfProgram, lb_backend::LbBackend, lb_service::LbService,
+    link::Link, maglev_table::MaglevTable, neighbour::Neighbour, netns::Netns, nftables::Nftables,
+    route::Route, rule::Rule, sysctl::Sysctl,
 };
 use crate::for_each_kind;
 use crate::net::IfName;
@@ -26,6 +27,7 @@ pub enum Origin {
     Masquerade,
     Peer(Arc<str>),
     Endpoint(Arc<str>),
+    Service(Arc<str>),
     Health,
     /// Nobody: ours, from an earlier configuration.
     Leftover,
@@ -39,6 +41,7 @@ impl fmt::Display for Origin {
             Origin::Masquerade => f.write_str("masquerade"),
             Origin::Peer(name) => write!(f, "peer {name}"),
             Origin::Endpoint(name) => write!(f, "endpoint {name}"),
+            Origin::Service(name) => write!(f, "service {name}"),
             Origin::Health => f.write_str("health"),
             Origin::Leftover => f.write_str("leftover"),
         }
@@ -121,6 +124,11 @@ pub enum BlockedReason {
         "no underlay: no device of a default route has an address that others can reach; add an address and a default route, or set node.addresses or node.devices; a node without peers that reaches nothing outside needs none with masquerade.mode = \"off\""
     )]
     UnderlayMissing,
+    /// A service's frontends have no numbers left.
+    #[error(
+        "no free number (1-65535) is left for {frontend}; remove services, or their frontends on addresses that nobody uses"
+    )]
+    NoFreeServiceId { frontend: String },
     /// All 4095 endpoint ids are in use.
     #[error("no free endpoint id (1-4095) is left")]
     NoFreeEndpointId,

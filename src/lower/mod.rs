@@ -16,6 +16,7 @@ mod node;
 mod overlay;
 mod program;
 mod routing;
+mod service;
 mod summary;
 pub mod sysctl;
 
@@ -100,6 +101,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     identity::lower(&mut lowering);
     endpoint::lower(&mut lowering);
     health::lower(&mut lowering);
+    service::lower(&mut lowering);
     routing::lower(&mut lowering);
     overlay::lower(&mut lowering);
     masquerade::lower(&mut lowering);

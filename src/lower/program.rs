@@ -7,14 +7,15 @@ use sha2::{Digest, Sha256};
 
 use super::{Lowering, before, want};
 use crate::bpf_abi::{
-    CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIATE_NODE, CILIUM_CT_ANY4,
-    CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE,
-    CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_REVERSE_NAT,
-    CILIUM_LB4_REVERSE_SK, CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS,
-    CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_REVERSE_SK, CILIUM_LB6_SERVICES, CILIUM_LXC, CILIUM_METRICS,
+    CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MAGLEV, CILIATE_MONITOR, CILIATE_NODE,
+    CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6,
+    CILIUM_IPCACHE, CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS,
+    CILIUM_LB4_REVERSE_NAT, CILIUM_LB4_REVERSE_SK, CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY,
+    CILIUM_LB6_BACKENDS, CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_REVERSE_SK, CILIUM_LB6_SERVICES,
+    CILIUM_LXC, CILIUM_METRICS,
 };
 use crate::bpf_objects::{OBJECTS, Object};
-use crate::intent::Conntrack;
+use crate::intent::Intent;
 use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
@@ -96,7 +97,12 @@ pub fn key(name: &str) -> bpf_program::Key {
 }
 
 /// What a map is made with: as the ABI says, but for the sizes that the configuration decides.
-fn layout(map: MapName, conntrack: Conntrack) -> Layout {
+fn layout(map: MapName, intent: &Intent) -> Layout {
+    let conntrack = intent.conntrack;
+    if map.def().name == CILIATE_MAGLEV {
+        let value_size = intent.load_balancing.maglev_table_size * 4;
+        return Layout { value_size, ..Layout::of(map) };
+    }
     let max_entries = match map.def().name {
         CILIUM_CT4 | CILIUM_CT6 => conntrack.tcp_max_entries,
         CILIUM_CT_ANY4 | CILIUM_CT_ANY6 => conntrack.any_max_entries,
@@ -108,7 +114,7 @@ fn layout(map: MapName, conntrack: Conntrack) -> Layout {
 /// Adds the maps and programs.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for map in MapName::all() {
-        let layout = layout(map, lowering.intent.conntrack);
+        let layout = layout(map, lowering.intent);
         want::<BpfMap>(&mut lowering.desired.bpf_maps, map, layout, &Origin::Node);
     }
     let home = &lowering.facts.netns;

@@ -38,6 +38,12 @@ pub struct Summary {
     pub devices: Vec<String>,
     pub peers: usize,
     pub endpoints: usize,
+    #[serde(default)]
+    pub services: usize,
+    #[serde(default)]
+    pub frontends: usize,
+    #[serde(default)]
+    pub backends: usize,
     pub ipam: Vec<Ipam>,
     pub attach: Mode,
     pub masquerade: bool,
@@ -59,6 +65,9 @@ impl Summary {
             devices: Vec::new(),
             peers: intent.peers.len(),
             endpoints: intent.endpoints.len(),
+            services: intent.services.len(),
+            frontends: 0,
+            backends: 0,
             ipam: intent.node.cidrs.iter().map(|cidr| Ipam::of(*cidr)).collect(),
             attach: Mode::Tcx,
             masquerade: intent.masquerade == Masquerade::Nftables,
@@ -75,6 +84,8 @@ impl Summary {
         summary.attach = node.attach;
         summary.mtu_bytes = node.mtu_bytes;
         summary.route_mtu_bytes = node.route_mtu_bytes;
+        (summary.frontends, summary.backends) =
+            (desired.lb_services.len(), desired.lb_backends.len());
         summary.tunnel = node.tunnel.map(|tunnel| tunnel.protocol);
         let map = MapName::of_abi(CILIUM_LXC);
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {

@@ -13,12 +13,12 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
+use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, ServiceIds};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
-use crate::kinds::{address, bpf_map_entry, record, sysctl};
+use crate::kinds::{address, bpf_map_entry, lb_backend, lb_service, record, sysctl};
 use crate::net::{IfName, Netns};
 
 /// The name of this namespace, which has to be that of the node whose pins these are.
@@ -76,6 +76,7 @@ pub fn read(
         addresses: addresses.into_iter().map(|(ifname, net, _)| (ifname, net)).collect(),
         next_hops: next_hops(round, intent)?,
         devices: devices(round.kernel)?,
+        services: services(round)?,
         tcx: intent.datapath.attach_mode != AttachMode::Clsact && bpf::has_tcx(),
         links,
         netns,
@@ -111,6 +112,28 @@ fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
             Some((key.ifindex, DeviceValue::from_bytes(value.as_slice().try_into().ok()?)))
         })
         .collect())
+}
+
+/// The numbers of services and backends. One that is used twice counts for the first.
+fn services(round: &mut Round<'_>) -> Result<ServiceIds, KernelError> {
+    let mut ids = ServiceIds::default();
+    for (key, state) in lb_service::exec::read(round)? {
+        match (key, state.id()) {
+            (lb_service::Key::Frontend(frontend), Some(id)) => {
+                ids.frontends.push((*frontend, id));
+                ids.numbers.push(id);
+            }
+            (lb_service::Key::Frontend(_), None) => {}
+            (lb_service::Key::Number { id, .. }, _) => ids.numbers.push(*id),
+        }
+    }
+    for (key, seen) in lb_backend::exec::read(round)? {
+        ids.backends.push(((seen.backend.address, seen.backend.protocol), key.id));
+        ids.backend_ids.push(key.id);
+    }
+    ids.numbers.sort_unstable();
+    ids.backends.sort_unstable();
+    Ok(ids)
 }
 
 /// The endpoints' namespaces, and what is wrong with that of the health endpoint.

@@ -20,6 +20,9 @@ use crate::for_each_kind;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::netns::NetnsError;
 use crate::kernel::{Kernel, KernelError};
+use crate::kinds::bpf_map::{self, MapName};
+use crate::kinds::lb_backend::LbBackend;
+use crate::kinds::lb_service::LbService;
 use crate::kinds::link::{self, LinkInfo};
 use crate::kinds::{Desired, Kind, Observed, SeenMap};
 use crate::net::{IfName, Netns};
@@ -37,12 +40,25 @@ pub trait Observe: Kind {
 pub struct Round<'k> {
     pub kernel: &'k mut Kernel,
     links: BTreeMap<Netns, Rc<Vec<LinkInfo>>>,
+    /// Services and backends, between the first who read them and the one who lists them.
+    pub(crate) lb_services: Option<SeenMap<LbService>>,
+    pub(crate) lb_backends: Option<SeenMap<LbBackend>>,
 }
 
 impl<'k> Round<'k> {
     /// Begins a round of readings.
     pub fn new(kernel: &'k mut Kernel) -> Self {
-        Self { kernel, links: BTreeMap::new() }
+        Self { kernel, links: BTreeMap::new(), lb_services: None, lb_backends: None }
+    }
+
+    /// Whether a map is there and will be made anew, without what it holds.
+    ///
+    /// # Errors
+    /// What is pinned there can't be read.
+    pub fn is_made_anew(&self, map: MapName, desired: &Desired) -> Result<bool, KernelError> {
+        let Some(wanted) = desired.bpf_maps.get(&map) else { return Ok(false) };
+        let there = bpf_map::exec::open(self.kernel, map)?;
+        Ok(there.is_some_and(|there| wanted.spec != there.shape().into()))
     }
 
     /// The links of a namespace; none in one that is gone.

@@ -43,6 +43,7 @@ mod repair;
 mod residue;
 mod sabotage;
 mod saved_plan;
+mod services;
 mod snapshot;
 mod space;
 mod traffic;

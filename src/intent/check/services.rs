@@ -88,11 +88,16 @@ fn ports(draft: &Draft, problems: &mut Problems) {
         let what = format!("node-port {}/{}", port.value, service.protocol.name());
         problems.extend(twice(&what, (earlier, *span), (service, port.span)));
     }
-    let is_host_port = |at: &&At<Frontend>| at.value.kind == FrontendKind::HostPort;
-    for service in &draft.services {
-        for frontend in service.frontends.iter().filter(is_host_port) {
-            let port = frontend.value.address.port();
-            let Some((other, span)) = seen.get(&(port, service.protocol)) else { continue };
+    let everywhere = everywhere(draft);
+    for (service, frontend) in host_ports(draft) {
+        let address = frontend.value.address;
+        let port = address.port();
+        let wildcard = everywhere.get(&(port, service.protocol, address.is_ipv6()));
+        if let Some((other, span)) = wildcard.filter(|_| !address.ip().is_unspecified()) {
+            let what = format!("{address}/{}", service.protocol.name());
+            problems.extend(twice(&what, (other, *span), (service, frontend.span)));
+        }
+        if let Some((other, span)) = seen.get(&(port, service.protocol)) {
             let message = format!(
                 "host port {port}/{} of service `{}` is the node port of `{}`",
                 service.protocol.name(),
@@ -103,6 +108,25 @@ fn ports(draft: &Draft, problems: &mut Problems) {
             problems.push(problem.help("choose another port for one of them"));
         }
     }
+}
+
+fn host_ports(draft: &Draft) -> impl Iterator<Item = (&DraftService, &At<Frontend>)> {
+    let is_host_port = |at: &&At<Frontend>| at.value.kind == FrontendKind::HostPort;
+    draft.services.iter().flat_map(move |service| {
+        service.frontends.iter().filter(is_host_port).map(move |frontend| (service, frontend))
+    })
+}
+
+/// The host ports of every address of a family, and whose they are.
+fn everywhere(draft: &Draft) -> BTreeMap<(u16, Protocol, bool), (&DraftService, Span)> {
+    let unspecified =
+        |(_, at): &(&DraftService, &At<Frontend>)| at.value.address.ip().is_unspecified();
+    let port = |(service, at): (_, &At<Frontend>)| {
+        let address = at.value.address;
+        let service: &DraftService = service;
+        ((address.port(), service.protocol, address.is_ipv6()), (service, at.span))
+    };
+    host_ports(draft).filter(unspecified).map(port).collect()
 }
 
 /// What has an address, whether that is a node, and where that is said.

@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, ObjectKey, Observed, bpf_old_map};
-use crate::bpf_abi::{MAPS, MapDef, MapKind};
+use super::{Field, Kind, ObjectKey, Observed, bpf_old_map, lb_backend, lb_service, maglev_table};
+use crate::bpf_abi::{LB_MAPS, MAPS, MapDef, MapKind};
 
 /// Name of the map of records: what ciliate changed on things it doesn't own, and how they were
 /// before. It lives exactly as long as the changes do: both are gone after a reboot.
@@ -180,6 +180,11 @@ impl Kind for BpfMap {
     /// The entries go with the map, and programs that hold it hold a map that is no longer ours.
     fn cascade(key: &MapName, _gone: &Layout, observed: &mut Observed) {
         observed.bpf_map_entries.retain(|k, _| k.map != *key);
+        if LB_MAPS.contains(&key.def().name) {
+            lb_backend::lose(*key, observed);
+            maglev_table::lose(*key, observed);
+            lb_service::lose(*key, observed);
+        }
         for seen in observed.bpf_programs.values_mut() {
             seen.lose(*key);
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bpf_map::MapName;
 use super::{Field, Kind, ObjectKey};
-use crate::bpf_abi::{CILIATE_MONITOR, MapKind};
+use crate::bpf_abi::{CILIATE_MONITOR, LB_MAPS, MapKind};
 use crate::net::IfName;
 
 pub use exec::{dump, flush};
@@ -100,10 +100,12 @@ impl Kind for BpfMapEntry {
     }
 }
 
-/// Whether the configuration decides what is in the map. Counters, flows and fragments are written by the
-/// programs, and who listens to events by the listeners.
+/// Whether the configuration decides what is in the map, entry by entry. Counters, flows and fragments are
+/// written by the programs, and who listens to events by the listeners; maps of services belong to the kinds of
+/// service and backend.
 pub fn is_managed(map: MapName) -> bool {
     let def = map.def();
     matches!(def.kind, MapKind::Hash | MapKind::Array | MapKind::LpmTrie)
         && def.name != CILIATE_MONITOR
+        && !LB_MAPS.contains(&def.name)
 }
