@@ -28,6 +28,8 @@ const COMMANDS: &[&str] = &[
     "bpf endpoint list",
     "bpf ipcache list",
     "bpf tunnel list",
+    "bpf lb",
+    "bpf lb list",
     "bpf metrics list",
     "monitor",
     "destroy",

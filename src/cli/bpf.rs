@@ -1,6 +1,7 @@
 //! `ciliate bpf …`: the BPF maps, decoded, in the layout of `cilium bpf …`.
 
 mod ct;
+mod lb;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -43,6 +44,9 @@ enum Map {
     /// Flows that are tracked
     #[command(subcommand)]
     Ct(ct::Verb),
+    /// Services: frontends, backends and what belongs to them
+    #[command(subcommand)]
+    Lb(lb::Verb),
     /// Packets forwarded and dropped, by reason and direction
     #[command(subcommand)]
     Metrics(Verb),
@@ -66,6 +70,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         Map::Ipcache(verb) => show(verb, ipcache(&kernel)?, output),
         Map::Tunnel(verb) => show(verb, tunnels(&kernel)?, output),
         Map::Ct(verb) => ct::run(verb, &loaded, &mut kernel, output),
+        Map::Lb(verb) => print(verb.format(), lb::listing(verb, &kernel)?, output),
         Map::Metrics(verb) => show(verb, metrics(&kernel)?, output),
     }
 }
@@ -79,6 +84,10 @@ struct Listing {
 
 fn show(verb: &Verb, listing: Listing, output: &mut Output) -> Result<u8, Failure> {
     let Verb::List { output: format } = verb;
+    print(*format, listing, output)
+}
+
+fn print(format: Format, listing: Listing, output: &mut Output) -> Result<u8, Failure> {
     match format {
         Format::Json => output.json(&json!({
             "format_version": FORMAT_VERSION,

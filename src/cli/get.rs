@@ -1,5 +1,7 @@
 //! `ciliate get …`: what the configuration asks for beside what the kernel has, as tables.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -17,7 +19,7 @@ use crate::kinds::{Origin, bpf_map_entry};
 use crate::lower::{LXC_HEALTH, lxc_name};
 use crate::plan::FORMAT_VERSION;
 
-/// Show endpoints, peers, routes or other objects
+/// Show endpoints, peers, services, routes or other objects
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// What to show
@@ -35,6 +37,8 @@ enum What {
     Peers,
     /// Identities with their labels, and the endpoints here and on peers that have them
     Identities,
+    /// Services: every frontend with its backends, as `cilium service list`
+    Services,
     /// Our routes
     Routes,
     /// Our links
@@ -49,13 +53,16 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         What::Endpoints => ("endpoints", ENDPOINTS, endpoints(&loaded, &view)),
         What::Peers => ("peers", PEERS, peers(&loaded, &view)),
         What::Identities => ("identities", IDENTITIES, identities(&loaded)),
+        What::Services => ("services", services::HEADINGS, services::rows(&view)),
         What::Routes => ("routes", ROUTES, routes(&view)),
         What::Links => ("links", LINKS, links(&view)),
     };
     match arguments.output {
         Format::Text => {
-            let cells: Vec<Vec<String>> =
-                rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+            let cells: Vec<Vec<String>> = match arguments.what {
+                What::Services => rows.iter().flat_map(|row| services::lines(row)).collect(),
+                _ => rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
+            };
             for line in table(headings, &cells) {
                 output.line(&line)?;
             }

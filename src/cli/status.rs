@@ -10,8 +10,9 @@ use crate::daemon::gc::Collections;
 use crate::engine;
 use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
+use crate::kinds::counted;
 use crate::listen::{online_cpus, slots};
-use crate::lower::Ipam;
+use crate::lower::{Ipam, Summary};
 use crate::monitor::text;
 
 /// Show whether the kernel is as configured, and what is not
@@ -81,6 +82,12 @@ fn collections(gc: &Collections) -> String {
             "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, next after {interval_s} s"
         ),
     }
+}
+
+/// How many services there are, and what they are made of on this node.
+fn services(summary: &Summary) -> String {
+    let Summary { services, frontends, backends, .. } = summary;
+    format!("{services} [{}, {}]", counted(*frontends, "frontend"), counted(*backends, "backend"))
 }
 
 /// Whether anybody can listen to events, and how many do.
@@ -172,6 +179,7 @@ fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static st
         (health::NAME, health::summary(&status.health, daemon)),
         ("Endpoints:", summary.endpoints.to_string()),
         ("Peers:", summary.peers.to_string()),
+        ("Services:", services(summary)),
         ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];

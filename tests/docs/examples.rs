@@ -44,7 +44,7 @@ say() { echo "=== $*"; "$program" -c /run/work "$@" -o json; }
 program=$1
 say apply
 "$1" -c /run/work plan >&2
-for what in endpoints peers identities routes links; do say get $what; done
+for what in endpoints peers identities services routes links; do say get $what; done
 # A packet, so that there is something to count.
 ping -c 1 -W 0.2 10.244.0.253 >&2 || true
 # And a flow, to list: TCP 10.244.0.49:80 -> 10.244.1.124:80, a non-SYN packet seen, over for long.
@@ -52,7 +52,12 @@ zeros() { yes 00 | head -n "$1"; }
 bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \
     key hex 0a f4 00 31 0a f4 01 7c 00 50 00 50 06 00 \
     value hex $(zeros 32) 01 00 00 00 10 00 $(zeros 18)
-for map in endpoint ipcache tunnel ct metrics; do say bpf $map list; done
+# A client that is kept at a backend, to list: 10.244.0.49 of service 1 at backend 1.
+bpftool map update pinned /sys/fs/bpf/*/maps/cilium_lb4_affinity \
+    key hex 0a f4 00 31 00 00 00 00 01 00 00 00 00 00 00 00 \
+    value hex 01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
+for map in endpoint ipcache tunnel ct lb metrics; do say bpf $map list; done
+for what in revnat affinity maglev source-ranges; do say bpf lb list --$what; done
 # The daemon answers: with what it found at this node's own address at least.
 "$program" -c /run/work run 2>/run/log &
 daemon=$!

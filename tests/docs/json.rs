@@ -135,6 +135,11 @@ fn samples_have_the_shape_of_real_output() {
     let command = "bpf tunnel list";
     let tunnels = outputs_of("tunnel/ciliate.toml").and_then(|mut all| all.remove(command));
     outputs.insert(command.into(), tunnels.expect(command));
+    // And no services.
+    let with_services = outputs_of("services/ciliate.toml").expect("outputs");
+    let about_services =
+        |command: &String| command.contains("services") || command.contains("bpf lb");
+    outputs.extend(with_services.into_iter().filter(|(command, _)| about_services(command)));
     let samples = samples();
     for command in samples.keys().filter(|c| !ELSEWHERE.contains(&c.as_str())) {
         let mut output = outputs.remove(command.as_str()).expect(command);
