@@ -10,6 +10,7 @@
 mod bench {
     pub mod floor;
     pub mod lab;
+    pub mod services;
     pub mod table;
 }
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bench::{floor, lab, table};
+use bench::{floor, lab, services, table};
 use ciliate::config::Search;
 use ciliate::engine::{self, Converged, Loaded, View};
 use ciliate::kernel::Kernel;
@@ -26,11 +27,15 @@ use ciliate::kernel::Kernel;
 const ROUNDS: usize = 5;
 const ROUTES: [usize; 3] = [1_000, 10_000, 100_000];
 const ENDPOINTS: [usize; 2] = [50, 200];
+const SERVICES: [usize; 3] = [1_000, 10_000, 30_000];
+/// What follows this argument says which part is measured; without it all are.
+const ONLY: &str = "--only";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|a| a == "--inside") {
-        return inside(Path::new(&arguments[at + 1]));
+        let part = arguments.iter().position(|a| a == ONLY).map(|at| arguments[at + 1].as_str());
+        return inside(Path::new(&arguments[at + 1]), part.unwrap_or("routes"));
     }
     if !rustix::process::geteuid().is_root() {
         println!("SKIP bench: needs root");
@@ -38,27 +43,42 @@ fn main() {
     }
     let lab = lab::Lab::new(ENDPOINTS[1]);
     let program = std::env::current_exe().expect("own path");
-    let status = Command::new("nsenter")
-        .arg(format!("--net={}", lab.node()))
-        .arg(program)
-        .arg("--inside")
-        .arg(lab.folder())
-        .status()
-        .expect("run nsenter");
-    assert!(status.success(), "the bench failed");
-}
-
-fn inside(folder: &Path) {
+    let only = arguments.iter().position(|a| a == ONLY).map(|at| arguments[at + 1].clone());
     println!("{}", table::heading());
-    for count in ROUTES {
-        routes(folder, count);
-    }
-    for count in ENDPOINTS {
-        for attach in ["clsact", "tcx"] {
-            endpoints(folder, count, attach);
+    // Each part is a process of its own: what it takes of memory is its own then.
+    for part in ["routes", "endpoints", "services", "services-maglev"] {
+        if only.as_deref().is_some_and(|only| only != part) {
+            continue;
         }
+        let status = Command::new("nsenter")
+            .arg(format!("--net={}", lab.node()))
+            .arg(&program)
+            .arg("--inside")
+            .arg(lab.folder())
+            .args([ONLY, part])
+            .status()
+            .expect("run nsenter");
+        assert!(status.success(), "the bench failed");
     }
     println!("\n{}", table::legend());
+}
+
+fn inside(folder: &Path, part: &str) {
+    match part {
+        "routes" => ROUTES.into_iter().for_each(|count| routes(folder, count)),
+        "endpoints" => {
+            for count in ENDPOINTS {
+                for attach in ["clsact", "tcx"] {
+                    endpoints(folder, count, attach);
+                }
+            }
+        }
+        _ => {
+            for count in SERVICES {
+                many_services(folder, count, part == "services-maglev");
+            }
+        }
+    }
 }
 
 fn load(path: PathBuf) -> Loaded {
@@ -141,4 +161,32 @@ fn endpoints(folder: &Path, count: usize, attach: &str) {
         lab::remove_ip_endpoints(&names);
     }
     times.print(&format!("{count} endpoints, {attach}"), "ip -batch");
+}
+
+fn many_services(folder: &Path, count: usize, maglev: bool) {
+    // What is measured is the services: the node itself is there before.
+    let (_, base, _) = converge(&services::write_config(folder, 0, maglev));
+    let mut times = table::Times::default();
+    let mut maps_mb = 0;
+    for _ in 0..ROUNDS {
+        let (time, loaded, _) = converge(&services::write_config(folder, count, maglev));
+        times.add("ciliate, cold", time);
+        times.add("ciliate, no-op", no_op(&loaded));
+        maps_mb = services::maps_mb(&loaded.intent.paths.bpf);
+        drop(loaded);
+        let begin = Instant::now();
+        let read = load(services::write_config(folder, count + 1, maglev));
+        times.add("  configuration alone", begin.elapsed());
+        drop(read);
+        let (time, ..) = converge(&services::write_config(folder, count + 1, maglev));
+        times.add("ciliate, one added", time);
+        let (time, ..) = converge(&services::write_config(folder, 0, maglev));
+        times.add("ciliate, all removed", time);
+        times.add("map updates, batched", services::floor(count));
+    }
+    destroy(&base);
+    let kind = if maglev { "maglev" } else { "random" };
+    times.print(&format!("{count} services, {kind}"), "map updates, batched");
+    let rss = table::peak_rss_mb();
+    println!("{count} services, {kind}: maps {maps_mb} MB; at most {rss} MB resident so far");
 }

@@ -37,7 +37,8 @@ pub fn heading() -> String {
 }
 
 pub fn legend() -> &'static str {
-    "ratio: to raw netlink in batches (routes), to ip -batch without programs and map entries (endpoints).\n\
+    "ratio: to raw netlink in batches (routes), to ip -batch without programs and map entries (endpoints),\n\
+     to the slots alone in batched map updates (services).\n\
      cold: configuration read, planned, applied, and verified by a second look.  no-op: one look that finds nothing to do."
 }
 
