@@ -45,6 +45,8 @@ pub struct Facts {
     pub hostname: String,
     /// The node's own namespace, by a name that no other has.
     pub netns: String,
+    /// The control group whose sockets are translated, and its number; only where any are.
+    pub cgroup: Option<(Arc<str>, u64)>,
     /// All links of the node's own namespace.
     pub links: BTreeMap<IfName, LinkInfo>,
     /// All addresses of the node's own namespace: device, address with prefix length.

@@ -19,7 +19,7 @@ pub fn write_config(folder: &Path, count: usize, maglev: bool) -> PathBuf {
     let mut text = format!(
         "[node]\nname = \"bench\"\ncidrs = [\"10.243.0.0/16\"]\nrouters = [\"10.243.255.254\"]\naddresses = [\"172.31.0.1\"]\n\
          [routing]\nmode = \"native\"\n[health]\nenabled = false\n[masquerade]\nmode = \"off\"\n\
-         [load-balancing]\nalgorithm = \"{algorithm}\"\n\
+         [load-balancing]\nalgorithm = \"{algorithm}\"\nsocket = false\n\
          [paths]\nruntime = \"{shown}/run\"\nstate = \"{shown}/state\"\nbpf = \"{shown}/bpf\"\n"
     );
     for index in 0..count {

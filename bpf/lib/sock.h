@@ -28,8 +28,8 @@
 #define SOCK_TRANSLATED 1
 
 /* Ports that every node has for services. Read-only once loaded. */
-const volatile __u16 node_port_min = 30000;
-const volatile __u16 node_port_max = 32767;
+const volatile __u64 node_port_min = 30000;
+const volatile __u64 node_port_max = 32767;
 
 /* The network namespace that the node is in, of which loopback is the node's; 0 is the machine's first. */
 const volatile __u64 host_netns_cookie = 0;

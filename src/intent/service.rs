@@ -48,6 +48,15 @@ impl Default for LoadBalancing {
     }
 }
 
+impl super::Intent {
+    /// Whether services are translated in the sockets of this host's processes. With a kube-proxy beside it they are
+    /// left to that.
+    pub fn balances_sockets(&self) -> bool {
+        let balancing = &self.load_balancing;
+        balancing.socket && balancing.replace_kube_proxy && !self.services.is_empty()
+    }
+}
+
 /// How a backend is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {

@@ -213,6 +213,39 @@ pub fn tcx_link_info(fd: impl AsFd) -> io::Result<TcxLinkInfo> {
     })
 }
 
+/// What the kernel knows of a link to a control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CgroupLinkInfo {
+    pub program_id: u32,
+    /// 0 once the group is gone.
+    pub cgroup_id: u64,
+}
+
+/// Reads a link's properties (`struct bpf_link_info`, union member `cgroup`).
+///
+/// # Errors
+/// The descriptor is not a link.
+pub fn cgroup_link_info(fd: impl AsFd) -> io::Result<CgroupLinkInfo> {
+    // SAFETY: the bytes hold no address.
+    let bytes = unsafe { info(fd, [0u8; 32])? };
+    let cgroup_id = bytes[16..24].iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte));
+    Ok(CgroupLinkInfo { program_id: u32_at(&bytes, 8), cgroup_id })
+}
+
+/// Attaches a program to a control group, beside those that are attached already.
+///
+/// # Errors
+/// The descriptor is not that of a group, or the program is not of the attach type.
+pub fn cgroup_link_create(
+    program: impl AsFd,
+    group: impl AsFd,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new().fd(0, program.as_fd()).fd(4, group.as_fd()).u32(8, attach_type);
+    // SAFETY: LINK_CREATE reads no addresses for control groups and returns a new descriptor.
+    unsafe { call_fd(command::LINK_CREATE, &mut attr) }
+}
+
 /// Attaches a program to a device behind those that are attached already (Linux 6.6). The device is
 /// looked up in the calling thread's namespace.
 ///

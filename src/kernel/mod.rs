@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod bpf_map;
+pub mod cgroup;
 pub mod clock;
 pub mod grace;
 pub mod icmp;

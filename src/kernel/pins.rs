@@ -29,6 +29,11 @@ pub fn link(root: &Path, ifname: &str, program: &str) -> PathBuf {
     root.join("links").join(ifname.replace('.', "%2e")).join(program)
 }
 
+/// The pin of a link to a control group.
+pub fn cgroup_link(root: &Path, program: &str) -> PathBuf {
+    root.join("cgroup").join(program)
+}
+
 /// The device name in the folder name of a link's pin.
 pub fn ifname_of(folder: &str) -> String {
     folder.replace("%2e", ".")
@@ -111,7 +116,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
 /// # Errors
 /// A pin is there and can't be removed.
 pub fn sweep(root: &Path) -> Result<(), KernelError> {
-    let mut folders = vec![root.join("maps")];
+    let mut folders = vec![root.join("maps"), root.join("cgroup")];
     for parent in ["programs", "links"] {
         let parent = root.join(parent);
         folders.extend(list(&parent)?.into_iter().map(|name| parent.join(name)));

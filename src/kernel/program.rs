@@ -1,8 +1,10 @@
 //! Loading and attaching programs through `aya`. What it leaves out (pins of maps and links, TCX links
 //! by ifindex, batches) is in [`super::bpf`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::EbpfLoader;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
@@ -18,7 +20,7 @@ pub const FILTER_HANDLE: u32 = 1;
 /// Lines of the verifier's log that are shown: the last ones say what is wrong.
 const VERIFIER_LINES: usize = 12;
 
-/// Loads programs of an object, with maps taken from their pins, and pins them. A pin that is there is
+/// Loads programs of an object, with maps taken from their pins and numbers as given, and pins them. A pin that is there is
 /// replaced in one step.
 ///
 /// # Errors
@@ -28,11 +30,16 @@ pub fn load(
     object: &Object,
     digest: &str,
     programs: &[&str],
+    globals: &BTreeMap<Arc<str>, u64>,
 ) -> Result<(), KernelError> {
     let refused =
         |program: &str, reason: String| KernelError::Verifier { program: program.into(), reason };
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(root.join("maps"))
+    let mut loader = EbpfLoader::new();
+    loader.default_map_pin_directory(root.join("maps"));
+    for (name, value) in globals {
+        loader.override_global(name, value, true);
+    }
+    let mut ebpf = loader
         .load(object.bytes)
         .map_err(|error| refused(object.name, crate::kernel::chain(&error)))?;
     for name in programs {

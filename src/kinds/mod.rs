@@ -17,6 +17,7 @@ pub mod bpf_map;
 pub mod bpf_map_entry;
 pub mod bpf_old_map;
 pub mod bpf_program;
+pub mod cgroup_link;
 mod change;
 pub mod lb_backend;
 pub mod lb_service;
@@ -156,6 +157,7 @@ macro_rules! for_each_kind {
             Address addresses address,
             BpfProgram bpf_programs bpf_program,
             BpfLink bpf_links bpf_link,
+            CgroupLink cgroup_links cgroup_link,
             Neighbour neighbours neighbour,
             Rule rules rule,
             Route routes route,

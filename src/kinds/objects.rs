@@ -11,9 +11,10 @@ use super::link::Taken;
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
-    bpf_old_map::BpfOldMap, bpf_program::BpfProgram, lb_backend::LbBackend, lb_service::LbService,
-    link::Link, maglev_table::MaglevTable, neighbour::Neighbour, netns::Netns, nftables::Nftables,
-    route::Route, rule::Rule, sysctl::Sysctl,
+    bpf_old_map::BpfOldMap, bpf_program::BpfProgram, cgroup_link::CgroupLink,
+    lb_backend::LbBackend, lb_service::LbService, link::Link, maglev_table::MaglevTable,
+    neighbour::Neighbour, netns::Netns, nftables::Nftables, route::Route, rule::Rule,
+    sysctl::Sysctl,
 };
 use crate::for_each_kind;
 use crate::net::IfName;
@@ -113,6 +114,11 @@ pub enum BlockedReason {
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
     )]
     EndOfAnother { object: String, link: String },
+    /// Sockets can't be told by a control group.
+    #[error(
+        "no control group of version 2 at {path}; set paths.cgroup to one, or load-balancing.socket = false"
+    )]
+    CgroupMissing { path: String },
     /// A device the configuration names is missing.
     #[error("device {ifname} does not exist")]
     DeviceMissing { ifname: String },

@@ -17,6 +17,7 @@ mod overlay;
 mod program;
 mod routing;
 mod service;
+mod socket;
 mod summary;
 pub mod sysctl;
 
@@ -105,6 +106,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     routing::lower(&mut lowering);
     overlay::lower(&mut lowering);
     masquerade::lower(&mut lowering);
+    socket::lower(&mut lowering);
     sysctl::lower(&mut lowering);
     let Lowering { node, desired, .. } = lowering;
     let summary = Summary::of(intent, Some((&facts.hostname, &node, &desired)));

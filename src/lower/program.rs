@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
-use super::{Lowering, before, want};
+use super::{Lowering, before, socket, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MAGLEV, CILIATE_MONITOR, CILIATE_NODE,
     CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6,
@@ -19,12 +19,12 @@ use crate::intent::Intent;
 use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
-use crate::kinds::bpf_program::{self, BpfProgram};
+use crate::kinds::bpf_program::{self, BpfProgram, Globals};
 use crate::kinds::{Desired, Origin, record};
 use crate::net::IfName;
 
 /// Bytes of the digest that name a build.
-const DIGEST_BYTES: usize = 8;
+pub(super) const DIGEST_BYTES: usize = 8;
 
 /// What every program that counts has: its events are told along.
 const COUNTING: &[&str] = &[CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIUM_METRICS];
@@ -120,13 +120,13 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let home = &lowering.facts.netns;
     before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
     for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
-        // Nothing attaches them yet.
-        if object.name == "bpf_sock" {
+        if object.name == socket::OBJECT {
             continue;
         }
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
-            let spec = bpf_program::Spec { object: object.name.into(), maps: maps_of(name) };
+            let (object, maps) = (object.name.into(), maps_of(name));
+            let spec = bpf_program::Spec { object, maps, globals: Globals::new() };
             let programs = &mut lowering.desired.bpf_programs;
             want::<BpfProgram>(programs, key, spec, &Origin::Node);
         }

@@ -16,7 +16,7 @@ use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, ServiceIds};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
-use crate::kernel::{Kernel, KernelError, bpf, chain};
+use crate::kernel::{Kernel, KernelError, bpf, cgroup, chain};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, lb_backend, lb_service, record, sysctl};
 use crate::net::{IfName, Netns};
@@ -84,6 +84,10 @@ pub fn read(
         ..Facts::default()
     };
     (facts.namespaces, facts.health) = namespaces(round, intent)?;
+    if intent.balances_sockets() {
+        let found = cgroup::find(&intent.paths.cgroup)?;
+        facts.cgroup = found.map(|(path, id)| (path.to_string_lossy().into(), id));
+    }
     if intent.node.addresses.is_empty() {
         facts.default_devices = default_devices(round)?;
     }

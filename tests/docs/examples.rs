@@ -18,7 +18,12 @@ const SCRIPT: &str = r#"
 set -eu
 mount -t tmpfs tmpfs /run
 mount -t bpf bpf /sys/fs/bpf
-mkdir /run/netns /run/work
+mkdir /run/netns /run/work /run/cgroup
+# A control group without processes stands for the machine's: their sockets are none of the test's.
+mount -t cgroup2 cgroup2 /run/cgroup
+group=$(mktemp -d /run/cgroup/ciliate-docs-XXXXXX)
+trap 'rmdir "$group"' EXIT
+mount --bind "$group" /sys/fs/cgroup
 ip link set lo up
 ip link add eth0 type veth peer name wire
 ip link set wire up

@@ -256,6 +256,10 @@ impl Lab {
     }
 
     fn tear_down(&self) {
+        for node in self.nodes() {
+            // There is one for each node that was configured.
+            let _ = fs::remove_dir(&node.cgroup);
+        }
         let spaces: Vec<Space> = self.spaces.borrow().keys().cloned().collect();
         let lines: String = spaces.iter().map(|s| format!("netns del {}\n", s.name)).collect();
         let batch = self.dir.join("batch");

@@ -45,6 +45,7 @@ mod sabotage;
 mod saved_plan;
 mod services;
 mod snapshot;
+mod sockets;
 mod space;
 mod traffic;
 #[path = "../bpf/wire.rs"]

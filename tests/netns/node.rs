@@ -28,8 +28,16 @@ pub struct Node {
     pub config: PathBuf,
     pub runtime: PathBuf,
     pub bpf: PathBuf,
+    /// The control group whose sockets are translated: one without processes.
+    pub cgroup: PathBuf,
     /// What daemons say. In a folder of its own: that of the configuration is watched.
     pub log: PathBuf,
+}
+
+/// Where this machine has control groups of version 2.
+fn control_groups() -> PathBuf {
+    let beside_v1 = PathBuf::from("/sys/fs/cgroup/unified");
+    if beside_v1.is_dir() { beside_v1 } else { "/sys/fs/cgroup".into() }
 }
 
 impl Node {
@@ -37,11 +45,12 @@ impl Node {
     pub fn new(name: &'static str, space: Space, dir: &Path) -> Self {
         Self {
             name,
-            space,
             config: dir.join(format!("{name}.toml")),
             runtime: dir.join(format!("run-{name}")),
             bpf: dir.join("bpf").join(name),
+            cgroup: control_groups().join(format!("{}-{name}", space.name)),
             log: dir.join("log").join(name),
+            space,
         }
     }
 
@@ -57,6 +66,8 @@ impl Node {
 
     /// Writes the configuration.
     pub fn write(&self, text: &Text) {
+        // Where the machine has none of version 2, tests that need one fail for that.
+        let _ = fs::create_dir(&self.cgroup);
         fs::write(&self.config, text.render(self)).expect("write the configuration");
     }
 
@@ -305,10 +316,12 @@ impl Text {
     pub fn render(&self, node: &Node) -> String {
         let Text { node: section, routing, other, peers, endpoints, health } = self;
         let (runtime, bpf) = (node.runtime.display(), node.bpf.display());
+        let cgroup = node.cgroup.display();
         format!(
             "[node]\n{section}\n[routing]\n{routing}\n{other}\n\
              [health]\nenabled = {health}\ninterval = 1\n\n\
-             [paths]\nruntime = \"{runtime}\"\nstate = \"{runtime}-state\"\nbpf = \"{bpf}\"\n\n\
+             [paths]\nruntime = \"{runtime}\"\nstate = \"{runtime}-state\"\nbpf = \"{bpf}\"\n\
+             cgroup = \"{cgroup}\"\n\n\
              {peers}\n{endpoints}"
         )
     }

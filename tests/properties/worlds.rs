@@ -337,7 +337,8 @@ fn program() -> impl Strategy<Value = bpf_program::Key> {
 pub fn bpf_programs()
 -> impl Strategy<Value = (bpf_program::Key, bpf_program::Spec, bpf_program::Seen)> {
     (program(), map_names(), map_names()).prop_map(|(key, maps, seen)| {
-        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps };
+        let globals = bpf_program::Globals::new();
+        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps, globals };
         (key, spec, bpf_program::Seen { maps: seen })
     })
 }
@@ -362,6 +363,17 @@ pub fn bpf_links() -> impl Strategy<Value = (bpf_link::Key, bpf_link::Spec, bpf_
         let twice = twice && ifindex != 0 && !foreign;
         let program = program.filter(|_| !foreign);
         (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours, foreign })
+    })
+}
+
+pub fn cgroup_links()
+-> impl Strategy<Value = (cgroup_link::Key, cgroup_link::Spec, cgroup_link::Seen)> {
+    let group = || select(vec![0_u64, 1, 7]);
+    (program(), 1..3_u64, option::of(program()), group()).prop_map(|(program, want, seen, id)| {
+        let key = cgroup_link::Key { program: program.name.clone() };
+        let (attach, cgroup) = (cgroup_link::Attach::Connect4, "/sys/fs/cgroup".into());
+        let spec = cgroup_link::Spec { program, attach, cgroup, cgroup_id: want };
+        (key, spec, cgroup_link::Seen { program: seen, cgroup_id: id })
     })
 }
 
@@ -455,6 +467,18 @@ pub fn closed() -> impl Strategy<Value = World> {
     wild().prop_map(close)
 }
 
+/// What is attached is asked for.
+fn want_programs(desired: &mut Desired) {
+    let attached = desired.bpf_links.values().map(|wanted| &wanted.spec.program);
+    let to_groups = desired.cgroup_links.values().map(|wanted| &wanted.spec.program);
+    for program in attached.chain(to_groups) {
+        let (maps, globals) = (BTreeSet::new(), bpf_program::Globals::new());
+        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps, globals };
+        let program = desired.bpf_programs.entry(program.clone());
+        program.or_insert(Wanted { spec, origin: Origin::Node });
+    }
+}
+
 fn close(mut world: World) -> World {
     let World { desired, observed } = &mut world;
     let links: BTreeSet<IfName> = desired.links.keys().copied().collect();
@@ -484,11 +508,7 @@ fn close(mut world: World) -> World {
     desired.neighbours.retain(|key, _| FOREIGN.contains(&key.ifname.as_str()));
     let origin = Origin::Node;
     desired.bpf_links.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
-    for wanted in desired.bpf_links.values() {
-        let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps: BTreeSet::new() };
-        let program = desired.bpf_programs.entry(wanted.spec.program.clone());
-        program.or_insert(Wanted { spec, origin: origin.clone() });
-    }
+    want_programs(desired);
     let with_link =
         |wanted: &Wanted<bpf_map_entry::Spec>| wanted.spec.link.is_none_or(|l| ours(&l));
     desired.bpf_map_entries.retain(|_, wanted| with_link(wanted));

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{BpfLink, Hook, Key, Mode, Seen, Spec};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
-use crate::kinds::{Action, Change, Desired, bpf_program};
+use crate::kinds::{Action, Change, Desired, bpf_program, cgroup_link};
 use crate::net::Netns;
 use crate::observe::{Observe, Round};
 
@@ -64,17 +64,20 @@ fn tcx_links(root: &Path) -> Result<Vec<(Key, bpf::TcxLinkInfo)>, KernelError> {
 ///
 /// # Errors
 /// Attachments or programs can't be read.
-pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
+pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, String>, KernelError> {
     let links = tcx_links(kernel.bpf_root())?.into_iter();
     let links = links.filter(|(_, info)| info.ifindex != 0);
     let programs = bpf_program::exec::by_id(kernel)?;
     let filters = filter::list(&mut Round::new(kernel), &programs, &BTreeMap::new())?.into_iter();
+    let of_sockets = cgroup_link::exec::links(kernel.bpf_root())?.into_iter();
+    let of_sockets = of_sockets.filter(|(_, info)| info.cgroup_id != 0);
     let mut maps = BTreeMap::new();
     for (key, id) in links
-        .map(|(key, info)| (key, info.program_id))
-        .chain(filters.map(|(key, (_, program))| (key, program)))
+        .map(|(key, info)| (key.to_string(), info.program_id))
+        .chain(filters.map(|(key, (_, program))| (key.to_string(), program)))
+        .chain(of_sockets.map(|(key, info)| (key.to_string(), info.program_id)))
     {
-        let read = |source| failed("read the program of", &key.to_string(), source);
+        let read = |source| failed("read the program of", &key, source);
         let Some(program) = bpf::program_by_id(id).map_err(read)? else { continue };
         let info = bpf::program_info(program).map_err(read)?;
         maps.extend(info.map_ids.into_iter().map(|map| (map, key.clone())));

@@ -196,11 +196,11 @@ impl Apply for BpfOldMap {
 fn let_go(
     kernel: &mut Kernel,
     map: MapName,
-    users: &BTreeMap<u32, bpf_link::Key>,
+    users: &BTreeMap<u32, String>,
 ) -> Result<(), KernelError> {
     let old = old_maps(kernel, map)?;
     if let Some(user) = old.iter().find_map(|old| users.get(&old.id())) {
-        return Err(KernelError::InUse { object: format!("old map {map}"), by: user.to_string() });
+        return Err(KernelError::InUse { object: format!("old map {map}"), by: user.clone() });
     }
     if let Some(new) = open(kernel, map)? {
         for old in &old {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use super::{BpfProgram, Key, Seen};
+use super::{BpfProgram, Globals, Key, Seen};
 use crate::apply::{Apply, ExecError};
 use crate::bpf_objects::OBJECTS;
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
@@ -108,10 +108,13 @@ impl Apply for BpfProgram {
         }
         for ((object, digest), indexes) in loads {
             let names: Vec<&str> = indexes.iter().map(|i| &*changes[*i].key.name).collect();
+            let empty = Globals::new();
+            // Equal for equal digests.
+            let globals = changes[indexes[0]].spec().map_or(&empty, |spec| &spec.globals);
             let found = OBJECTS.iter().find(|o| o.name == &*object);
             kernel.writes += 2 * names.len() as u64;
             let outcome = match found {
-                Some(object) => program::load(kernel.bpf_root(), object, &digest, &names)
+                Some(object) => program::load(kernel.bpf_root(), object, &digest, &names, globals)
                     .map_err(ExecError::from),
                 None => Err(ExecError::refused(format!("object {object}"), "another build")),
             };

@@ -6,7 +6,7 @@
 
 pub mod exec;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,7 +40,13 @@ pub struct Spec {
     pub object: Arc<str>,
     /// The maps the program uses.
     pub maps: BTreeSet<MapName>,
+    /// Read-only numbers that it is loaded with. The digest in the key is of them, too.
+    #[serde(default, skip_serializing_if = "Globals::is_empty")]
+    pub globals: Globals,
 }
+
+/// Numbers of 64 bits by the names that the programs have for them.
+pub type Globals = BTreeMap<Arc<str>, u64>;
 
 /// What the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +106,11 @@ impl Kind for BpfProgram {
     /// Links go on running the program they have; it is no longer the pinned one.
     fn cascade(key: &Key, _gone: &Seen, observed: &mut Observed) {
         for link in observed.bpf_links.values_mut() {
+            if link.program.as_ref() == Some(key) {
+                link.program = None;
+            }
+        }
+        for link in observed.cgroup_links.values_mut() {
             if link.program.as_ref() == Some(key) {
                 link.program = None;
             }
