@@ -194,7 +194,7 @@ cidrs = ["10.6.0.1/32", "fd00:6::1/128", "10.7.0.0/31"]
 }
 
 #[test]
-fn endpoints_with_equal_labels_share_an_identity_and_a_namespace_may_have_two_devices() {
+fn endpoints_with_equal_labels_share_an_identity() {
     let endpoints = r#"
 [[endpoint]]
 name = "a"
@@ -203,8 +203,7 @@ labels = { app = "web", tier = "1" }
 
 [[endpoint]]
 name = "b"
-netns = "/run/netns/x"
-ifname = "eth1"
+netns = "/run/netns/y"
 labels = { tier = "1", app = "web" }
 
 [[endpoint]]
