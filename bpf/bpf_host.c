@@ -14,6 +14,7 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/host_routing.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -254,14 +255,92 @@ static __noinline int from_network(struct __sk_buff *skb, struct event_scope *sc
 	return 0;
 }
 
+/*
+ * From a peer's endpoint to one of this node, past the host's stack. TC_ACT_UNSPEC: the packet is the stack's,
+ * which also says what is wrong with it, and answers when it has no hop left.
+ */
+static __always_inline int past_host4(struct __sk_buff *skb, struct event_scope *scope)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+	const struct ipcache_value *source;
+	struct ct4_packet packet = {};
+	int result;
+
+	if (!eth || !ipv4_is_valid(skb, ip4) || ip4->ttl <= 1)
+		return TC_ACT_UNSPEC;
+	endpoint = endpoint_lookup4(ip4->daddr);
+	if (!endpoint || endpoint_is_host(endpoint))
+		return TC_ACT_UNSPEC;
+	source = ipcache_lookup4(ip4->saddr);
+	if (!is_direct(source))
+		return TC_ACT_UNSPEC;
+	scope->source_identity = source->identity;
+	ipv4_decrement_ttl(ip4);
+	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+static __always_inline int past_host6(struct __sk_buff *skb, struct event_scope *scope)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+	const struct ipcache_value *source;
+	struct ct6_packet packet = {};
+	int result;
+
+	if (!eth || !ipv6_is_valid(ip6) || ip6->hop_limit <= 1)
+		return TC_ACT_UNSPEC;
+	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
+	if (!endpoint || endpoint_is_host(endpoint))
+		return TC_ACT_UNSPEC;
+	source = ipcache_lookup6(ip6->saddr.in6_u.u6_addr32);
+	if (!is_direct(source))
+		return TC_ACT_UNSPEC;
+	scope->source_identity = source->identity;
+	ipv6_decrement_hop_limit(ip6);
+	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+/* Frames for another host are seen by devices that listen to all. */
+static __always_inline int past_host(struct __sk_buff *skb, struct event_scope *scope)
+{
+	if (skb->pkt_type != PACKET_HOST)
+		return TC_ACT_UNSPEC;
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return past_host4(skb, scope);
+	case bpf_htons(ETH_P_IPV6):
+		return past_host6(skb, scope);
+	default:
+		return TC_ACT_UNSPEC;
+	}
+}
+
 SEC("classifier")
 int cil_from_netdev(struct __sk_buff *skb)
 {
 	struct event_scope scope = { .wanted = events_wanted() };
+	const struct node_value *node = node_lookup();
 
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	if (unlikely(scope.wanted))
 		from_network(skb, &scope);
+	if (routes_past_host(node))
+		return past_host(skb, &scope);
 	/* Not OK: programs and filters of others that are attached behind this one shall run as well. */
 	return TC_ACT_UNSPEC;
 }

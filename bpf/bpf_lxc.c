@@ -12,6 +12,7 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/host_routing.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -50,7 +51,18 @@ static __always_inline int to_stack(struct __sk_buff *skb, struct event_scope *s
 	return TC_ACT_OK;
 }
 
-/* To an endpoint of another node. The hop is taken where the tunnel ends. */
+/* On its way to an endpoint of another node, by a device of this one. */
+static __always_inline void to_network(struct __sk_buff *skb, struct event_scope *scope, __u32 ifindex,
+				      const struct ipcache_value *destination, int state)
+{
+	scope->destination_identity = destination->identity;
+	skb->mark = mark_with_identity(scope->source_identity);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	trace(skb, scope, TRACE_TO_NETWORK, state, ifindex);
+	capture(skb, scope, CAPTURE_DELIVERY, ifindex);
+}
+
+/* To an endpoint of another node, through the tunnel. The hop is taken where that ends. */
 static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
 				     const struct node_value *node, const struct ipcache_value *destination,
 				     int state)
@@ -63,23 +75,17 @@ static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
 
-/* The node, when it has a tunnel. */
-static __always_inline const struct node_value *tunnel_node(void)
-{
-	const struct node_value *node = node_lookup();
-
-	return node && node->tunnel_ifindex ? node : NULL;
-}
-
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
 					       const struct device_value *device)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
-	const struct node_value *node = tunnel_node();
+	const struct node_value *node = node_lookup();
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
 	struct ct4_packet packet = {};
-	int state;
+	__u32 ifindex = 0;
+	int state, result;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
@@ -92,9 +98,8 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
 	endpoint = endpoint_lookup4(ip4->daddr);
-	if (!endpoint && node) {
-		const struct ipcache_value *destination = ipcache_lookup4(ip4->daddr);
-
+	if (!endpoint && node && node->tunnel_ifindex) {
+		destination = ipcache_lookup4(ip4->daddr);
 		if (goes_by_tunnel(destination))
 			return to_tunnel(skb, scope, node, destination, state);
 	}
@@ -108,6 +113,14 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 			return drop(skb, scope, -state, DIRECTION_INGRESS);
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
+	}
+	if (!endpoint && routes_past_host(node)) {
+		destination = ipcache_lookup4(ip4->daddr);
+		result = is_direct(destination) ? route4(skb, ip4, &ifindex) : TC_ACT_UNSPEC;
+		if (result != TC_ACT_UNSPEC) {
+			to_network(skb, scope, ifindex, destination, state);
+			return result;
+		}
 	}
 	if (unlikely(scope->wanted))
 		tell_destination4(skb, scope, ip4->daddr);
@@ -133,17 +146,18 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	const struct node_value *node = tunnel_node();
+	const struct node_value *node = node_lookup();
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
 	struct ct6_packet packet = {};
-	int state;
+	__u32 ifindex = 0;
+	int state, result;
 
 	if (!eth || !ipv6_is_valid(ip6))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 	if (ip6->hop_limit == ND_HOP_LIMIT &&
 	    (ip6->nexthdr == IPV6_NEXT_ICMP || ipv6_is_extension(ip6->nexthdr))) {
-		int result = nd_handle(skb, scope, device, ip6->nexthdr);
-
+		result = nd_handle(skb, scope, device, ip6->nexthdr);
 		if (result < 0)
 			return drop(skb, scope, -result, DIRECTION_EGRESS);
 		if (result != ND_NOT_ND)
@@ -164,9 +178,8 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
 	endpoint = endpoint_lookup6(packet.key.daddr);
-	if (!endpoint && node) {
-		const struct ipcache_value *destination = ipcache_lookup6(packet.key.daddr);
-
+	if (!endpoint && node && node->tunnel_ifindex) {
+		destination = ipcache_lookup6(packet.key.daddr);
 		if (goes_by_tunnel(destination))
 			return to_tunnel(skb, scope, node, destination, state);
 	}
@@ -179,6 +192,14 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 			return drop(skb, scope, -state, DIRECTION_INGRESS);
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
+	}
+	if (!endpoint && routes_past_host(node)) {
+		destination = ipcache_lookup6(packet.key.daddr);
+		result = is_direct(destination) ? route6(skb, ip6, &ifindex) : TC_ACT_UNSPEC;
+		if (result != TC_ACT_UNSPEC) {
+			to_network(skb, scope, ifindex, destination, state);
+			return result;
+		}
 	}
 	if (unlikely(scope->wanted))
 		tell_destination6(skb, scope, packet.key.daddr);

@@ -23,9 +23,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* linux/if_packet.h has it beside what needs a libc. */
-#define PACKET_HOST 0
-
 /* The identifier of the virtual network, or a negative number when the packet did not come by a tunnel. */
 static __always_inline __s64 tunnel_id(struct __sk_buff *skb)
 {

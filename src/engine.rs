@@ -158,6 +158,7 @@ fn nothing() -> Intent {
         routing: intent::Routing {
             mode: intent::RoutingMode::Native,
             auto_direct_node_routes: false,
+            past_host: false,
             native_cidrs: Vec::new(),
             mtu_bytes: None,
             table: None,

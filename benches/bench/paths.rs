@@ -61,6 +61,7 @@ const ROUTES: &str = "
 
 /// How nodes of ciliate are configured beyond who and where they are.
 const NATIVE: &str = "[routing]\nmode = \"native\"\nauto-direct-node-routes = true\n";
+const PAST_HOST: &str = "host-routing = \"bpf\"\n";
 const TUNNEL: &str = "[routing]\nmode = \"tunnel\"\n";
 const UNMASQUERADED: &str = "[masquerade]\nmode = \"off\"\n";
 
@@ -150,9 +151,11 @@ impl Lab {
             self.attach(&node, "eth0", "to_peer", device);
         }
         self.add("across: minimal redirect", &prefix, server);
+        let past_host = NATIVE.to_string() + PAST_HOST;
         let ours = [
             ("no", "across: ciliate", NATIVE.to_string()),
             ("nu", "across: … not masquerading", format!("{NATIVE}{UNMASQUERADED}")),
+            ("nb", "across: … host-routing = bpf", past_host),
         ];
         for (id, name, text) in ours {
             let prefix = self.script(id, spaces);

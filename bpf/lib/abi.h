@@ -113,6 +113,8 @@ struct device_value {
 #define NODE_FLAG_TWO_WORLDS 1
 /* The tunnel's own protocol; decides what a packet's tunnel key may hold. */
 #define NODE_FLAG_GENEVE 2
+/* Packets between endpoints of this node and those of peers go past the host's stack. */
+#define NODE_FLAG_HOST_ROUTING 4
 
 /* ciliate_node: one element, this node. tunnel_ifindex is 0 with native routing. */
 struct node_value {

@@ -436,6 +436,11 @@ impl IpcacheValue {
         Self { identity, ..Self::default() }
     }
 
+    /// A prefix of a peer that is reached past the host's stack.
+    pub fn direct(identity: u32) -> Self {
+        Self { identity, flags: super::IPCACHE_FLAG_SKIP_TUNNEL, ..Self::default() }
+    }
+
     /// A prefix behind the tunnel that ends at a node's address.
     pub fn behind_tunnel(identity: u32, endpoint: IpAddr) -> Self {
         let (tunnel_endpoint_be, family) = address_bytes(endpoint);

@@ -109,6 +109,9 @@ pub struct Routing {
     /// link. Default: false, the network routes them.
     #[schemars(with = "Option<bool>")]
     pub auto_direct_node_routes: Maybe<bool>,
+    /// Native mode: who routes packets between this node's endpoints and those of peers. Default: kernel.
+    #[schemars(with = "Option<HostRouting>")]
+    pub host_routing: Maybe<HostRouting>,
     /// Destinations that are reached without masquerade.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = CIDR)))]
     pub native_cidrs: Maybe<Vec<Spanned<String>>>,
@@ -131,6 +134,16 @@ pub enum RoutingMode {
     Tunnel,
     /// The kernel routes packets to other nodes, unchanged.
     Native,
+}
+
+/// `[routing] host-routing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostRouting {
+    /// The host's stack, as with all other packets; the default.
+    Kernel,
+    /// The programs, by the kernel's routes and neighbours: faster, and past all rules of nftables and iptables.
+    Bpf,
 }
 
 /// `[routing] tunnel-protocol`.

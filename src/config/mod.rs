@@ -51,9 +51,9 @@ mod unsupported;
 pub use cat::cat_config;
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
-    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Health, Masquerade,
-    MasqueradeMode, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode, TunnelProtocol,
-    UnderlayProtocol,
+    AttachMode, Conntrack, Datapath, Encryption, EncryptionMode, Endpoint, Health, HostRouting,
+    Masquerade, MasqueradeMode, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode,
+    TunnelProtocol, UnderlayProtocol,
 };
 pub use load::{Document, limits};
 pub use render::render;

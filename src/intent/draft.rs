@@ -62,6 +62,8 @@ pub(super) struct DraftRouting {
     pub underlay: Option<At<Underlay>>,
     /// Where `auto-direct-node-routes` is switched on.
     pub auto_direct: Option<Span>,
+    /// Where `host-routing = "bpf"` is.
+    pub past_host: Option<Span>,
 }
 
 #[derive(Debug)]

@@ -78,6 +78,8 @@ pub struct Routing {
     pub mode: RoutingMode,
     /// Native: route each peer's CIDRs through its node address.
     pub auto_direct_node_routes: bool,
+    /// Native: packets between endpoints and those of peers go past the host's stack.
+    pub past_host: bool,
     /// Reached without masquerade.
     pub native_cidrs: Vec<IpNet>,
     /// MTU of the underlay; `None`: the smallest of the devices.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use super::program::{Attachment, attach, key};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
-use crate::bpf_abi::{CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_TWO_WORLDS, NodeValue};
+use crate::bpf_abi::{
+    CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_TWO_WORLDS, NodeValue,
+};
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::{Hook, Mode};
 use crate::kinds::bpf_map::MapName;
@@ -83,6 +85,9 @@ fn flags(lowering: &Lowering<'_>) -> u32 {
     }
     if lowering.node.tunnel.is_some_and(|tunnel| tunnel.protocol == Protocol::Geneve) {
         flags |= NODE_FLAG_GENEVE;
+    }
+    if lowering.intent.routing.past_host {
+        flags |= NODE_FLAG_HOST_ROUTING;
     }
     flags
 }

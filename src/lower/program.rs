@@ -42,8 +42,7 @@ const DELIVERING: &[&str] = &[
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
         "cil_from_container" => &[COUNTING, DELIVERING, &[CILIATE_DEVICE]],
-        "cil_from_host" | "cil_from_overlay" => &[COUNTING, DELIVERING],
-        "cil_from_netdev" => &[COUNTING, &[CILIUM_IPCACHE]],
+        "cil_from_host" | "cil_from_netdev" | "cil_from_overlay" => &[COUNTING, DELIVERING],
         "cil_to_overlay" => &[],
         _ => &[COUNTING],
     };

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::*;
 
+use crate::differential::from_peer;
 use crate::frames::*;
 use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
 use crate::listener::{Filter, Listener};
@@ -85,6 +86,7 @@ impl Account {
                 self.forwarded_in += u64::from(local && !to_node);
             }
             Target::ToHost => self.forwarded_out += 1,
+            Target::PastHost => self.forwarded_in += u64::from(out.action == Action::Redirect),
             Target::FromNetdev | Target::ToOverlay => {}
         }
     }
@@ -120,6 +122,8 @@ enum Target {
     FromHost,
     ToHost,
     FromNetdev,
+    /// The same where packets go past the host's stack.
+    PastHost,
     FromOverlay,
     ToOverlay,
 }
@@ -133,6 +137,7 @@ impl Target {
             }
             Self::ToHost | Self::ToOverlay => &[Action::Pass],
             Self::FromNetdev => &[Action::Next],
+            Self::PastHost => &[Action::Next, Action::Drop, Action::Redirect],
         }
     }
 
@@ -146,6 +151,12 @@ impl Target {
             Self::FromHost => ("cil_from_host", sandbox.cilium_host),
             Self::ToHost => ("cil_to_host", sandbox.cilium_host),
             Self::FromNetdev => ("cil_from_netdev", sandbox.cilium_host),
+            Self::PastHost => {
+                let mut frame = frame.to_vec();
+                frame[..6].copy_from_slice(&crate::world::HOST_MAC);
+                from_peer(&mut frame);
+                return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
+            }
             Self::ToOverlay => ("cil_to_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay if random.chance(1) => ("cil_from_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay => {
@@ -220,6 +231,9 @@ fn fuzz(target: Target) {
     let (seed, frames) = (number("FUZZ_SEED", SEED), number("FUZZ_FRAMES", FRAMES));
     lab::run(|lab| {
         lab.add_tunnel();
+        if target == Target::PastHost {
+            lab.route_past_host();
+        }
         let mut random = Random::new(seed);
         let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
         let (mut seen, mut listener) = (BTreeMap::new(), None);
@@ -267,6 +281,11 @@ fn to_host() {
 #[test]
 fn from_netdev() {
     fuzz(Target::FromNetdev);
+}
+
+#[test]
+fn past_host() {
+    fuzz(Target::PastHost);
 }
 
 #[test]

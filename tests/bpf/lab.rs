@@ -11,12 +11,13 @@ use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
     DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MONITOR_SLOTS, MetricsKey, MetricsValue,
+    NODE_FLAG_HOST_ROUTING,
 };
 use ciliate::bpf_objects::OBJECTS;
 
 use crate::model::{Action, Count, World};
 use crate::sandbox::{self, Sandbox};
-use crate::world::PEER4;
+use crate::world::{HOST_MAC, PEER4};
 
 /// Larger than any frame a program makes of any frame a test sends.
 const FRAME_LEN_MAX: usize = 4096;
@@ -139,6 +140,18 @@ impl Lab {
     pub fn add_tunnel(&mut self) {
         let mut world = self.world.clone();
         world.node.tunnel_ifindex = self.sandbox.cilium_vxlan;
+        self.describe(world);
+    }
+
+    /// From now on packets between endpoints and peers' go past the host's stack. `cilium_host` stands for
+    /// the underlay device.
+    pub fn route_past_host(&mut self) {
+        let [a, b, c, d, e, f] = HOST_MAC;
+        sandbox::ip(&format!(
+            "link set cilium_host address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+        ));
+        let mut world = self.world.clone();
+        world.node.flags |= NODE_FLAG_HOST_ROUTING;
         self.describe(world);
     }
 

@@ -17,6 +17,7 @@ mod frames;
 mod from_container;
 mod from_host;
 mod fuzz;
+mod host_routing;
 mod kept;
 mod lab;
 mod listener;

@@ -14,6 +14,7 @@ use ciliate::bpf_abi::*;
 
 use crate::flows::{Flows, IN, IN_FROM_TUNNEL, OUT, Packet, State, Way};
 use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
+use crate::world::HOST_MAC;
 use icmp6::{discovery, time_exceeded};
 
 /// What the maps hold.
@@ -227,7 +228,8 @@ pub fn from_overlay(world: &World, flows: &mut Flows, id: Option<u32>, frame: &[
     run.settle(fate, DIRECTION_INGRESS)
 }
 
-/// `cil_to_host` and `cil_from_netdev`: both pass everything on.
+/// `cil_to_host` and `cil_from_netdev`: both pass everything on, but for what goes past the host. The device
+/// has the address [`HOST_MAC`].
 pub fn passes(
     world: &World,
     flows: &mut Flows,
@@ -243,6 +245,9 @@ pub fn passes(
             run.identities.0 = guess(world, source);
         }
         run.trace(FROM_NETWORK, UNKNOWN);
+        if let Some(fate) = past_host(&mut run) {
+            return run.settle(fate, DIRECTION_INGRESS);
+        }
     } else {
         run.counts.push(FORWARD_OUT);
         run.identities.0 = identity_in(mark);
@@ -250,6 +255,22 @@ pub fn passes(
     }
     let action = if from_netdev { Action::Next } else { Action::Pass };
     run.settle(Ok((action, frame.to_vec(), mark)), DIRECTION_INGRESS)
+}
+
+/// From a peer's endpoint to one of this node, where the stack is not to see that.
+fn past_host(run: &mut Run<'_>) -> Option<Fate> {
+    let (world, frame) = (run.world, run.frame);
+    let ours = world.node.flags & NODE_FLAG_HOST_ROUTING != 0 && frame[..6] == HOST_MAC;
+    if !ours || !matches!(ethertype(frame), TYPE_IPV4 | TYPE_IPV6) {
+        return None;
+    }
+    let (source, destination) = addresses(frame).ok()?;
+    let endpoint = endpoint_elsewhere(world, destination)?;
+    let peer = cached(world, source).filter(|peer| peer.flags & IPCACHE_FLAG_SKIP_TUNNEL != 0)?;
+    let sent = one_hop_less(frame)?;
+    run.identities.0 = peer.identity;
+    let packet = run.read(DIRECTION_INGRESS);
+    Some(packet.and_then(|packet| run.deliver(endpoint, &packet, IN, sent)))
 }
 
 fn ethertype(frame: &[u8]) -> u16 {

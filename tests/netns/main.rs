@@ -25,6 +25,7 @@ mod foreign;
 mod frames;
 mod health;
 mod hitless;
+mod host_routing;
 mod journal;
 mod lab;
 mod main_job;

@@ -157,6 +157,44 @@ fn by_the_stack_to_another_node() {
 }
 
 #[test]
+fn past_the_stack_to_another_node() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, ..) = lab.walk_through_as(|mut text| {
+        text.routing += "host-routing = \"bpf\"\n";
+        text
+    });
+    lab.a.apply();
+    lab.b.apply();
+    let names = Names::of(&lab.a);
+    for (there, here, none, world) in [
+        ("10.244.1.124", "10.244.0.49", "0.0.0.0", "world-ipv4"),
+        ("fd00:10:244:1::124", "fd00:10:244::49", "::", "world-ipv6"),
+    ] {
+        let reader = Reader::start(&lab.a, &PACKETS);
+        ping(&client, there);
+        let expected = [
+            format!(
+                "<- endpoint client flow # , identity client->unknown state unknown ifindex 0 \
+                 orig-ip {none}: {here} -> {there} icmp EchoRequest"
+            ),
+            format!(
+                "-> network flow # , identity client->{world} state new ifindex eth0 \
+                 orig-ip {none}: {here} -> {there} icmp EchoRequest"
+            ),
+            format!(
+                "<- network flow # , identity {world}->unknown state unknown ifindex eth0 \
+                 orig-ip {none}: {there} -> {here} icmp EchoReply"
+            ),
+            format!(
+                "-> endpoint client flow # , identity {world}->client state reply ifindex client \
+                 orig-ip {there}: {there} -> {here} icmp EchoReply"
+            ),
+        ];
+        assert_eq!(shown(reader, &names, "icmp Echo"), expected);
+    }
+}
+
+#[test]
 fn by_the_tunnel_to_another_node() {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, server) = lab.walk_through();
