@@ -203,7 +203,8 @@ impl Lab {
     }
 
     /// Has a node made by ciliate: `a` or `b` of two that know each other. `routing` is that section and what
-    /// else there is to say. Endpoints: which, and the end of the address.
+    /// else there is to say. Endpoints: which, and the end of the address. Without health: its namespace would
+    /// still be there when the node's is not.
     fn apply(&self, prefix: &str, node: &str, routing: &str, endpoints: &[(&str, u8)]) {
         // The third number of its endpoints' addresses, and the last of its own.
         let ((number, host), (other, other_host)) = match node {
@@ -218,6 +219,8 @@ addresses = ["172.18.0.{host}", "fd00:18::{host}"]
 devices = ["eth0"]
 cidrs = ["10.{number}.0.0/24", "fd00:{number}::/64"]
 {routing}
+[health]
+enabled = false
 [paths]
 runtime = "{at}/{prefix}-{node}"
 state = "{at}/{prefix}-{node}-state"
