@@ -11,7 +11,7 @@ use crate::config::{Diagnostic, Document, Search, Span};
 use crate::facts::{Facts, NetnsProblem};
 use crate::intent::{self, Endpoint, Intent};
 use crate::kernel::lock::WriterScope;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, pins};
 use crate::kinds::{Desired, Observed, Op};
 use crate::listen::{ListenError, slots};
 use crate::lower::sysctl::interest;
@@ -124,6 +124,8 @@ pub fn at_home(kernel: &Kernel) -> Result<(), EngineError> {
 /// # Errors
 /// Something can't be read, or the plan fails its check.
 pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
+    // Without one every program, map and link would fail for one and the same reason.
+    pins::check_place(kernel.bpf_root())?;
     let mut round = Round::new(kernel);
     let facts = facts::read(&mut round, intent, interest)?;
     let (desired, summary) = lower(intent, &facts);
@@ -299,7 +301,7 @@ pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineErr
 /// # Errors
 /// A file can't be removed.
 pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError> {
-    crate::kernel::pins::sweep(kernel.bpf_root())?;
+    pins::sweep(kernel.bpf_root())?;
     slots::remove(runtime)?;
     let _ = std::fs::remove_file(crate::kernel::lock::path(runtime));
     let _ = std::fs::remove_dir(runtime);

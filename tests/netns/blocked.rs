@@ -404,9 +404,15 @@ fn pins_that_are_not_on_a_bpf_file_system() {
     let elsewhere = lab.dir.join("elsewhere").display().to_string();
     let text = text.replace(&lab.a.bpf.display().to_string(), &elsewhere);
     std::fs::write(&lab.a.config, text).expect("write the configuration");
-    let ran = lab.a.ciliate(&["apply"]);
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.all().contains("is not on a BPF file system; run `mount -t bpf"), "{ran:?}");
+    let before = Snapshot::of(&lab.a.space);
+    for command in ["plan", "apply", "status"] {
+        let ran = lab.a.ciliate(&[command]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        // Said once, and nothing else is tried.
+        let said = ran.all().matches("is not on a BPF file system; run `mount -t bpf").count();
+        assert_eq!((said, ran.all().lines().count()), (1, 1), "{ran:?}");
+    }
+    before.assert_same(&Snapshot::of(&lab.a.space), "without a BPF file system");
     let destroyed = lab.a.ciliate(&["destroy"]);
     assert_eq!(destroyed.code, 0, "{destroyed:?}");
 }
