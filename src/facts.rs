@@ -67,6 +67,8 @@ pub struct Facts {
     pub tcx: bool,
     /// Devices with a clsact qdisc.
     pub clsact: BTreeSet<IfName>,
+    /// Devices with a qdisc `ingress`, which keeps out a clsact one.
+    pub ingress: BTreeSet<IfName>,
 }
 
 /// How the kernel would reach an address (`RTM_GETROUTE`).

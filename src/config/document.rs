@@ -203,7 +203,7 @@ pub enum AttachMode {
     Auto,
     /// TCX links.
     Tcx,
-    /// Filters of a clsact qdisc.
+    /// Filters of a clsact qdisc, or of a qdisc `ingress` that the underlay has already.
     Clsact,
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Observed, Origin, SeenMap, WantedMap};
+use super::{Blocked, Kind, Observed, Origin, SeenMap, WantedMap};
 
 /// A property that is not as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,13 +171,16 @@ fn join(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The wanted objects whose place is held by something foreign that doesn't serve.
-pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::Key, Origin)> {
+/// The wanted objects whose place is held by something foreign that doesn't serve, and what is said of it.
+pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::Key, Blocked)> {
     seen.iter()
         .filter(|(_, seen)| !K::owned(seen))
         .filter_map(|(key, seen)| Some((key, wanted.get(key)?, seen)))
         .filter(|(key, want, seen)| !K::foreign_serves(key, &want.spec, seen))
-        .map(|(key, want, _)| (key.clone(), want.origin.clone()))
+        .map(|(key, want, seen)| {
+            let (origin, reason) = (want.origin.clone(), K::in_the_way(key, seen));
+            (key.clone(), Blocked { origin, reason })
+        })
         .collect()
 }
 

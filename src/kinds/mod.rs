@@ -77,7 +77,7 @@ pub trait Kind: Sized + 'static {
     }
 
     /// What is said of a foreign object under the key.
-    fn in_the_way(key: &Self::Key) -> BlockedReason {
+    fn in_the_way(key: &Self::Key, _seen: &Self::Seen) -> BlockedReason {
         BlockedReason::Foreign { object: format!("{} {key}", Self::NAME) }
     }
 

@@ -105,6 +105,11 @@ pub enum BlockedReason {
         "a filter that does not belong to ciliate has preference 1 on {ifname} {hook}, where ciliate attaches its program; give it another preference (`tc filter show dev {ifname} {hook}` shows it), or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
     )]
     FilterTaken { ifname: String, hook: String },
+    /// A device can have a qdisc `ingress` or `clsact`, and only the latter has an egress.
+    #[error(
+        "{ifname} has a qdisc `ingress`, which keeps out the clsact qdisc that ciliate needs for egress; remove it (`tc qdisc del dev {ifname} ingress`) or make it a clsact qdisc, or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
+    )]
+    IngressQdisc { ifname: String },
     /// The other end of a pair can't have its name: the end of another pair has it.
     #[error(
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
@@ -284,8 +289,8 @@ macro_rules! closed_types {
             // Keys that something foreign holds, and what can't be had without them: an address is
             // not put on a device of ours that somebody else's has the name of.
             let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
-            $(for (key, origin) in conflicts::<$kind>(&desired.$field, &observed.$field) {
-                blocked.push(Blocked { origin, reason: $kind::in_the_way(&key) });
+            $(for (key, reason) in conflicts::<$kind>(&desired.$field, &observed.$field) {
+                blocked.push(reason);
                 unavailable.insert(ObjectKey::$kind(key));
             })*
             for (link, taken) in &observed.taken {

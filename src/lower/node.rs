@@ -131,8 +131,10 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
     for (ifname, ifindex) in lowering.node.devices.clone() {
         let record = record::of_clsact(ifindex);
         let recorded = lowering.facts.before.contains_key(&record);
-        let qdisc_ours =
-            mode == Mode::Clsact && (recorded || !lowering.facts.clsact.contains(&ifname));
+        // The `ingress` of others serves as well. Whoever put it there has taken ours away.
+        let qdisc_ours = mode == Mode::Clsact
+            && !lowering.facts.ingress.contains(&ifname)
+            && (recorded || !lowering.facts.clsact.contains(&ifname));
         if qdisc_ours {
             before::keep(desired, &record, "absent", &Origin::Node);
         }

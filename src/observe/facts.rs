@@ -17,6 +17,7 @@ use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, chain};
+use crate::kinds::bpf_link::exec::filter::{self, Qdisc};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, record, sysctl};
 use crate::net::{IfName, Netns};
@@ -87,8 +88,12 @@ pub fn read(
         facts.default_devices = default_devices(round)?;
     }
     if !facts.tcx {
-        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(round)?;
-        facts.clsact = devices.into_values().collect();
+        for (ifname, qdisc) in filter::qdiscs(round)?.into_values() {
+            match qdisc {
+                Qdisc::Clsact => facts.clsact.insert(ifname),
+                Qdisc::Ingress => facts.ingress.insert(ifname),
+            };
+        }
     }
     let paths = interest(intent, &facts);
     let values = sysctl::exec::read(round.kernel, &Netns::HOST, paths)?;

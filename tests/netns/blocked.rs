@@ -6,7 +6,7 @@ use ciliate::kinds::link::Peer;
 use ciliate::kinds::owner;
 
 use crate::daemon::Daemon;
-use crate::lab::{Lab, V4, V6};
+use crate::lab::{DUAL, Lab, V4, V6};
 use crate::node::{Ran, Text, endpoint, peer};
 use crate::snapshot::Snapshot;
 use crate::space::{Space, sh};
@@ -362,6 +362,59 @@ fn a_foreign_filter_in_the_way() {
     }
     lab.a.apply();
     assert!(lab.a.space.sh("tc filter show dev eth0 ingress").contains("cil_from_netdev"));
+}
+
+/// What `tc qdisc add … ingress` makes. A device has that or a clsact qdisc.
+#[test]
+fn a_foreign_ingress_qdisc() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, _, server) = lab.walk_through();
+    let theirs = "tc qdisc add dev eth0 ingress
+         tc filter add dev eth0 ingress pref 50 bpf bytecode '1,6 0 0 4294967295,'";
+    lab.a.space.sh(theirs);
+    lab.baseline();
+    super::residue::clsact(&lab, true);
+    let ours = || lab.a.space.sh("tc filter show dev eth0 ingress").contains("cil_from_netdev");
+    for filter_lost in [false, true] {
+        lab.a.apply();
+        lab.b.apply();
+        exchange(&client, &server, "10.244.1.124");
+        exchange(&client, &server, "fd00:10:244:1::124");
+        assert!(ours());
+        if filter_lost {
+            lab.a.space.sh("tc filter del dev eth0 ingress pref 1");
+            lab.a.apply();
+            assert!(ours());
+        }
+        lab.destroy_and_compare();
+    }
+    // Ours is taken away for theirs: so is the record of it.
+    lab.a.space.sh("tc qdisc del dev eth0 ingress");
+    lab.a.apply();
+    lab.a.space.sh(&format!("tc qdisc del dev eth0 clsact; {theirs}"));
+    let ran = lab.a.ciliate(&["apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    lab.a.assert_no_changes();
+    assert!(ours());
+    lab.note_bpf();
+}
+
+/// A qdisc `ingress` would run on ingress what is attached to egress.
+#[test]
+fn a_foreign_ingress_qdisc_where_egress_is_needed() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    super::residue::clsact(&lab, true);
+    lab.a.apply();
+    lab.a.space.sh("tc qdisc del dev cilium_host clsact; tc qdisc add dev cilium_host ingress");
+    let reason = "! node: cilium_host has a qdisc `ingress`, which keeps out the clsact qdisc";
+    apply_blocked(&lab, &[reason, "`tc qdisc del dev cilium_host ingress`", " 1 blocked."]);
+    let filters = lab.a.space.sh("tc filter show dev cilium_host ingress");
+    assert!(filters.contains("cil_to_host") && !filters.contains("cil_from_host"), "{filters}");
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    lab.a.space.sh("tc qdisc del dev cilium_host ingress");
+    lab.a.apply();
+    assert!(lab.a.space.sh("tc filter show dev cilium_host egress").contains("cil_from_host"));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn what_the_next_round_has_to_know_is_not_removed() {
         ifindex: 2,
         twice: false,
         qdisc_ours: true,
-        foreign: false,
+        foreign: None,
     };
     observed.bpf_links.insert(link.clone(), seen);
     let (plan, _) = Plan::make(&Desired::default(), observed.clone());

@@ -30,7 +30,9 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
-        ObjectKey::BpfLink(key) => observed.bpf_links.get(key).is_some_and(|seen| seen.foreign),
+        ObjectKey::BpfLink(key) => {
+            observed.bpf_links.get(key).is_some_and(|seen| seen.foreign.is_some())
+        }
         _ => false,
     }
 }
@@ -99,7 +101,7 @@ proptest! {
                 prop_assert_eq!(predicted.neighbours.get(key), Some(seen));
             }
         }
-        for (key, seen) in world.observed.bpf_links.iter().filter(|(_, seen)| seen.foreign) {
+        for (key, seen) in world.observed.bpf_links.iter().filter(|(_, seen)| seen.foreign.is_some()) {
             let ifname = key.ifname.to_string();
             if !gone.contains(&ifname) && !renamed(&ifname) {
                 prop_assert_eq!(predicted.bpf_links.get(key), Some(seen));

@@ -281,6 +281,7 @@ pub fn bpf_links() -> impl Strategy<Value = (bpf_link::Key, bpf_link::Spec, bpf_
         let foreign = foreign && link.is_none() && mode == Mode::Clsact && spec.mode == mode;
         let twice = twice && ifindex != 0 && !foreign;
         let program = program.filter(|_| !foreign);
+        let foreign = foreign.then_some(bpf_link::Obstacle::Filter);
         (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours, foreign })
     })
 }

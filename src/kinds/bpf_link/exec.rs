@@ -27,12 +27,12 @@ impl Observe for BpfLink {
                 ifindex: info.ifindex,
                 twice: false,
                 qdisc_ours: false,
-                foreign: false,
+                foreign: None,
             };
             let wanted = desired.bpf_links.get(&key).map(|wanted| wanted.spec.mode);
             match seen.get_mut(&key) {
                 // The link stays too, until the foreign filter has made room.
-                Some(filter) if filter.foreign => {}
+                Some(filter) if filter.foreign.is_some() => {}
                 // Attached both ways, after a change of mode that was cut short.
                 Some(filter) if wanted == Some(Mode::Clsact) => filter.twice = true,
                 Some(filter) => *filter = Seen { twice: true, ..found },
@@ -205,6 +205,7 @@ fn attach_filter(
     let added = crate::apply::send(kernel, &Netns::HOST, "add a clsact qdisc", request).pop();
     match added {
         Some(Err(error)) if error.errno() != Some(libc::EEXIST) => return Err(refusal(key, error)),
+        Some(Err(_)) if key.hook == Hook::Egress => filter::has_egress(kernel, spec.ifindex)?,
         _ => {}
     }
     program::clsact_attach(&pin, key.ifname.as_str(), key.hook == Hook::Egress, swap)
