@@ -18,7 +18,7 @@ use crate::lower::sysctl::interest;
 use crate::lower::{Summary, lower, lower_nothing};
 use crate::net::Netns;
 use crate::observe::{Round, facts, observe};
-use crate::plan::{Plan, check};
+use crate::plan::{Plan, SavedPlan, SavedPlanError, check};
 use crate::report::Report;
 
 /// How often `converge` plans again when a round didn't get all the way, because the kernel moved
@@ -96,6 +96,8 @@ pub enum EngineError {
     Listen(#[from] ListenError),
     #[error("this plan must not be applied, which is a bug in ciliate: please report it")]
     BadPlan(#[from] check::Broken),
+    #[error(transparent)]
+    Saved(#[from] SavedPlanError),
 }
 
 /// One look at the kernel: what it has, what is desired, and the plan between them.
@@ -218,7 +220,8 @@ impl Converged {
     }
 }
 
-/// Plans, applies and verifies by looking again, until nothing is left or a round gets no further.
+/// Plans, applies and verifies by looking again, until nothing is left or a round gets no further. The first
+/// look is taken here as well, with the lock held: what was seen before, another process may have changed.
 ///
 /// # Errors
 /// The kernel can't be looked at.
@@ -272,18 +275,20 @@ fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineErro
     Ok(equal)
 }
 
-/// Applies the plan of a view as it is, in one round, and looks again: whoever saved a plan has seen all
-/// that is done.
+/// Applies a saved plan as it is, in one round, and looks again: whoever saved a plan has seen all that is
+/// done.
 ///
 /// # Errors
-/// The kernel can't be looked at.
+/// The plan is not the one that would be made now; the kernel can't be looked at.
 pub fn apply_saved(
     scope: &WriterScope,
     kernel: &mut Kernel,
-    mut view: View,
+    saved: &SavedPlan,
     mut look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
+    let mut view = look(kernel)?;
+    saved.is_as(&view.plan, &view.observed)?;
     let done = round(scope, kernel, &mut view, &mut look, &mut progress)?;
     Ok(Converged { rounds: vec![done], last: view })
 }

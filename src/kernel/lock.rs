@@ -44,27 +44,7 @@ impl WriterScope {
     /// # Errors
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
-        make_folder(runtime)?;
-        let path = path(runtime);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            // Whoever can open the file can hold the lock.
-            .mode(0o600)
-            .open(&path);
-        let file = file.map_err(|source| KernelError::File {
-            operation: "open",
-            path: path.clone(),
-            source,
-        })?;
-        let begin = Instant::now();
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if begin.elapsed() >= patience {
-                return Err(KernelError::Locked { path });
-            }
-            thread::sleep(ATTEMPT_INTERVAL.min(patience));
-        }
+        let file = lock(&path(runtime), patience, || make_folder(runtime))?;
         Ok(Self { _file: file })
     }
 }
@@ -74,18 +54,34 @@ impl WriterScope {
 /// # Errors
 /// [`KernelError::Locked`] when another process still has it after `patience`; it can't be made.
 pub fn hold(path: &Path, patience: Duration) -> Result<File, KernelError> {
+    lock(path, patience, || Ok(()))
+}
+
+/// Whoever has a lock may remove its file, and the folder with it (`destroy` does both): then it is made
+/// anew, and the lock on the file that is gone counts for nothing.
+fn lock(
+    path: &Path,
+    patience: Duration,
+    make_folder: impl Fn() -> Result<(), KernelError>,
+) -> Result<File, KernelError> {
     let begin = Instant::now();
     loop {
+        make_folder()?;
+        // Whoever can open the file can hold the lock.
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-        let file = file.map_err(|source| failed("open", path, source))?;
+        let patient = begin.elapsed() < patience;
+        let file = match file {
+            Ok(file) => file,
+            // The folder was removed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && patient => continue,
+            Err(source) => return Err(failed("open", path, source)),
+        };
         match try_lock(file, path)? {
             Lock::Ours(file) => return Ok(file),
             Lock::Replaced => {}
-            Lock::Theirs if begin.elapsed() >= patience => {
-                return Err(KernelError::Locked { path: path.into() });
-            }
-            Lock::Theirs => thread::sleep(ATTEMPT_INTERVAL.min(patience)),
+            Lock::Theirs if patient => thread::sleep(ATTEMPT_INTERVAL.min(patience)),
+            Lock::Theirs => return Err(KernelError::Locked { path: path.into() }),
         }
     }
 }
@@ -132,6 +128,7 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> KernelErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::inotify;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -146,6 +143,27 @@ mod tests {
         assert!(matches!(second, Err(KernelError::Locked { .. })), "{second:?}");
         drop(scope);
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
+        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+    }
+    /// As `destroy` removes it while others wait.
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_counts_for_nothing() {
+        let name = format!("ciliate-lock-{}/removed", std::process::id());
+        let runtime = std::env::temp_dir().join(name);
+        let first = WriterScope::take(&runtime, Duration::ZERO).unwrap();
+        let opened = inotify::init(inotify::CreateFlags::empty()).unwrap();
+        inotify::add_watch(&opened, path(&runtime), inotify::WatchFlags::OPEN).unwrap();
+        thread::scope(|scope| {
+            const PATIENCE: Duration = Duration::from_secs(60);
+            let waits = scope.spawn(|| WriterScope::take(&runtime, PATIENCE).unwrap());
+            rustix::io::read(&opened, &mut [0; 1024]).unwrap();
+            std::fs::remove_dir_all(&runtime).unwrap();
+            drop(first);
+            let second = waits.join().unwrap();
+            let third = WriterScope::take(&runtime, Duration::ZERO);
+            assert!(matches!(third, Err(KernelError::Locked { .. })), "{third:?}");
+            drop(second);
+        });
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 }

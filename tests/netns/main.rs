@@ -32,6 +32,7 @@ mod main_job;
 mod manager;
 mod monitor;
 mod node;
+mod one_writer;
 mod overlay;
 mod overlay_switch;
 mod overlay_wire;
