@@ -56,6 +56,8 @@ pub struct Facts {
     pub sysctls: BTreeMap<Arc<str>, String>,
     /// The map of records: what was changed on things that aren't ours, and what it was.
     pub before: BTreeMap<String, String>,
+    /// The same as the daemon knows it from its rounds before, where records may have been removed or altered.
+    pub remembered: BTreeMap<String, String>,
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
     /// By endpoint, its namespace: our addresses on the endpoint's device, or why it can't be used.
@@ -69,6 +71,14 @@ pub struct Facts {
     pub clsact: BTreeSet<IfName>,
     /// Devices with a qdisc `ingress`, which keeps out a clsact one.
     pub ingress: BTreeSet<IfName>,
+}
+
+impl Facts {
+    /// What was recorded. What is remembered counts: nobody has a reason to alter a record.
+    pub fn records(&self) -> BTreeMap<&str, &str> {
+        let all = self.before.iter().chain(&self.remembered);
+        all.map(|(what, was)| (what.as_str(), was.as_str())).collect()
+    }
 }
 
 /// How the kernel would reach an address (`RTM_GETROUTE`).

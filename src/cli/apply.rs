@@ -12,6 +12,7 @@ use crate::config::Search;
 use crate::engine::{self, Converged, EngineError, tally};
 use crate::kernel::chain;
 use crate::kinds::{Op, counted};
+use crate::lower::lost_text;
 use crate::plan::{FORMAT_VERSION, Plan, SavedPlan};
 use crate::report::{Outcome, Report};
 
@@ -43,8 +44,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
         // A look that finds nothing to do needs no lock.
         None if view.plan.ops.is_empty() => {
-            let nothing = Converged { rounds: Vec::new(), last: view };
-            return finish(arguments.output, &nothing, output);
+            return finish(arguments.output, &Converged::at_once(view), output);
         }
         None => {}
     }
@@ -84,13 +84,17 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
                     .zip(&report.outcomes)
                     .map(|(op, outcome)| json!({"op": op, "result": outcome}))
             });
-            output.json(&json!({
+            let mut value = json!({
                 "format_version": FORMAT_VERSION,
                 "converged": converged.succeeded(),
                 "writes": converged.writes(),
                 "ops": ops.collect::<Vec<_>>(),
                 "left": SavedPlan::new(&converged.last.plan),
-            }))?;
+            });
+            if !converged.lost.is_empty() {
+                value["lost"] = json!(converged.lost);
+            }
+            output.json(&value)?;
         }
         Format::Text => text(converged, output)?,
     }
@@ -105,6 +109,9 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
                 bad => output.plan_line(&format!("! {}: {bad}", op.line()))?,
             }
         }
+    }
+    for setting in &converged.lost {
+        output.plan_line(&format!("! {}", lost_text(setting)))?;
     }
     let (add, change, remove) = tally(done(&converged.rounds));
     for blocked in &converged.last.plan.blocked {

@@ -11,7 +11,7 @@ use crate::engine;
 use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::listen::{online_cpus, slots};
-use crate::lower::Ipam;
+use crate::lower::{Ipam, lost_text};
 use crate::monitor::text;
 
 /// Show whether the kernel is as configured, and what is not
@@ -113,6 +113,9 @@ fn print(
         if let Some(error) = error {
             output.line(&format!("! controller {name}: {error}"))?;
         }
+    }
+    for setting in &status.summary.lost {
+        output.line(&format!("! {}", lost_text(setting)))?;
     }
     for problem in &status.problems {
         output.line(&format!("! {}: {}", problem.object, problem.error))?;

@@ -130,7 +130,7 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
     attach(desired, mode, &key("cil_to_host"), own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
         let record = record::of_clsact(ifindex);
-        let recorded = lowering.facts.before.contains_key(&record);
+        let recorded = lowering.facts.records().contains_key(record.as_str());
         // The `ingress` of others serves as well. Whoever put it there has taken ours away.
         let qdisc_ours = mode == Mode::Clsact
             && !lowering.facts.ingress.contains(&ifname)

@@ -58,13 +58,15 @@ pub fn at_home(kernel: &Kernel) -> Result<(), KernelError> {
     home(kernel, &bpf_map_entry::exec::records(kernel)?).map(drop)
 }
 
-/// Reads the facts an intent calls for. Of the settings, those that are of `interest`.
+/// Reads the facts an intent calls for. Of the settings, those that are of `interest`. Of records, what the caller
+/// has `remembered` is passed on.
 ///
 /// # Errors
 /// Something that has to be known can't be read.
 pub fn read(
     round: &mut Round<'_>,
     intent: &Intent,
+    remembered: &BTreeMap<String, String>,
     interest: impl FnOnce(&Intent, &Facts) -> Vec<Arc<str>>,
 ) -> Result<Facts, KernelError> {
     let links: BTreeMap<_, _> =
@@ -81,6 +83,7 @@ pub fn read(
         links,
         netns,
         before,
+        remembered: remembered.clone(),
         ..Facts::default()
     };
     (facts.namespaces, facts.health) = namespaces(round, intent)?;

@@ -87,11 +87,12 @@ fn filters_of_a_tunnel_come_back() {
     repair_of(new, Text::in_tunnel, "[datapath]\nattach-mode = \"clsact\"\n", 4);
 }
 
-/// Values that ciliate sets anyway: then even the records of them can be lost without a trace.
-const SETTLED: &str = "
-for f in ipv4 ipv6; do echo 1 >/proc/sys/net/$f/conf/all/forwarding; done
-echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
-echo 2 >/proc/sys/net/ipv6/conf/eth0/accept_ra
+/// Values that ciliate changes all of: what they were has to be known in the end, even where the records of them
+/// were damaged.
+const CHANGED: &str = "
+for f in ipv4 ipv6; do echo 0 >/proc/sys/net/$f/conf/all/forwarding; done
+echo 2 >/proc/sys/net/ipv4/conf/all/rp_filter
+echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra
 ";
 
 fn repair(list: List, section: &str, at_least: usize) {
@@ -101,7 +102,7 @@ fn repair(list: List, section: &str, at_least: usize) {
 fn repair_of(list: List, way: Way, section: &str, at_least: usize) {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2) = (lab.space("client"), lab.space("client2"));
-    lab.a.space.sh(SETTLED);
+    lab.a.space.sh(CHANGED);
     let foreign = Foreign::plant(&lab, &client2);
     lab.baseline_with(&client2);
     lab.a.write(&way(configuration(&lab, &client, &client2, section)));

@@ -180,26 +180,28 @@ pub fn nftables(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     lines.into_iter().map(|line| Sabotage::script(&node.space, line)).collect()
 }
 
-/// Every entry of the maps: taken away, and given another value. The records of what was before can't
-/// be given another value: nothing else knows what they held.
+/// Every entry of the maps: taken away, and given another value. The daemon knows what records of settings held;
+/// the one of the namespace says whose the others are, and is believed.
 pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
     for (key, seen) in &observed.bpf_map_entries {
         let pin = pins::map(&node.bpf, key.map.def().name);
-        if key.map.def().kind != ciliate::bpf_abi::MapKind::Array && !is_side_effect(key, observed)
-        {
+        if key.map.def().kind != ciliate::bpf_abi::MapKind::Array {
             let (pin, key) = (pin.clone(), key.clone());
             all.push(Sabotage::new(format!("delete {key}"), move || {
                 let map = Map::open(&pin).expect("open the map");
                 map.delete(&[&key.key]).expect("delete the entry");
             }));
         }
-        if key.map == MapName::BEFORE {
-            continue;
-        }
         let bpf_map_entry::Seen { mut value } = seen.clone();
         let place = altered_byte(key.map, value.len());
-        value[place] ^= 0xff;
+        if key.map != MapName::BEFORE {
+            value[place] ^= 0xff;
+        } else if bpf_map_entry::c_text(&key.key).starts_with("sysctl:") {
+            value[place] = b'7';
+        } else {
+            continue;
+        }
         let key = key.clone();
         all.push(Sabotage::new(format!("alter byte {place} of {key}"), move || {
             let map = Map::open(&pin).expect("open the map");
@@ -209,22 +211,17 @@ pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     all
 }
 
-/// Whether an entry is the record of a setting that only the kernel changes, along with another one. Once
-/// lost, what it held can't be told any more.
-fn is_side_effect(key: &bpf_map_entry::Key, observed: &Observed) -> bool {
-    let text = bpf_map_entry::c_text(&key.key);
-    let path = text.strip_prefix("sysctl:").map(str::to_string);
-    key.map == MapName::BEFORE
-        && path.is_none_or(|path| !observed.sysctls.contains_key(&sysctl::Key::host(path)))
-}
-
 /// A byte whose right value follows from the configuration. In `ciliate_device` ids and addresses are
 /// what the kernel remembers for us.
 fn altered_byte(map: MapName, length: usize) -> usize {
     use ciliate::bpf_abi::{DeviceValue, Record};
     let fields = DeviceValue::FIELDS;
     let identity = fields.iter().find(|field| field.name == "identity").expect("a field").offset;
-    if map.def().name == "ciliate_device" { identity } else { 4.min(length - 1) }
+    match map {
+        MapName::BEFORE => 0,
+        map if map.def().name == "ciliate_device" => identity,
+        _ => 4.min(length - 1),
+    }
 }
 
 /// Pins, and attachments behind them.

@@ -162,7 +162,7 @@ proptest! {
             }
         }
         let none = Intent { endpoints: Default::default(), ..life.intent.clone() };
-        let nothing = lower_nothing(&facts(&life.machine, &none, &observed));
+        let (nothing, _) = lower_nothing(&facts(&life.machine, &none, &observed));
         let (plan, after) = Plan::make(&nothing, observed.clone());
         prop_assert_eq!(check::check(&plan.ops, &observed), Ok(()));
         let counts = after.owned_counts();

@@ -6,6 +6,7 @@ use crate::bpf_abi::{
     self, DeviceKey, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, NodeValue,
 };
 use crate::kinds::bpf_map::{self, MapName};
+use crate::kinds::record;
 use crate::net::Mac;
 
 /// Bytes as hexadecimal digits.
@@ -57,6 +58,7 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
         bpf_abi::CILIATE_NODE => {
             <&[u8; 64]>::try_from(bytes).ok().map(|b| node(&NodeValue::from_bytes(b)))
         }
+        bpf_map::BEFORE_NAME if c_text(bytes) == record::LOST => Some("was not known".into()),
         bpf_map::BEFORE_NAME => Some(format!("was {:?}", c_text(bytes))),
         _ => None,
     };
