@@ -255,9 +255,9 @@ pub struct EndpointNetns {
 }
 
 /// The endpoints' namespaces alone, from a document that has errors: whether they are there can be said
-/// together with what else is wrong. None if a file could not be read or parsed, as with [`read`].
+/// together with what else is wrong.
 pub fn namespaces_of(document: &Document) -> Vec<EndpointNetns> {
-    if document.is_whole() { endpoint::namespaces(document) } else { Vec::new() }
+    endpoint::namespaces(document)
 }
 
 /// The paths alone, from a document that may have errors: enough to find a running daemon, or what it
@@ -284,16 +284,14 @@ pub fn paths_of(document: &Document) -> Result<Paths, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// Every problem found, in file order, those of the document itself included; no part of a document
-/// with an error is used. If a file could not be read or parsed, only that is reported: what is
+/// with an error is used. If a file could not be read or parsed, the others are judged all the same; what is
 /// missing because of it is not the operator's mistake.
 pub fn read(document: &Document) -> Result<Intent, Vec<Diagnostic>> {
     let mut problems = document.problems().to_vec();
-    if document.is_whole() {
-        let draft = draft::draft(document, &mut problems);
-        check::check(&draft, &mut problems);
-        if problems.is_empty() {
-            return Ok(draft.finish());
-        }
+    let draft = draft::draft(document, &mut problems);
+    check::check(&draft, &mut problems);
+    if problems.is_empty() {
+        return Ok(draft.finish());
     }
     problems.sort_by_key(|problem| problem.span.start);
     Err(problems)

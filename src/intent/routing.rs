@@ -61,7 +61,14 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         };
         At { value, span: protocol.into() }
     });
+    // What was written of them, or meant, is refused elsewhere.
+    let lost =
+        |key: &str| document.has_lost("routing") || document.has_lost(&format!("routing.{key}"));
+    let mode_known = routing.mode.is_some() || !lost("mode");
+    let in_tunnel = mode != RoutingMode::Native;
+    let way_known = mode_known && !(in_tunnel && underlay.is_none() && lost("underlay-protocol"));
     DraftRouting {
+        way_known,
         value,
         native_cidrs,
         mtu_bytes,

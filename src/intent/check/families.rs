@@ -13,6 +13,9 @@ use crate::intent::limits::{MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
 use crate::intent::{RoutingMode, Underlay};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
+    if !draft.routing.way_known {
+        return;
+    }
     if let RoutingMode::Tunnel(_) = draft.routing.value.mode {
         direct_routes(draft, problems);
         if let Some(underlay) = draft.underlay() {
