@@ -150,7 +150,13 @@ mod tests {
     fn only_what_was_done_is_counted() {
         let mut desired = crate::kinds::Desired::default();
         for priority in 1..4 {
-            let key = crate::kinds::rule::Key { ipv6: false, priority, fwmark: None, table: 2 };
+            let key = crate::kinds::rule::Key {
+                ipv6: false,
+                priority,
+                fwmark: None,
+                table: 2,
+                other: None,
+            };
             let wanted = crate::kinds::Wanted {
                 spec: crate::kinds::rule::Spec,
                 origin: crate::kinds::Origin::Routing,

@@ -100,6 +100,11 @@ pub enum BlockedReason {
     /// A name or place we need is taken by something that isn't ours.
     #[error("{object} exists and does not belong to ciliate; remove or rename it")]
     Foreign { object: String },
+    /// Somebody else's route is where ours has to be: the kernel keeps one of a destination and metric.
+    #[error(
+        "a route to {route} exists that does not belong to ciliate; remove it or give it another metric"
+    )]
+    RouteTaken { route: String },
     /// Somebody else's filter is where ours has to be: the kernel runs one at a place.
     #[error(
         "a filter that does not belong to ciliate has preference 1 on {ifname} {hook}, where ciliate attaches its program; give it another preference (`tc filter show dev {ifname} {hook}` shows it), or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"

@@ -194,7 +194,7 @@ fn namespace_side(lowering: &mut Lowering<'_>, wiring: &Wiring, address: IpAddr)
     let key = address::Key { netns: netns.clone(), ifname: dev, address: host_prefix(address) };
     want::<Address>(&mut desired.addresses, key, address::Spec { link: lxc }, origin);
     let mut route = |dst, via, scope, mtu_bytes| {
-        let route = route::Seen { via, dev, src: None, scope, mtu_bytes };
+        let route = route::Way { via, dev: Some(dev), src: None, scope, mtu_bytes };
         let spec = route::Spec { route, link: Some(lxc) };
         want::<Route>(&mut desired.routes, route::Key::main(netns.clone(), dst), spec, origin);
     };

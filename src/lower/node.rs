@@ -25,7 +25,7 @@ pub(super) fn ifname(name: &str) -> IfName {
 /// What our devices have in common.
 pub(super) fn end(mac: crate::net::Mac, mtu_bytes: u32, arp: bool, purpose: &str) -> End {
     let alias = format!("{} {purpose}", owner::LINK_ALIAS_PREFIX);
-    End { mac, mtu_bytes, up: true, arp, alias, grouped: true }
+    End { mac, mtu_bytes, up: true, arp, alias, grouped: true, enslaved: false, promiscuous: false }
 }
 
 /// Adds the node's objects.
@@ -99,7 +99,7 @@ fn lower_router(lowering: &mut Lowering<'_>, host: IfName, router: IpAddr) {
     let key = address::Key { netns: Netns::HOST, ifname: host, address: prefix };
     want::<Address>(&mut desired.addresses, key, address::Spec { link: host }, &Origin::Node);
     let mut route = |dst, via: Option<IpAddr>, src: Option<IpAddr>, scope| {
-        let route = route::Seen { via, dev: host, src, scope, mtu_bytes: None };
+        let route = route::Way { via, dev: Some(host), src, scope, mtu_bytes: None };
         let spec = route::Spec { route, link: Some(host) };
         let key = route::Key::main(Netns::HOST, dst);
         want::<Route>(&mut desired.routes, key, spec, &Origin::Node);

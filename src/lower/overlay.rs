@@ -165,7 +165,7 @@ fn lower_peer(
             continue;
         };
         let (via, src) = (router.is_ipv4().then_some(router), Some(router));
-        let route = route::Seen { via, dev, src, scope: Scope::Universe, mtu_bytes };
+        let route = route::Way { via, dev: Some(dev), src, scope: Scope::Universe, mtu_bytes };
         let spec = route::Spec { route, link: Some(dev) };
         let key = route::Key::in_table(Netns::HOST, table, *cidr);
         routes.push((key, Wanted { spec, origin: origin.clone() }));

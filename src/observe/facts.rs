@@ -104,7 +104,7 @@ pub fn read(
     Ok(facts)
 }
 
-fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
+pub fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
     let map = MapName::of_abi(CILIATE_DEVICE);
     let Some(open) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
     let entries = open.entries().map_err(|source| KernelError::Bpf {
@@ -223,7 +223,7 @@ fn enter(
 fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
     Ok(address::exec::addresses(round, &endpoint.netns)?
         .into_iter()
-        .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)
+        .filter(|(ifname, _, seen)| *ifname == endpoint.ifname && seen.owned)
         .map(|(_, net, _)| net.addr())
         .collect())
 }

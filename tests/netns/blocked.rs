@@ -286,20 +286,47 @@ fn a_leftover_of_ours_is_not_in_the_way() {
 
 #[test]
 fn a_foreign_route_in_the_way() {
-    let Some(lab) = Lab::new(V4) else { return };
+    let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, server) = lab.walk_through();
-    lab.a.space.sh("ip route add 10.244.1.0/24 via 172.18.0.1 proto static");
-    lab.baseline();
-    let ran = apply_blocked(&lab, &["10.244.1.0/24"]);
-    let route = lab.a.space.sh("ip route show 10.244.1.0/24");
-    assert_eq!(route.trim(), "10.244.1.0/24 via 172.18.0.1 dev eth0 proto static", "{ran:?}");
-    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    lab.a.space.sh("ip route add 10.244.1.0/24 via 172.18.0.1 proto static
+         ip -6 route add blackhole fd00:10:244:1::/80 proto static metric 1024");
+    // That it leads nowhere doesn't make a route another one.
+    client.sh("ip route add unreachable default proto static");
+    lab.baseline_with(&client);
+    let theirs = || {
+        lab.a.space.sh("ip route show proto static; ip -6 route show proto static")
+            + &client.sh("ip route show proto static")
+    };
+    let before = theirs();
+    let reasons = [
+        "! peer node-b: a route to 10.244.1.0/24 exists that does not belong to ciliate; remove it",
+        "! peer node-b: a route to fd00:10:244:1::/80 exists that does not belong to ciliate",
+        &format!("! endpoint client: a route to default netns {} exists", client.path()),
+    ];
+    let plan = lab.a.ciliate(&["plan"]);
+    assert_eq!(plan.code, 2, "{plan:?}");
+    for reason in reasons {
+        assert!(plan.stdout.contains(reason), "no `{reason}` in {plan:?}");
+    }
+    assert!(!plan.stdout.contains("+ route 10.244.1.0/24"), "{plan:?}");
+    let ran = apply_blocked(&lab, &[reasons[0], reasons[1], reasons[2], " 3 blocked."]);
+    assert!(!ran.all().contains("File exists"), "{ran:?}");
+    assert_eq!(theirs(), before, "{ran:?}");
+    assert!(lab.a.ciliate(&["plan"]).stdout.contains("No changes, 3 blocked."));
+    let status = lab.a.ciliate(&["status"]);
+    assert!(status.code == 3 && status.stdout.contains("10.244.1.0/24 exists"), "{status:?}");
+    assert!(lab.a.ciliate(&["get", "routes"]).stdout.contains("blocked"));
     ping(&client2, "172.18.0.3");
     lab.a.space.sh("ip route del 10.244.1.0/24 proto static");
-    lab.baseline_of_a();
+    lab.a.space.sh("ip -6 route del fd00:10:244:1::/80 proto static");
+    client.sh("ip route del default proto static");
+    lab.a.destroy();
+    lab.baseline_with(&client);
     lab.a.apply();
     lab.b.apply();
     exchange(&client, &server, "10.244.1.124");
+    exchange(&client, &server, "fd00:10:244:1::124");
+    assert_eq!(ping(&client2, "10.244.0.49"), 63);
 }
 
 #[test]

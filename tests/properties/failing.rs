@@ -56,6 +56,7 @@ fn what_the_next_round_has_to_know_is_not_removed() {
         twice: false,
         qdisc_ours: true,
         foreign: None,
+        pinned_as: None,
     };
     observed.bpf_links.insert(link.clone(), seen);
     let (plan, _) = Plan::make(&Desired::default(), observed.clone());

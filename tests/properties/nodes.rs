@@ -190,6 +190,8 @@ fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
             arp: true,
             alias: String::new(),
             grouped: false,
+            enslaved: false,
+            promiscuous: false,
         },
         group: 0,
         link: None,

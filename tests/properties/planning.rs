@@ -30,6 +30,7 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
+        ObjectKey::Route(key) => observed.routes.get(key).is_some_and(|seen| seen.foreign),
         ObjectKey::BpfLink(key) => {
             observed.bpf_links.get(key).is_some_and(|seen| seen.foreign.is_some())
         }

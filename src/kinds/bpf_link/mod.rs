@@ -98,6 +98,9 @@ pub struct Seen {
     /// Clsact is wanted, and this is in our way. It stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<Obstacle>,
+    /// TCX: the pin is where another device's is to be, since somebody renamed this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_as: Option<IfName>,
 }
 
 /// What of others keeps our filter from its place.
@@ -145,6 +148,7 @@ impl Kind for BpfLink {
             twice: false,
             qdisc_ours: spec.qdisc_ours,
             foreign: None,
+            pinned_as: None,
         }
     }
 
@@ -160,7 +164,7 @@ impl Kind for BpfLink {
         }
     }
 
-    fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
+    fn fields(key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
         // Within one build, programs differ by name.
         let show = |key: Option<&bpf_program::Key>| match key {
             None => "unknown".to_string(),
@@ -173,6 +177,7 @@ impl Kind for BpfLink {
             Field::immutable("ifindex", &seen.ifindex, &spec.ifindex),
             Field::immutable("attached twice", &seen.twice, &false),
             Field::differs("program", &seen_program, &want),
+            Field::differs("pinned as", &seen.pinned_as.unwrap_or(key.ifname), &key.ifname),
         ]
         .into_iter()
         .flatten()

@@ -35,6 +35,13 @@ pub struct End {
     pub alias: String,
     /// Whether the link is in our group.
     pub grouped: bool,
+    /// Whether it is a port of another device: a bridge, a bond, a VRF.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enslaved: bool,
+    /// Whether it was told to take all packets (`IFF_PROMISC` or `IFF_ALLMULTI`). Who only listens doesn't
+    /// set it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promiscuous: bool,
 }
 
 /// The other end of a veth pair.
@@ -218,7 +225,7 @@ impl Kind for Link {
         ends.extend(gone.peer.iter().map(|p| (p.netns.clone(), p.ifname)));
         for (netns, ifname) in &ends {
             observed.addresses.retain(|k, _| k.netns != *netns || k.ifname != *ifname);
-            observed.routes.retain(|k, route| k.netns != *netns || route.dev != *ifname);
+            observed.routes.retain(|k, route| k.netns != *netns || route.way.dev != Some(*ifname));
             observed.sysctls.retain(|k, _| k.netns != *netns || !k.is_of_device(ifname));
             if *netns == Netns::HOST {
                 observed.neighbours.retain(|k, _| k.ifname != *ifname);
@@ -263,6 +270,8 @@ fn end_fields(prefix: &str, want: &End, seen: &End, fields: &mut Vec<Field>) {
     fields.extend(Field::differs(&name("arp"), &seen.arp, &want.arp));
     fields.extend(Field::differs(&name("alias"), &quoted(&seen.alias), &quoted(&want.alias)));
     fields.extend(Field::differs(&name("group"), &seen.grouped, &want.grouped));
+    fields.extend(Field::differs(&name("enslaved"), &seen.enslaved, &want.enslaved));
+    fields.extend(Field::differs(&name("promiscuous"), &seen.promiscuous, &want.promiscuous));
 }
 
 fn quoted(text: &str) -> String {

@@ -55,6 +55,7 @@ pub fn list(
             twice: false,
             qdisc_ours: qdisc == Qdisc::Clsact && records.contains_key(&record::of_clsact(ifindex)),
             foreign,
+            pinned_as: None,
         };
         if let (Qdisc::Ingress, Some(key)) = (qdisc, wanted.get(&(ifname, Hook::Egress))) {
             seen.insert((*key).clone(), (found(None, Some(Obstacle::IngressQdisc)), 0));

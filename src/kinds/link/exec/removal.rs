@@ -136,6 +136,8 @@ mod tests {
                 arp: true,
                 alias: format!("ciliate endpoint {ifindex}"),
                 grouped: group == owner::LINK_GROUP,
+                enslaved: false,
+                promiscuous: false,
             },
             group,
             link: None,
