@@ -23,6 +23,7 @@ mod foreign;
 #[path = "../bpf/frames.rs"]
 #[allow(dead_code, reason = "what the bpf tier builds packets with; not all of it is needed here")]
 mod frames;
+mod geneve;
 mod health;
 mod hitless;
 mod host_routing;

@@ -10,14 +10,15 @@ use ciliate::kinds::bpf_map::MapName;
 use ciliate::net::Mac;
 
 use crate::capture::Capture;
-use crate::fleet::{Fleet, MEMBERS, Plan, counted, has_geneve};
+use crate::fleet::{Fleet, MEMBERS, Plan, counted};
 use crate::lab::{DUAL, Families, V4, V6};
 use crate::node::Node;
 use crate::space::Space;
 use crate::traffic::{answers, exchange, ping, tcp};
 
 const VXLAN: &str = "mode = \"tunnel\"\n";
-const GENEVE: &str = "tunnel-protocol = \"geneve\"\n";
+/// Routing by Geneve.
+pub const GENEVE: &str = "tunnel-protocol = \"geneve\"\n";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -185,21 +186,8 @@ fn ipv6_in_ipv6_by_clsact() {
     traffic(V6, V6, "underlay-protocol = \"ipv6\"\n\n[datapath]\nattach-mode = \"clsact\"\n");
 }
 
-#[test]
-fn both_in_ipv4_by_geneve() {
-    if has_geneve() {
-        traffic(DUAL, V4, GENEVE);
-    }
-}
-
-#[test]
-fn both_in_ipv6_by_geneve() {
-    if has_geneve() {
-        traffic(DUAL, V6, GENEVE);
-    }
-}
-
-fn traffic(inside: Families, underlay: Families, routing: &str) {
+/// Every sort of traffic by a tunnel.
+pub fn traffic(inside: Families, underlay: Families, routing: &str) {
     let Some(fleet) = Fleet::new(inside, underlay) else { return };
     fleet.apply(2, routing);
     let overhead = if underlay.v4 { 50 } else { 70 };

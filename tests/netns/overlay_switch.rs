@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::fleet::{Fleet, MEMBERS, has_geneve};
+use crate::fleet::{Fleet, MEMBERS};
 use crate::flood::Flood;
 use crate::lab::{DUAL, V4};
 use crate::node::{Node, Ran, Text, peer};
@@ -110,11 +110,8 @@ fn every_way_to_every_other() {
     flood.finish();
 }
 
-#[test]
-fn to_geneve_and_back() {
-    if !has_geneve() {
-        return;
-    }
+/// From VXLAN to Geneve and back, by other ports and by the same one.
+pub fn to_geneve_and_back() {
     let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
     fleet.apply(2, NATIVE.routing);
     for way in [&GENEVE, &VXLAN, &GENEVE_ON_8472, &VXLAN, &GENEVE, &NATIVE, &GENEVE] {
