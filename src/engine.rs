@@ -10,7 +10,7 @@ use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search, Span};
 use crate::facts::{Facts, NetnsProblem};
 use crate::intent::{self, Endpoint, Intent};
-use crate::kernel::lock::WriterScope;
+use crate::kernel::lock::{self, WriterScope};
 use crate::kernel::{Kernel, KernelError, pins};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::c_text;
@@ -337,15 +337,15 @@ pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineErr
     Ok(WriterScope::take(runtime, patience)?)
 }
 
-/// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone.
+/// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone. A
+/// runtime folder that was there before us stays.
 ///
 /// # Errors
 /// A file can't be removed.
 pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError> {
     pins::sweep(kernel.bpf_root())?;
     slots::remove(runtime)?;
-    let _ = std::fs::remove_file(crate::kernel::lock::path(runtime));
-    let _ = std::fs::remove_dir(runtime);
+    lock::remove_runtime(runtime);
     Ok(())
 }
 

@@ -192,7 +192,7 @@ pub fn serve(
     let path = path(runtime);
     let failed =
         |source: io::Error| KernelError::File { operation: "open", path: path.clone(), source };
-    lock::make_folder(runtime)?;
+    lock::make_runtime(runtime)?;
     if UnixStream::connect(&path).is_ok() {
         return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
     }

@@ -38,13 +38,52 @@ pub fn make_folder(runtime: &Path) -> Result<(), KernelError> {
         .map_err(|source| KernelError::File { operation: "create", path: runtime.into(), source })
 }
 
+/// The file in a runtime folder that says that we made the folder. It goes with it: on a machine that
+/// starts anew, both are gone.
+fn mark(runtime: &Path) -> PathBuf {
+    runtime.join("made-by-ciliate")
+}
+
+/// Makes the runtime folder, unless somebody else has, as systemd does with a unit's `RuntimeDirectory=`.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_runtime(runtime: &Path) -> Result<(), KernelError> {
+    if runtime.is_dir() {
+        return Ok(());
+    }
+    make_folder(runtime)?;
+    match write_mark(runtime) {
+        // Removed again by a `destroy` that ends just now: whoever wants the lock tries once more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(|source| failed("create", &mark(runtime), source)),
+    }
+}
+
+fn write_mark(runtime: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).open(mark(runtime)).map(drop)
+}
+
+/// Removes what is ours of the runtime folder once the rest of it is gone, and the folder if we made it.
+pub fn remove_runtime(runtime: &Path) {
+    let _ = std::fs::remove_file(path(runtime));
+    // Somebody else's files in it keep it. So does the lock of the next of us, who removes it then.
+    if std::fs::remove_file(mark(runtime)).is_ok()
+        && std::fs::remove_dir(runtime).is_err()
+        && path(runtime).exists()
+    {
+        let _ = write_mark(runtime);
+    }
+}
+
 impl WriterScope {
     /// Takes the lock in the node's runtime folder, which is made if it is missing.
     ///
     /// # Errors
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
-        let file = lock(&path(runtime), patience, || make_folder(runtime))?;
+        let file = lock(&path(runtime), patience, || make_runtime(runtime))?;
         Ok(Self { _file: file })
     }
 }
