@@ -46,6 +46,7 @@ mod repair;
 mod residue;
 mod sabotage;
 mod saved_plan;
+mod silent;
 mod snapshot;
 mod space;
 mod traffic;
