@@ -82,7 +82,7 @@ pub struct Node {
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
     /// The addresses of the health endpoint, out of `cidrs`, per family. Default: the last usable address
-    /// of each CIDR.
+    /// of each CIDR; none in one longer than /29 (IPv6: /126), where no endpoint would have room beside it.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub health_addresses: Maybe<Vec<Spanned<String>>>,
 }
@@ -283,11 +283,12 @@ pub struct Peer {
     #[schemars(with = "Vec<String>", inner(regex(pattern = CIDR)))]
     pub cidrs: Spanned<Vec<Spanned<String>>>,
     /// The address of its `cilium_host`, per family. Default: the first usable address of its first
-    /// CIDR of the family.
+    /// CIDR of the family that has one, which /31 and /32 (IPv6: /128) have not.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
     /// The addresses of its health endpoint, per family. Default: the last usable address of its first
-    /// CIDR of the family.
+    /// CIDR of the family that is not longer than /29 (IPv6: /126); without one, none, and only its node
+    /// addresses are probed.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub health_addresses: Maybe<Vec<Spanned<String>>>,
     /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.
