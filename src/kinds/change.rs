@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocked, Kind, Observed, Origin, SeenMap, WantedMap};
+use super::{Blocked, Kind, ObjectKey, Observed, Origin, SeenMap, WantedMap};
 
 /// A property that is not as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,22 @@ impl<K: Kind> Change<K> {
             | Action::Replace { from, .. }
             | Action::Delete { from } => Some(from),
         }
+    }
+
+    /// Whether the op takes a value out of force, and comes after all other additions.
+    pub fn is_late(&self) -> bool {
+        match &self.action {
+            Action::Update { to, .. } => !K::gives_way_to(&self.key, to).is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The objects, and with them those that a value in force gives way to.
+    pub fn with_successors(&self, mut objects: Vec<ObjectKey>) -> Vec<ObjectKey> {
+        if let Action::Update { to, .. } = &self.action {
+            objects.extend(K::gives_way_to(&self.key, to));
+        }
+        objects
     }
 
     /// Makes `observed` what the kernel will be after the op.

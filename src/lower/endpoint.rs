@@ -152,7 +152,8 @@ fn host_side(
             map: MapName::of_abi(CILIUM_LXC),
             key: EndpointKey::new(*address).to_bytes().to_vec(),
         };
-        let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
+        let spec =
+            bpf_map_entry::Spec { link: Some(lxc), ..bpf_map_entry::Spec::of(&value.to_bytes()) };
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
         ipcache(desired, host_prefix(*address), *identity, origin);
     }
@@ -178,7 +179,7 @@ fn device_entry(
         map: MapName::of_abi(CILIATE_DEVICE),
         key: DeviceKey::new(ifindex).to_bytes().to_vec(),
     };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link };
+    let spec = bpf_map_entry::Spec { link, ..bpf_map_entry::Spec::of(&value.to_bytes()) };
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
 }
 

@@ -39,7 +39,7 @@ fn entry(prefix: IpNet, (identity, way): (Identity, Way), origin: &Origin) -> En
         Way::Direct => IpcacheValue::direct(identity.number()),
         Way::Tunnel(address) => IpcacheValue::behind_tunnel(identity.number(), address),
     };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: None };
+    let spec = bpf_map_entry::Spec::of(&value.to_bytes());
     (key, Wanted { spec, origin: origin.clone() })
 }
 
@@ -65,7 +65,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
             map: MapName::of_abi(CILIUM_LXC),
             key: EndpointKey::new(address).to_bytes().to_vec(),
         };
-        let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: None };
+        let spec = bpf_map_entry::Spec::of(&value.to_bytes());
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &Origin::Node);
     }
     let mut entries = Vec::new();

@@ -5,12 +5,9 @@ use std::net::IpAddr;
 
 use super::program::{Attachment, attach, key};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
-use crate::bpf_abi::{
-    CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_TWO_WORLDS, NodeValue,
-};
+use crate::bpf_abi::{NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_TWO_WORLDS, NodeValue};
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::{Hook, Mode};
-use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
 use crate::kinds::link::{self, End, Link, Protocol};
 use crate::kinds::route::{self, Route, Scope};
@@ -62,7 +59,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         flags: flags(lowering),
         ..NodeValue::default()
     };
-    if let Some(tunnel) = tunnel {
+    if let Some(tunnel) = &tunnel {
         (value.tunnel_ifindex, value.tunnel_mac) = (tunnel.ifindex, tunnel.mac.0);
     }
     if let Some(IpAddr::V4(v4)) = router(false) {
@@ -71,9 +68,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     if let Some(IpAddr::V6(v6)) = router(true) {
         value.router_ipv6_be = v6.octets();
     }
-    let entry = bpf_map_entry::Key { map: MapName::of_abi(CILIATE_NODE), key: vec![0; 4] };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(host) };
-    want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, entry, spec, &Origin::Node);
+    let leads_to = tunnel.map_or_else(Vec::new, |tunnel| tunnel.objects);
+    let value = value.to_bytes().to_vec();
+    let spec = bpf_map_entry::Spec { value, link: Some(host), leads_to };
+    let entries = &mut lowering.desired.bpf_map_entries;
+    want::<BpfMapEntry>(entries, bpf_map_entry::node(), spec, &Origin::Node);
     lower_programs(lowering, (host, host_index), (net, net_index));
 }
 

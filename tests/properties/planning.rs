@@ -164,7 +164,8 @@ proptest! {
         let first = plan.ops.iter().position(|op| op.phase() == Phase::Remove);
         let (adding, removing) = plan.ops.split_at(first.unwrap_or(plan.ops.len()));
         prop_assert!(removing.iter().all(|op| op.phase() == Phase::Remove));
-        prop_assert!(adding.windows(2).all(|two| rank(&two[0]) <= rank(&two[1])));
+        let order = |op: &Op| (op.is_late(), rank(op));
+        prop_assert!(adding.windows(2).all(|two| order(&two[0]) <= order(&two[1])));
         let order = |op: &Op| (is_removed_late(op), std::cmp::Reverse(rank(op)));
         prop_assert!(removing.windows(2).all(|two| order(&two[0]) <= order(&two[1])));
     }

@@ -272,13 +272,21 @@ pub fn bpf_old_maps() -> impl Strategy<Value = (MapName, bpf_old_map::Spec, bpf_
 pub fn bpf_map_entries()
 -> impl Strategy<Value = (bpf_map_entry::Key, bpf_map_entry::Spec, bpf_map_entry::Seen)> {
     let value = || prop_oneof![0..3u8, Just(255)];
-    (map_name(), 1..4u8, value(), value(), option::of(link_name()), any::<bool>()).prop_map(
-        |(map, key, want, seen, link, odd)| {
+    let leads_to = prop_oneof![2 => Just(None), 1 => link_name().prop_map(Some)];
+    let links = (option::of(link_name()), leads_to);
+    // The entry of the node is one that tunnels wait for.
+    let map = prop_oneof![3 => map_name(), 1 => Just(bpf_map_entry::node().map)];
+    (map, 0..4u8, value(), value(), links, any::<bool>()).prop_map(
+        |(map, key, want, seen, (link, leads_to), odd)| {
             let def = map.def();
             // Bytes of a size that no record has are listed as well, as hexadecimal digits.
             let bytes = |byte, size| vec![byte; if odd { 3 } else { size as usize }];
             let key = bpf_map_entry::Key { map, key: bytes(key, def.key_size) };
-            let spec = bpf_map_entry::Spec { value: bytes(want, def.value_size), link };
+            let spec = bpf_map_entry::Spec {
+                value: bytes(want, def.value_size),
+                link,
+                leads_to: leads_to.into_iter().map(ObjectKey::Link).collect(),
+            };
             (key, spec, bpf_map_entry::Seen { value: bytes(seen, def.value_size) })
         },
     )
@@ -450,8 +458,9 @@ fn close(mut world: World) -> World {
         let program = desired.bpf_programs.entry(wanted.spec.program.clone());
         program.or_insert(Wanted { spec, origin: origin.clone() });
     }
-    let with_link =
-        |wanted: &Wanted<bpf_map_entry::Spec>| wanted.spec.link.is_none_or(|l| ours(&l));
+    let with_link = |wanted: &Wanted<bpf_map_entry::Spec>| {
+        wanted.spec.link.is_none_or(|l| ours(&l)) && wanted.spec.leads_to.iter().all(has_link)
+    };
     desired.bpf_map_entries.retain(|_, wanted| with_link(wanted));
     let of_programs = desired.bpf_programs.values().flat_map(|wanted| &wanted.spec.maps);
     let of_entries = desired.bpf_map_entries.keys().map(|key| &key.map);

@@ -11,6 +11,7 @@
 
 pub mod exec;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -196,5 +197,14 @@ impl Kind for BpfLink {
         let mut needs = vec![ObjectKey::BpfProgram(spec.program.clone())];
         needs.extend(spec.link.map(ObjectKey::Link));
         needs
+    }
+
+    /// The attachment of a device that was to go first, and is still there.
+    fn outlives<'a>(
+        key: &Key,
+        seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        if seen.ifindex == 0 { failed.get(&ObjectKey::Link(key.ifname)) } else { None }
     }
 }

@@ -1,6 +1,7 @@
 //! Links in the kernel: listing and changing. With what is in `exec/`, the only file of this kind that may
 //! import `kernel`.
 
+mod rehearsal;
 mod removal;
 mod stray;
 
@@ -105,6 +106,7 @@ impl Apply for Link {
         let removals = |change: &Change<Self>| {
             matches!(change.action, Action::Delete { .. } | Action::Replace { .. })
         };
+        rehearsal::rehearse(kernel, changes, &mut results);
         stray::remove(kernel, changes, &mut results);
         let removals = |change: &Change<Self>| removals(change) && !stray::is_half(change);
         removal::remove(kernel, changes, removals, &mut results);
@@ -220,10 +222,17 @@ fn send_new(
     send(kernel, &Netns::HOST, "create a link", requests, order, results);
     for index in order {
         let (Err(error), Some(spec)) = (&results[*index], changes[*index].spec()) else { continue };
-        let Some(meaning) = meaning(error.errno(), changes[*index].key, spec) else { continue };
-        let error =
-            ExecError::Failed { error: format!("{error}: {meaning}"), errno: error.errno() };
-        results[*index] = Err(error);
+        results[*index] = Err(explained(error.clone(), changes[*index].key, spec));
+    }
+}
+
+/// The error, and what it may mean.
+fn explained(error: ExecError, ifname: IfName, spec: &Spec) -> ExecError {
+    match meaning(error.errno(), ifname, spec) {
+        None => error,
+        Some(meaning) => {
+            ExecError::Failed { error: format!("{error}: {meaning}"), errno: error.errno() }
+        }
     }
 }
 

@@ -13,9 +13,11 @@
 pub mod exec;
 mod seen;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{BlockedReason, Field, Kind, ObjectKey, Observed};
+use super::{BlockedReason, Field, Kind, ObjectKey, Observed, bpf_map_entry};
 use crate::net::{IfName, Mac, Netns};
 
 pub use seen::{ALIAS_TUNNEL, LinkInfo, decode, pair};
@@ -218,6 +220,16 @@ impl Kind for Link {
         let netns = spec.peer().map(|peer| &peer.netns);
         let netns = netns.filter(|netns| **netns != Netns::HOST);
         netns.map(|netns| ObjectKey::Netns(netns.clone())).into_iter().collect()
+    }
+
+    /// The programs send packets to a tunnel until the node's entry names another one, or none.
+    fn outlives<'a>(
+        _key: &IfName,
+        seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        seen.tunnel?;
+        failed.get(&ObjectKey::BpfMapEntry(bpf_map_entry::node()))
     }
 
     fn cascade(key: &IfName, gone: &Seen, observed: &mut Observed) {
