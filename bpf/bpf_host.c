@@ -15,13 +15,13 @@
 #include "lib/eth.h"
 #include "lib/events.h"
 #include "lib/host_routing.h"
+#include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
-#include "lib/time_exceeded.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -216,7 +216,8 @@ int cil_from_host(struct __sk_buff *skb)
 		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
 	enter(skb, &scope);
 	eth = frame_head(skb, ETH_HLEN);
-	if (!eth)
+	/* What is of a VLAN is no IP to endpoints; the header does not show it. */
+	if (!eth || skb->vlan_present)
 		return TC_ACT_OK;
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
@@ -315,10 +316,10 @@ static __always_inline int past_host6(struct __sk_buff *skb, struct event_scope 
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
-/* Frames for another host are seen by devices that listen to all. */
+/* Frames for another host are seen by devices that listen to all; those of a VLAN are for another device. */
 static __always_inline int past_host(struct __sk_buff *skb, struct event_scope *scope)
 {
-	if (skb->pkt_type != PACKET_HOST)
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):

@@ -13,6 +13,8 @@
 #include "lib/eth.h"
 #include "lib/events.h"
 #include "lib/host_routing.h"
+#include "lib/icmp4_error.h"
+#include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
@@ -20,7 +22,7 @@
 #include "lib/mark.h"
 #include "lib/metrics.h"
 #include "lib/nd.h"
-#include "lib/time_exceeded.h"
+#include "lib/vlan.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -75,6 +77,24 @@ static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
 
+/* Too long for the tunnel: its sender is told. */
+static __noinline int frag_needed(struct __sk_buff *skb, struct event_scope *scope,
+				  const struct device_value *device, const struct l4 *l4)
+{
+	const struct node_value *node = node_lookup();
+	int result = -DROP_FRAG_NEEDED;
+
+	if (node && !l4->is_error && skb->protocol == bpf_htons(ETH_P_IP))
+		result = icmp4_too_big(skb, node->router_ipv4, device->node_mac, device->mac, node->tunnel_mtu);
+	else if (node && !l4->is_error)
+		result = icmp6_too_big(skb, node->router_ipv6, device->node_mac, device->mac,
+				       encap_mtu6(node));
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	capture(skb, scope, CAPTURE_DELIVERY, skb->ifindex);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
 					       const struct device_value *device)
 {
@@ -93,6 +113,8 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	if (ip4->saddr != device->ipv4 || !ip4->saddr)
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct4_read(skb, ip4, &packet, DIRECTION_EGRESS);
+	if (encap_is_forged(&packet.l4, node))
+		return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_EGRESS);
 	if (!state)
 		state = ct4_track(skb, scope, &packet, CT_EGRESS);
 	if (state < 0)
@@ -100,8 +122,12 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	endpoint = endpoint_lookup4(ip4->daddr);
 	if (!endpoint && node && node->tunnel_ifindex) {
 		destination = ipcache_lookup4(ip4->daddr);
-		if (goes_by_tunnel(destination))
+		if (goes_by_tunnel(destination)) {
+			if (ip4->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) &&
+			    encap_is_too_long(skb, &packet.l4, node->tunnel_mtu))
+				return frag_needed(skb, scope, device, &packet.l4);
 			return to_tunnel(skb, scope, node, destination, state);
+		}
 	}
 	if (!ipv4_decrement_ttl(ip4))
 		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_EGRESS);
@@ -173,6 +199,8 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	    ipv6_is_unspecified(ip6->saddr.in6_u.u6_addr32))
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct6_read(skb, ip6, &packet, DIRECTION_EGRESS);
+	if (encap_is_forged(&packet.l4, node))
+		return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_EGRESS);
 	if (!state)
 		state = ct6_track(skb, scope, &packet, CT_EGRESS);
 	if (state < 0)
@@ -180,8 +208,11 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	endpoint = endpoint_lookup6(packet.key.daddr);
 	if (!endpoint && node && node->tunnel_ifindex) {
 		destination = ipcache_lookup6(packet.key.daddr);
-		if (goes_by_tunnel(destination))
+		if (goes_by_tunnel(destination)) {
+			if (encap_is_too_long(skb, &packet.l4, encap_mtu6(node)))
+				return frag_needed(skb, scope, device, &packet.l4);
 			return to_tunnel(skb, scope, node, destination, state);
+		}
 	}
 	if (!ipv6_decrement_hop_limit(ip6))
 		return hop_limit_exceeded(skb, scope, device);
@@ -221,6 +252,8 @@ int cil_from_container(struct __sk_buff *skb)
 	scope.source = device->endpoint_id;
 	scope.source_identity = device->identity;
 	trace(skb, &scope, TRACE_FROM_ENDPOINT, TRACE_REASON_UNKNOWN, 0);
+	if (vlan_is_tagged(skb))
+		return drop(skb, &scope, DROP_UNSUPPORTED_L3, DIRECTION_EGRESS);
 	eth = frame_head(skb, ETH_HLEN);
 	if (!eth || !eth_is_ethernet_ii(eth))
 		return drop(skb, &scope, DROP_UNSUPPORTED_L2, DIRECTION_EGRESS);

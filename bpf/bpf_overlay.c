@@ -13,13 +13,14 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
-#include "lib/time_exceeded.h"
+#include "lib/vlan.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -88,8 +89,9 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 	if (endpoint_is_host(endpoint))
 		return to_host(skb, scope, eth, node);
 	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
-	if (!result)
-		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	return deliver(skb, endpoint);
@@ -134,8 +136,9 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 	if (endpoint_is_host(endpoint))
 		return to_host(skb, scope, eth, node);
 	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
-	if (!result)
-		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	return deliver(skb, endpoint);
@@ -146,13 +149,16 @@ int cil_from_overlay(struct __sk_buff *skb)
 {
 	struct event_scope scope = { .wanted = events_wanted() };
 	const struct node_value *node = node_lookup();
-	struct ethhdr *eth = frame_head(skb, ETH_HLEN);
+	struct ethhdr *eth;
 	__s64 id;
 
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	/* Cannot be: an array has all its elements. The verifier asks. */
 	if (!node)
 		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
+	if (vlan_is_tagged(skb))
+		return drop(skb, &scope, DROP_VLAN_FILTERED, DIRECTION_INGRESS);
+	eth = frame_head(skb, ETH_HLEN);
 	/* Whatever nodes do not send each other; the stack knows best what it is. */
 	if (!eth || (eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6))) {
 		trace_overlay(skb, &scope, TRACE_FROM_OVERLAY, TRACE_REASON_UNKNOWN, skb->ifindex);

@@ -116,7 +116,7 @@ struct device_value {
 /* Packets between endpoints of this node and those of peers go past the host's stack. */
 #define NODE_FLAG_HOST_ROUTING 4
 
-/* ciliate_node: one element, this node. tunnel_ifindex is 0 with native routing. */
+/* ciliate_node: one element, this node. With native routing all that is about the tunnel is 0. */
 struct node_value {
 	__be32 router_ipv4;
 	__be32 router_ipv6[4];
@@ -130,7 +130,8 @@ struct node_value {
 	__u32 tunnel_ifindex;
 	__u8 tunnel_mac[ETH_ADDR_LEN];
 	__u8 tunnel_mac_pad[2];
-	__u32 reserved;
+	__be16 tunnel_port;
+	__u16 tunnel_mtu;
 };
 
 /*

@@ -252,7 +252,10 @@ record! {
         tunnel_ifindex: u32,
         tunnel_mac: [u8; 6],
         tunnel_mac_pad: [u8; 2],
-        reserved: u32,
+        /// UDP port that tunnels end at, which endpoints may not send to; zero with native routing.
+        tunnel_port_be: [u8; 2],
+        /// Longest packet, in bytes, that endpoints may send into the tunnel; zero is no limit.
+        tunnel_mtu: u16,
     }
 }
 

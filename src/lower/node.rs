@@ -61,6 +61,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     };
     if let Some(tunnel) = &tunnel {
         (value.tunnel_ifindex, value.tunnel_mac) = (tunnel.ifindex, tunnel.mac.0);
+        value.tunnel_port_be = tunnel.port.to_be_bytes();
+        value.tunnel_mtu = u16::try_from(lowering.node.route_mtu_bytes).unwrap_or(u16::MAX);
     }
     if let Some(IpAddr::V4(v4)) = router(false) {
         value.router_ipv4_be = v4.octets();

@@ -46,6 +46,7 @@ impl Tunnel {
 pub(super) struct Device {
     pub ifindex: u32,
     pub mac: Mac,
+    pub port: u16,
     /// The device, and the programs on it.
     pub objects: Vec<ObjectKey>,
 }
@@ -146,7 +147,7 @@ pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
         let program = program.into();
         objects.push(ObjectKey::BpfLink(bpf_link::Key { ifname: device, hook, program }));
     }
-    Some(Device { ifindex, mac, objects })
+    Some(Device { ifindex, mac, port: tunnel.port, objects })
 }
 
 /// Adds a route to each of the peers' CIDRs, for what this host's own stack sends there.

@@ -94,7 +94,7 @@ pub struct Packet {
     pub ports: (u16, u16),
     tcp_flags: u8,
     /// An ICMP error.
-    is_error: bool,
+    pub is_error: bool,
     /// Of an ICMP error: the flow of the packet it quotes, when that can be told.
     quoted: Option<Flow>,
 }

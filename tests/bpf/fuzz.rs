@@ -92,10 +92,17 @@ impl Account {
     }
 }
 
-/// An ICMPv6 time exceeded of ours.
+/// An ICMPv6 time exceeded or packet too big of ours.
 fn is_error(out: &Outcome) -> bool {
     let ours = out.frame.get(ETH_LEN + 8..ETH_LEN + 24) == Some(&crate::world::ROUTER6.octets());
-    let told = out.frame.get(ETH_LEN + 40..ETH_LEN + 42) == Some(&[3, 0]);
+    let told = out.frame.get(ETH_LEN + 40..ETH_LEN + 42);
+    out.action == Action::Redirect && ours && matches!(told, Some([2 | 3, 0]))
+}
+
+/// An ICMP fragmentation needed of ours.
+fn is_frag_needed(out: &Outcome) -> bool {
+    let ours = out.frame.get(ETH_LEN + 12..ETH_LEN + 16) == Some(&crate::world::ROUTER4.octets());
+    let told = out.frame.get(ETH_LEN + 20..ETH_LEN + 22) == Some(&[3, 4]);
     out.action == Action::Redirect && ours && told
 }
 
@@ -105,6 +112,7 @@ fn is_answer(frame: &[u8], out: &Outcome) -> bool {
     let untouched = out.action == Action::Pass && out.frame == frame;
     match ethertype {
         TYPE_ARP => true,
+        TYPE_IPV4 => is_frag_needed(out),
         // Solicitations and advertisements for the stack have no hop taken.
         TYPE_IPV6 => untouched || is_advertisement(out) || is_error(out),
         _ => false,
@@ -145,6 +153,10 @@ impl Target {
         let sandbox = &lab.sandbox;
         let (program, ifindex) = match self {
             Self::FromContainer if random.chance(1) => ("cil_from_container", sandbox.cilium_net),
+            Self::FromContainer if random.chance(5) => {
+                let tag = (random.pick(&[0x8100, 0x88a8]), random.pick(&[7, 0xe000]));
+                return lab.send_tagged("cil_from_container", sandbox.lxc_a, &[tag], frame);
+            }
             Self::FromContainer => {
                 ("cil_from_container", random.pick(&[sandbox.lxc_a, sandbox.lxc_a, sandbox.lxc_b]))
             }

@@ -27,10 +27,19 @@ pub const CONTEXT_LEN: usize = 192;
 const CONTEXT_MARK: usize = 8;
 const CONTEXT_IFINDEX: usize = 40;
 const CONTEXT_CB: usize = 48;
+const CONTEXT_GSO_SIZE: usize = 176;
 
 /// See `tunnel_key.c`.
 const WITH_TUNNEL_KEY: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tunnel_key.o"));
+
+/// The programs that those of `tunnel_key.c` go on with, by their number there.
+const UNDER_TEST: [&str; 4] =
+    ["cil_from_overlay", "cil_from_container", "cil_from_host", "cil_from_netdev"];
+
+/// The tunnel's port, and the longest packet that may go into it.
+pub const TUNNEL_PORT: u16 = 8472;
+pub const TUNNEL_MTU: u16 = 1450;
 
 /// `BPF_F_TUNINFO_IPV6` (linux/bpf.h).
 const KEY_OF_IPV6: u32 = 1;
@@ -75,6 +84,7 @@ impl Lab {
         let world = World::standard(&sandbox);
         let mut with_tunnel_key = EbpfLoader::new().load(WITH_TUNNEL_KEY).expect("tunnel_key.o");
         load(&mut with_tunnel_key, "with_tunnel_key");
+        load(&mut with_tunnel_key, "with_vlan_tag");
         let mut lab = Self {
             world: World::default(),
             programs: BTreeMap::new(),
@@ -100,11 +110,13 @@ impl Lab {
             assert_eq!(loaded.programs().count(), object.programs.len(), "{}", object.name);
             lab.objects.push(loaded);
         }
-        let from_overlay = lab.program("cil_from_overlay").fd().expect("loaded");
-        let from_overlay = from_overlay.try_clone().expect("a descriptor");
-        let map = lab.with_tunnel_key.map_mut("under_test").expect("the map");
-        let mut under_test = ProgramArray::try_from(map).expect("a program array");
-        under_test.set(0, &from_overlay, 0).expect("set the program");
+        for (number, name) in (0..).zip(UNDER_TEST) {
+            let program = lab.program(name).fd().expect("loaded");
+            let program = program.try_clone().expect("a descriptor");
+            let map = lab.with_tunnel_key.map_mut("under_test").expect("the map");
+            let mut under_test = ProgramArray::try_from(map).expect("a program array");
+            under_test.set(number, &program, 0).expect("set the program");
+        }
         lab.describe(world);
         lab
     }
@@ -140,6 +152,8 @@ impl Lab {
     pub fn add_tunnel(&mut self) {
         let mut world = self.world.clone();
         world.node.tunnel_ifindex = self.sandbox.cilium_vxlan;
+        world.node.tunnel_port_be = TUNNEL_PORT.to_be_bytes();
+        world.node.tunnel_mtu = TUNNEL_MTU;
         self.describe(world);
     }
 
@@ -177,6 +191,28 @@ impl Lab {
     /// Sends a frame through `cil_from_overlay` as if it had come by the tunnel with that identifier.
     pub fn tunnel_sends(&self, id: u32, outer_ipv6: bool, frame: &[u8]) -> Outcome {
         test_run(self.program_by_tunnel(), context_by_tunnel(id, outer_ipv6), frame)
+    }
+
+    /// Sends a frame with VLAN tags, from the outside in, through a program at a device. A tag: its protocol,
+    /// priority and VLAN.
+    pub fn send_tagged(
+        &self,
+        program: &str,
+        ifindex: u32,
+        tags: &[(u16, u16)],
+        frame: &[u8],
+    ) -> Outcome {
+        let word = |number: usize| {
+            tags.get(number)
+                .map_or(0, |(protocol, tci)| u32::from(*protocol) << 16 | u32::from(*tci))
+        };
+        let number = UNDER_TEST.iter().position(|name| *name == program).expect("a number");
+        let mut context = context(ifindex, 0);
+        for (index, word) in [word(1), word(0), number as u32].into_iter().enumerate() {
+            context[CONTEXT_CB + index * 4..][..4].copy_from_slice(&word.to_ne_bytes());
+        }
+        let tagging = self.with_tunnel_key.program("with_vlan_tag").expect("the program");
+        test_run(tagging.try_into().expect("a classifier"), context, frame)
     }
 
     /// Goes on as `cil_from_overlay`.
@@ -253,6 +289,13 @@ impl Lab {
             })
             .collect()
     }
+}
+
+/// The `struct __sk_buff` of a packet that is still to be cut into segments, at endpoint A's device.
+pub fn context_of_segments(lab: &Lab, gso_size: u32) -> [u8; CONTEXT_LEN] {
+    let mut context = context(lab.sandbox.lxc_a, 0);
+    context[CONTEXT_GSO_SIZE..][..4].copy_from_slice(&gso_size.to_ne_bytes());
+    context
 }
 
 /// The `struct __sk_buff` of a packet with a tunnel key.

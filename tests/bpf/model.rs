@@ -6,6 +6,8 @@
 
 #[path = "model/icmp6.rs"]
 mod icmp6;
+#[path = "model/too_long.rs"]
+mod too_long;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ciliate::bpf_abi::*;
 
 use crate::flows::{Flows, IN, IN_FROM_TUNNEL, OUT, Packet, State, Way};
-use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
+use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP};
 use crate::world::HOST_MAC;
 use icmp6::{discovery, time_exceeded};
 
@@ -372,7 +374,16 @@ fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
         return Err(DROP_INVALID_SOURCE_IP);
     }
     let packet = run.read(DIRECTION_EGRESS)?;
+    let tunnel_port = u16::from_be_bytes(world.node.tunnel_port_be);
+    if packet.protocol == UDP && packet.ports.1 == tunnel_port && tunnel_port != 0 {
+        return Err(DROP_ENCAP_PROHIBITED);
+    }
     let state = run.track(&packet, OUT);
+    if !world.endpoints.contains_key(&destination)
+        && let Some(fate) = too_long::too_long(run, device, destination, &packet)
+    {
+        return fate;
+    }
     if !world.endpoints.contains_key(&destination)
         && let Some(fate) = tunnelled(run, destination, state as u8)
     {

@@ -128,7 +128,10 @@ fn node(value: &NodeValue) -> String {
     );
     if value.tunnel_ifindex != 0 {
         let mac = Mac(value.tunnel_mac);
-        text += &format!(" tunnel-ifindex={} tunnel-mac={mac}", value.tunnel_ifindex);
+        let port = u16::from_be_bytes(value.tunnel_port_be);
+        let (ifindex, mtu) = (value.tunnel_ifindex, value.tunnel_mtu);
+        text += &format!(" tunnel-ifindex={ifindex} tunnel-mac={mac}");
+        text += &format!(" tunnel-port={port} tunnel-mtu={mtu}");
     }
     if value.flags != 0 {
         text += &format!(" flags=0x{:04x}", value.flags);

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The ICMPv6 error for a packet whose hop limit is used up (RFC 4443, 3.3). IPv4 has no counterpart. */
-#ifndef CILIATE_TIME_EXCEEDED_H
-#define CILIATE_TIME_EXCEEDED_H
+/*
+ * ICMPv6 errors (RFC 4443): for a packet whose hop limit is used up, which IPv4 has no counterpart to, and for one
+ * that is too long.
+ */
+#ifndef CILIATE_ICMP6_ERROR_H
+#define CILIATE_ICMP6_ERROR_H
 
 #include "checksum.h"
 #include "eth.h"
+#include "icmp_quote.h"
 #include "ipv6.h"
 #include "metrics.h"
 
+#define ICMP6_TOO_BIG 2
 #define ICMP6_TIME_EXCEEDED 3
 #define ICMP6_FIRST_INFORMATIONAL 128
 #define ICMP6_REDIRECT 137
@@ -21,14 +26,15 @@ struct icmp6_error {
 	__u8 type;
 	__u8 code;
 	__sum16 checksum;
-	__be32 unused;
+	/* Of packet too big. */
+	__be32 mtu;
 };
 
 /* Between the link header and the packet that caused the error: an IPv6 and an ICMPv6 header. */
 #define ICMP6_ERROR_ROOM (sizeof(struct icmp6_error) - 2 - ETH_HLEN)
 
 /* As much of the packet as fits the minimal MTU of IPv6. */
-#define ICMP6_QUOTE_MAX (1280 - ICMP6_ERROR_ROOM)
+#define ICMP6_QUOTE_MAX (IPV6_MTU_MIN - ICMP6_ERROR_ROOM)
 
 /* RFC 4443, 2.4 (e): no error about an error, a redirect, a group, or nobody in particular. */
 static __always_inline int icmp6_error_allowed(struct __sk_buff *skb, const struct ipv6hdr *ip6)
@@ -49,42 +55,20 @@ static __always_inline int icmp6_error_allowed(struct __sk_buff *skb, const stru
 	return type >= ICMP6_FIRST_INFORMATIONAL && type != ICMP6_REDIRECT;
 }
 
-/* Sum of the frame's bytes behind the link header, up to ICMP6_QUOTE_MAX; they have to be linear. */
-static __always_inline __u64 icmp6_quote_sum(struct __sk_buff *skb)
-{
-	void *end = frame_end(skb);
-	void *at = frame_start(skb) + ETH_HLEN;
-	__u64 sum = 0;
-	int i;
-
-	for (i = 0; i < (int)(ICMP6_QUOTE_MAX / 4); i++) {
-		if (at + 4 > end)
-			break;
-		sum += *(__u32 *)at;
-		at += 4;
-	}
-	if (at + 2 <= end) {
-		sum += *(__u16 *)at;
-		at += 2;
-	}
-	if (at + 1 <= end)
-		sum += *(__u8 *)at;
-	return sum;
-}
-
 /*
- * Turns the frame into the error, from `router` to the packet's sender. Both link addresses are the
- * caller's. Returns 0 or a drop reason. Out of line: rare, and large.
+ * Turns the frame into an error, from `router` to the packet's sender. Both link addresses are the caller's.
+ * `kind`: the type, and in the upper half the MTU. Returns 0 or a drop reason. Out of line: rare, and large.
  */
-static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *router, const void *source_mac,
-					  const void *destination_mac)
+static __noinline int icmp6_error(struct __sk_buff *skb, const __be32 *router, const void *source_mac,
+				  const void *destination_mac, __u64 kind)
 {
 	struct icmp6_error frame = {
 		.eth.h_proto = bpf_htons(ETH_P_IPV6),
 		.ip6.version = 6,
 		.ip6.nexthdr = IPV6_NEXT_ICMP,
 		.ip6.hop_limit = ICMP6_ERROR_HOP_LIMIT,
-		.type = ICMP6_TIME_EXCEEDED,
+		.type = kind,
+		.mtu = bpf_htonl(kind >> 32),
 	};
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -93,7 +77,7 @@ static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *r
 	__s64 sum;
 
 	if (!eth || ipv6_is_unspecified(router) || !icmp6_error_allowed(skb, ip6))
-		return -DROP_TTL_EXCEEDED;
+		return (__u8)kind == ICMP6_TOO_BIG ? -DROP_FRAG_NEEDED : -DROP_TTL_EXCEEDED;
 	__builtin_memcpy(&frame.ip6.daddr, &ip6->saddr, sizeof(frame.ip6.daddr));
 	__builtin_memcpy(&frame.ip6.saddr, router, sizeof(frame.ip6.saddr));
 	__builtin_memcpy(frame.eth.h_source, source_mac, ETH_ADDR_LEN);
@@ -108,11 +92,23 @@ static __noinline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *r
 	frame.ip6.payload_len = bpf_htons(payload_len);
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&frame.ip6.saddr, 32 + 8,
 			    bpf_htonl(payload_len + IPV6_NEXT_ICMP));
-	frame.checksum = checksum_fold((__u64)(__u32)sum + icmp6_quote_sum(skb));
+	frame.checksum = checksum_fold((__u64)(__u32)sum + icmp_quote_sum(skb));
 	if (bpf_skb_adjust_room(skb, ICMP6_ERROR_ROOM, BPF_ADJ_ROOM_MAC, 0) ||
 	    bpf_skb_store_bytes(skb, 0, &frame.eth, ETH_HLEN + ICMP6_ERROR_ROOM, 0))
 		return -DROP_WRITE_ERROR;
 	return 0;
+}
+
+static __always_inline int icmp6_time_exceeded(struct __sk_buff *skb, const __be32 *router,
+					       const void *source_mac, const void *destination_mac)
+{
+	return icmp6_error(skb, router, source_mac, destination_mac, ICMP6_TIME_EXCEEDED);
+}
+
+static __always_inline int icmp6_too_big(struct __sk_buff *skb, const __be32 *router, const void *source_mac,
+					 const void *destination_mac, __u32 mtu)
+{
+	return icmp6_error(skb, router, source_mac, destination_mac, ICMP6_TOO_BIG | (__u64)mtu << 32);
 }
 
 #endif
