@@ -407,7 +407,7 @@ fn lifetimes_are_what_the_loader_says() {
         ("ct_lifetime_tcp_closing", 70),
         ("ct_lifetime_other", 7),
     ];
-    lab::run_with(Globals { seconds, accounting: false }, |lab| {
+    lab::run_with(Globals { seconds, ..Globals::default() }, |lab| {
         let mut watch = Watch::new(lab);
         let Family { a, far, .. } = families()[0];
         let ask = |flags| packet(a, far, TCP, &tcp(flags, b""));
@@ -434,7 +434,7 @@ fn lifetimes_are_what_the_loader_says() {
 
 #[test]
 fn packets_are_counted_when_asked() {
-    lab::run_with(Globals { seconds: &[], accounting: true }, |lab| {
+    lab::run_with(Globals { accounting: true, ..Globals::default() }, |lab| {
         let mut watch = Watch::new(lab);
         for Family { a, far, .. } in families() {
             let ask = packet(a, far, UDP, &udp_between(40_000, 53, b"question"));

@@ -10,10 +10,11 @@ use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions, tc};
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
-    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MONITOR_SLOTS, MetricsKey, MetricsValue,
-    NODE_FLAG_HOST_ROUTING,
+    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MAPS, MONITOR_SLOTS, MetricsKey,
+    MetricsValue, NODE_FLAG_HOST_ROUTING,
 };
 use ciliate::bpf_objects::OBJECTS;
+use ciliate::kernel::bpf_map::{self, MapShape};
 
 use crate::model::{Action, Count, World};
 use crate::sandbox::{self, Sandbox};
@@ -67,6 +68,8 @@ pub struct Lab {
 pub struct Globals {
     pub seconds: &'static [(&'static str, u32)],
     pub accounting: bool,
+    /// Maps that have room for one entry, and don't make any, in place of those that do.
+    pub narrow: &'static [&'static str],
 }
 
 /// Runs a test with all programs loaded and the maps of [`World::standard`].
@@ -93,6 +96,7 @@ impl Lab {
             last: BTreeMap::new(),
             sandbox,
         };
+        globals.narrow.iter().for_each(|name| pin_narrow(&lab.sandbox, name));
         for (index, object) in OBJECTS.iter().enumerate() {
             let mut loader = EbpfLoader::new();
             loader.default_map_pin_directory(&lab.sandbox.pins);
@@ -337,6 +341,18 @@ pub fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[
         frame: out,
         mark: u32::from_ne_bytes(mark.try_into().expect("4 bytes")),
     }
+}
+
+/// Pins a map for the programs that has room for one entry and makes no more.
+fn pin_narrow(sandbox: &Sandbox, name: &str) {
+    /// `BPF_MAP_TYPE_HASH` (linux/bpf.h).
+    const HASH: u32 = 1;
+    let def = MAPS.iter().find(|map| map.name == name).expect("a map");
+    let (map_type, max_entries, flags) = (HASH, 1, 0);
+    let (key_size, value_size) = (def.key_size, def.value_size);
+    let shape = MapShape { map_type, key_size, value_size, max_entries, flags };
+    let map = bpf_map::Map::create(name, shape).expect("make a map");
+    map.pin(&sandbox.pins.join(name)).expect("pin a map");
 }
 
 fn load(object: &mut Ebpf, name: &str) {

@@ -24,6 +24,7 @@ mod listener;
 mod model;
 mod neighbour;
 mod random;
+mod rare;
 mod sandbox;
 mod time_exceeded;
 mod too_long;
