@@ -28,6 +28,7 @@ mod health;
 mod hitless;
 mod host_routing;
 mod journal;
+mod l3_device;
 mod lab;
 mod main_job;
 mod manager;
