@@ -27,6 +27,7 @@ mod geneve;
 mod health;
 mod hitless;
 mod host_routing;
+mod intruders;
 mod journal;
 mod l3_device;
 mod lab;
