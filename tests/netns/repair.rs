@@ -1,7 +1,7 @@
 //! Repair: every object that a node has is damaged, one after the other, while the daemon runs. Each
 //! comes back as it was, and objects of others that lie beside keep every byte.
 
-use ciliate::kernel::pins;
+use ciliate::kernel::{bpf, pins};
 use ciliate::kinds::Observed;
 
 use crate::daemon::Daemon;
@@ -50,7 +50,7 @@ fn map_entries_come_back() {
 
 #[test]
 fn bpf_objects_come_back() {
-    repair(sabotage::bpf_objects, "", 25);
+    repair(sabotage::bpf_objects, "", if bpf::has_tcx() { 25 } else { 20 });
 }
 
 #[test]

@@ -348,12 +348,13 @@ pub fn bpf_objects(node: &Node, observed: &Observed) -> Vec<Sabotage> {
                 .expect("swap the program");
         }));
     }
-    all.push({
-        let folder = node.bpf.join("links");
-        Sabotage::new(format!("rm -r {}", folder.display()), move || {
+    let folder = node.bpf.join("links");
+    // Clsact filters have no pins.
+    if folder.exists() {
+        all.push(Sabotage::new(format!("rm -r {}", folder.display()), move || {
             fs::remove_dir_all(&folder).expect("remove the links");
-        })
-    });
+        }));
+    }
     all
 }
 
