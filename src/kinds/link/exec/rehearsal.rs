@@ -93,7 +93,16 @@ mod tests {
 
     fn end() -> End {
         let (mac, alias) = (Mac([2, 0, 0, 0, 0, 1]), "ciliate tunnel".into());
-        End { mac, mtu_bytes: 1500, up: true, arp: true, alias, grouped: true }
+        End {
+            mac,
+            mtu_bytes: 1500,
+            up: true,
+            arp: true,
+            alias,
+            grouped: true,
+            enslaved: false,
+            promiscuous: false,
+        }
     }
 
     fn there(kind: &str, port: u16) -> LinkInfo {
