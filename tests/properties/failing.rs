@@ -96,6 +96,8 @@ fn ask_for_tunnel(desired: &mut Desired, ifname: &str, protocol: link::Protocol,
         arp: true,
         alias: "ciliate tunnel".into(),
         grouped: true,
+        enslaved: false,
+        promiscuous: false,
     };
     let (form, origin) = (link::Form::Tunnel { protocol, port: 8472 }, Origin::Routing);
     let spec = link::Spec { ifindex: ifindex.into(), end, form };
