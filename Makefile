@@ -4,7 +4,7 @@
 # `su` leaves these out on Debian, and nft is there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: build demo test bench
+.PHONY: build demo test test-vm bench
 
 build:
 	scripts/install-tools.sh build
@@ -17,6 +17,11 @@ demo: build
 test:
 	scripts/install-tools.sh test
 	scripts/test.sh
+
+# make test-vm [KERNEL=6.12] [FULL=1 | TEST=text in the name of a test]
+test-vm:
+	scripts/install-tools.sh test
+	tests/vm/run.sh $(if $(KERNEL),--kernel '$(KERNEL)') $(if $(FULL),--full) $(if $(TEST),--test '$(TEST)')
 
 bench:
 	scripts/install-tools.sh test

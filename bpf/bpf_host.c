@@ -14,6 +14,7 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/host_routing.h"
 #include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
@@ -131,9 +132,9 @@ static __always_inline int from_host_ipv4(struct __sk_buff *skb, struct event_sc
 static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
 					 const struct node_value *node)
 {
-	int result = icmp6_error(skb, node->router_ipv6, ICMP6_TIME_EXCEEDED, node->host_mac, node->host_mac);
+	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
 
-	if (result == ICMP6_ERROR_FORBIDDEN)
+	if (result == ICMP_ERROR_FORBIDDEN)
 		result = -DROP_TTL_EXCEEDED;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
@@ -217,7 +218,8 @@ int cil_from_host(struct __sk_buff *skb)
 		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
 	enter(skb, &scope);
 	eth = frame_head(skb, ETH_HLEN);
-	if (!eth)
+	/* What is of a VLAN is no IP to endpoints; the header does not show it. */
+	if (!eth || skb->vlan_present)
 		return TC_ACT_OK;
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
@@ -242,28 +244,175 @@ int cil_to_host(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+/*
+ * Whether the device has no Ethernet, and gives the packet as it is. Nothing says so to a program; but then the
+ * packet begins where its network header does.
+ */
+static __always_inline int begins_with_ip(struct __sk_buff *skb)
+{
+	__u64 packet[2], network[2];
+
+	if (bpf_skb_load_bytes(skb, 0, packet, sizeof(packet)) ||
+	    bpf_skb_load_bytes_relative(skb, 0, network, sizeof(network), BPF_HDR_START_NET))
+		return 0;
+	return packet[0] == network[0] && packet[1] == network[1];
+}
+
+/* To the tunnel's port of this node. `udp_at` is where the UDP header is. */
+static __always_inline int is_to_tunnel(struct __sk_buff *skb, const struct node_value *node, __u32 udp_at,
+					const struct endpoint_value *destination)
+{
+	__be16 port;
+
+	return destination && endpoint_is_host(destination) &&
+	       !bpf_skb_load_bytes(skb, udp_at + UDP_DESTINATION_AT, &port, sizeof(port)) &&
+	       port == node->tunnel_port;
+}
+
+/* Whether another packet is inside. Only the first of several fragments can be told by its port. */
+static __always_inline int is_of_tunnel4(struct __sk_buff *skb, __u32 at, const struct node_value *node)
+{
+	struct iphdr ip4;
+
+	if (bpf_skb_load_bytes(skb, at, &ip4, sizeof(ip4)) || ip4.protocol != IPPROTO_UDP ||
+	    ip4.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+		return 0;
+	return is_to_tunnel(skb, node, at + ip4.ihl * 4, endpoint_lookup4(ip4.daddr));
+}
+
+static __always_inline int is_of_tunnel6(struct __sk_buff *skb, __u32 at, const struct node_value *node)
+{
+	struct ipv6hdr ip6;
+
+	if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.nexthdr != IPPROTO_UDP)
+		return 0;
+	return is_to_tunnel(skb, node, at + sizeof(ip6), endpoint_lookup6(ip6.daddr.in6_u.u6_addr32));
+}
+
+/* EVENT_FLAG_VXLAN, EVENT_FLAG_GENEVE, or 0. Out of line: for its stack. */
+static __noinline __u32 tunnel_flag(struct __sk_buff *skb, __u32 at)
+{
+	const struct node_value *node = node_lookup();
+	int inside = 0;
+
+	if (!node || !node->tunnel_port)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		inside = is_of_tunnel4(skb, at, node);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		inside = is_of_tunnel6(skb, at, node);
+	if (!inside)
+		return 0;
+	return node->flags & NODE_FLAG_GENEVE ? EVENT_FLAG_GENEVE : EVENT_FLAG_VXLAN;
+}
+
 /* The sender by its address; the underlay carries no identity. */
 static __noinline int from_network(struct __sk_buff *skb, struct event_scope *scope)
 {
 	union address source = {};
 
-	event_source_address(skb, &source);
+	if (begins_with_ip(skb))
+		scope->flags = EVENT_FLAG_L3_DEVICE;
+	scope->flags |= tunnel_flag(skb, event_ip_at(scope));
+	event_source_address(skb, scope, &source);
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		identify4(skb, scope, source.v4);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		identify6(skb, scope, source.v6);
-	trace(skb, scope, TRACE_FROM_NETWORK, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
+	if (scope->flags & (EVENT_FLAG_VXLAN | EVENT_FLAG_GENEVE))
+		trace_overlay(skb, scope, TRACE_FROM_NETWORK, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
+	else
+		trace(skb, scope, TRACE_FROM_NETWORK, TRACE_REASON_UNKNOWN, skb->ingress_ifindex);
 	return 0;
+}
+
+/*
+ * From a peer's endpoint to one of this node, past the host's stack. TC_ACT_UNSPEC: the packet is the stack's,
+ * which also says what is wrong with it, and answers when it has no hop left.
+ */
+static __always_inline int past_host4(struct __sk_buff *skb, struct event_scope *scope)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+	const struct ipcache_value *source;
+	struct ct4_packet packet = {};
+	int result;
+
+	/* A device without Ethernet has no such header. */
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || !ipv4_is_valid(skb, ip4) || ip4->ttl <= 1)
+		return TC_ACT_UNSPEC;
+	endpoint = endpoint_lookup4(ip4->daddr);
+	if (!endpoint || endpoint_is_host(endpoint))
+		return TC_ACT_UNSPEC;
+	source = ipcache_lookup4(ip4->saddr);
+	if (!is_direct(source))
+		return TC_ACT_UNSPEC;
+	scope->source_identity = source->identity;
+	ipv4_decrement_ttl(ip4);
+	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+static __always_inline int past_host6(struct __sk_buff *skb, struct event_scope *scope)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct endpoint_value *endpoint;
+	const struct ipcache_value *source;
+	struct ct6_packet packet = {};
+	int result;
+
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IPV6) || !ipv6_is_valid(ip6) || ip6->hop_limit <= 1)
+		return TC_ACT_UNSPEC;
+	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
+	if (!endpoint || endpoint_is_host(endpoint))
+		return TC_ACT_UNSPEC;
+	source = ipcache_lookup6(ip6->saddr.in6_u.u6_addr32);
+	if (!is_direct(source))
+		return TC_ACT_UNSPEC;
+	scope->source_identity = source->identity;
+	ipv6_decrement_hop_limit(ip6);
+	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
+	if (!result)
+		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+/* Frames for another host are seen by devices that listen to all; those of a VLAN are for another device. */
+static __always_inline int past_host(struct __sk_buff *skb, struct event_scope *scope)
+{
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return past_host4(skb, scope);
+	case bpf_htons(ETH_P_IPV6):
+		return past_host6(skb, scope);
+	default:
+		return TC_ACT_UNSPEC;
+	}
 }
 
 SEC("classifier")
 int cil_from_netdev(struct __sk_buff *skb)
 {
 	struct event_scope scope = { .wanted = events_wanted() };
+	const struct node_value *node = node_lookup();
 
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	if (unlikely(scope.wanted))
 		from_network(skb, &scope);
+	if (routes_past_host(node))
+		return past_host(skb, &scope);
 	/* Not OK: programs and filters of others that are attached behind this one shall run as well. */
 	return TC_ACT_UNSPEC;
 }

@@ -12,6 +12,7 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/host_routing.h"
 #include "lib/icmp4_error.h"
 #include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
@@ -23,6 +24,7 @@
 #include "lib/mark.h"
 #include "lib/metrics.h"
 #include "lib/nd.h"
+#include "lib/vlan.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -53,7 +55,18 @@ static __always_inline int to_stack(struct __sk_buff *skb, struct event_scope *s
 	return TC_ACT_OK;
 }
 
-/* To an endpoint of another node. The hop is taken where the tunnel ends. */
+/* On its way to an endpoint of another node, by a device of this one. */
+static __always_inline void to_network(struct __sk_buff *skb, struct event_scope *scope, __u32 ifindex,
+				      const struct ipcache_value *destination, int state)
+{
+	scope->destination_identity = destination->identity;
+	skb->mark = mark_with_identity(scope->source_identity);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	trace(skb, scope, TRACE_TO_NETWORK, state, ifindex);
+	capture(skb, scope, CAPTURE_DELIVERY, ifindex);
+}
+
+/* To an endpoint of another node, through the tunnel. The hop is taken where that ends. */
 static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
 				     const struct node_value *node, const struct ipcache_value *destination,
 				     int state)
@@ -69,7 +82,7 @@ static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *
 /* The frame is an error for its sender, who gets it from its own device; or it has become none. */
 static __always_inline int tell_sender(struct __sk_buff *skb, struct event_scope *scope, int result, int forbidden)
 {
-	if (result > 0)
+	if (result == ICMP_ERROR_FORBIDDEN)
 		result = -forbidden;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_EGRESS);
@@ -77,9 +90,10 @@ static __always_inline int tell_sender(struct __sk_buff *skb, struct event_scope
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-static __noinline int no_backend4(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device)
+static __noinline int no_backend4(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device,
+				  const struct ct4_packet *packet)
 {
-	int result = icmp4_port_unreachable(skb, device->node_mac, device->mac);
+	int result = icmp4_error(skb, packet->key.daddr, device->node_mac, device->mac, ICMP_PORT_UNREACHABLE);
 
 	return tell_sender(skb, scope, result, DROP_NO_BACKEND);
 }
@@ -87,9 +101,32 @@ static __noinline int no_backend4(struct __sk_buff *skb, struct event_scope *sco
 static __noinline int no_backend6(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device,
 				  const struct ct6_packet *packet)
 {
-	int result = icmp6_error(skb, packet->key.daddr, ICMP6_PORT_UNREACHABLE, device->node_mac, device->mac);
+	int result = icmp6_error(skb, packet->key.daddr, device->node_mac, device->mac, ICMP6_PORT_UNREACHABLE);
 
 	return tell_sender(skb, scope, result, DROP_NO_BACKEND);
+}
+
+/* Too long for the tunnel: its sender is told, of the packet that it sent. */
+static __noinline int frag_needed4(struct __sk_buff *skb, struct event_scope *scope,
+				   const struct device_value *device, const struct node_value *node,
+				   struct ct4_packet *packet)
+{
+	int result = packet->l4.is_error ? ICMP_ERROR_FORBIDDEN : lb4_undo(skb, packet);
+
+	if (!result)
+		result = icmp4_too_big(skb, node->router_ipv4, device->node_mac, device->mac, node->tunnel_mtu);
+	return tell_sender(skb, scope, result, DROP_FRAG_NEEDED);
+}
+
+static __noinline int frag_needed6(struct __sk_buff *skb, struct event_scope *scope,
+				   const struct device_value *device, const struct node_value *node,
+				   struct ct6_packet *packet)
+{
+	int result = packet->l4.is_error ? ICMP_ERROR_FORBIDDEN : lb6_undo(skb, packet);
+
+	if (!result)
+		result = icmp6_too_big(skb, node->router_ipv6, device->node_mac, device->mac, encap_mtu6(node));
+	return tell_sender(skb, scope, result, DROP_FRAG_NEEDED);
 }
 
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
@@ -97,9 +134,11 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
 	struct ct4_packet packet = {};
-	int state;
+	__u32 ifindex = 0;
+	int state, result;
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
@@ -107,12 +146,14 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	if (ip4->saddr != device->ipv4 || !ip4->saddr)
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct4_read(skb, ip4, &packet, DIRECTION_EGRESS);
+	if (encap_is_forged(&packet.l4, node))
+		return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_EGRESS);
 	if (!state && !node_has_services(node)) {
 		state = ct4_track(skb, scope, &packet, CT_EGRESS);
 	} else if (!state) {
 		state = lb4_track(skb, scope, &packet);
 		if (state == -LB_REJECT)
-			return no_backend4(skb, scope, device);
+			return no_backend4(skb, scope, device, &packet);
 		eth = frame_head(skb, IPV4_HEAD_LEN);
 		if (!eth)
 			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
@@ -124,10 +165,13 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	if (unlikely(state >= CT_REPLY && lb4_is_loopback(packet.key.daddr)))
 		endpoint = endpoint_lookup4(device->ipv4);
 	if (!endpoint && node->tunnel_ifindex) {
-		const struct ipcache_value *destination = ipcache_lookup4(packet.key.daddr);
-
-		if (goes_by_tunnel(destination))
+		destination = ipcache_lookup4(packet.key.daddr);
+		if (goes_by_tunnel(destination)) {
+			if (ip4->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) &&
+			    encap_is_too_long(skb, &packet.l4, node->tunnel_mtu))
+				return frag_needed4(skb, scope, device, node, &packet);
 			return to_tunnel(skb, scope, node, destination, state);
+		}
 	}
 	if (!ipv4_decrement_ttl(ip4))
 		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_EGRESS);
@@ -140,16 +184,27 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
 	}
+	if (!endpoint && routes_past_host(node)) {
+		destination = ipcache_lookup4(packet.key.daddr);
+		result = is_direct(destination) ? route4(skb, ip4, &ifindex) : TC_ACT_UNSPEC;
+		if (result != TC_ACT_UNSPEC) {
+			to_network(skb, scope, ifindex, destination, state);
+			return result;
+		}
+	}
 	if (unlikely(scope->wanted))
 		tell_destination4(skb, scope, packet.key.daddr);
 	return to_stack(skb, scope, eth, device, state);
 }
 
 static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
-					 const struct device_value *device, const struct node_value *node)
+					 const struct device_value *device, const struct node_value *node,
+					 struct ct6_packet *packet)
 {
-	int result = icmp6_error(skb, node->router_ipv6, ICMP6_TIME_EXCEEDED, device->node_mac, device->mac);
+	int result = lb6_undo(skb, packet);
 
+	if (!result)
+		result = icmp6_time_exceeded(skb, node->router_ipv6, device->node_mac, device->mac);
 	return tell_sender(skb, scope, result, DROP_TTL_EXCEEDED);
 }
 
@@ -158,16 +213,17 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct ipcache_value *destination;
 	const struct endpoint_value *endpoint;
 	struct ct6_packet packet = {};
-	int state;
+	__u32 ifindex = 0;
+	int state, result;
 
 	if (!eth || !ipv6_is_valid(ip6))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
 	if (ip6->hop_limit == ND_HOP_LIMIT &&
 	    (ip6->nexthdr == IPV6_NEXT_ICMP || ipv6_is_extension(ip6->nexthdr))) {
-		int result = nd_handle(skb, scope, device, ip6->nexthdr);
-
+		result = nd_handle(skb, scope, device, ip6->nexthdr);
 		if (result < 0)
 			return drop(skb, scope, -result, DIRECTION_EGRESS);
 		if (result != ND_NOT_ND)
@@ -183,6 +239,8 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	    ipv6_is_unspecified(ip6->saddr.in6_u.u6_addr32))
 		return drop(skb, scope, DROP_INVALID_SOURCE_IP, DIRECTION_EGRESS);
 	state = ct6_read(skb, ip6, &packet, DIRECTION_EGRESS);
+	if (encap_is_forged(&packet.l4, node))
+		return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_EGRESS);
 	if (!state && !node_has_services(node)) {
 		state = ct6_track(skb, scope, &packet, CT_EGRESS);
 	} else if (!state) {
@@ -200,13 +258,15 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	if (unlikely(state >= CT_REPLY && lb6_is_loopback(packet.key.daddr)))
 		endpoint = endpoint_lookup6(device->ipv6);
 	if (!endpoint && node->tunnel_ifindex) {
-		const struct ipcache_value *destination = ipcache_lookup6(packet.key.daddr);
-
-		if (goes_by_tunnel(destination))
+		destination = ipcache_lookup6(packet.key.daddr);
+		if (goes_by_tunnel(destination)) {
+			if (encap_is_too_long(skb, &packet.l4, encap_mtu6(node)))
+				return frag_needed6(skb, scope, device, node, &packet);
 			return to_tunnel(skb, scope, node, destination, state);
+		}
 	}
 	if (!ipv6_decrement_hop_limit(ip6))
-		return hop_limit_exceeded(skb, scope, device, node);
+		return hop_limit_exceeded(skb, scope, device, node, &packet);
 	if (endpoint && !endpoint_is_host(endpoint)) {
 		count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
 		state = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
@@ -214,6 +274,14 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 			return drop(skb, scope, -state, DIRECTION_INGRESS);
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
+	}
+	if (!endpoint && routes_past_host(node)) {
+		destination = ipcache_lookup6(packet.key.daddr);
+		result = is_direct(destination) ? route6(skb, ip6, &ifindex) : TC_ACT_UNSPEC;
+		if (result != TC_ACT_UNSPEC) {
+			to_network(skb, scope, ifindex, destination, state);
+			return result;
+		}
 	}
 	if (unlikely(scope->wanted))
 		tell_destination6(skb, scope, packet.key.daddr);
@@ -237,6 +305,8 @@ int cil_from_container(struct __sk_buff *skb)
 	scope.source = device->endpoint_id;
 	scope.source_identity = device->identity;
 	trace(skb, &scope, TRACE_FROM_ENDPOINT, TRACE_REASON_UNKNOWN, 0);
+	if (vlan_is_tagged(skb))
+		return drop(skb, &scope, DROP_UNSUPPORTED_L3, DIRECTION_EGRESS);
 	eth = frame_head(skb, ETH_HLEN);
 	if (!eth || !eth_is_ethernet_ii(eth))
 		return drop(skb, &scope, DROP_UNSUPPORTED_L2, DIRECTION_EGRESS);

@@ -20,11 +20,9 @@
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
+#include "lib/vlan.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* linux/if_packet.h has it beside what needs a libc. */
-#define PACKET_HOST 0
 
 /* The identifier of the virtual network, or a negative number when the packet did not come by a tunnel. */
 static __always_inline __s64 tunnel_id(struct __sk_buff *skb)
@@ -91,8 +89,9 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 	if (endpoint_is_host(endpoint))
 		return to_host(skb, scope, eth, node);
 	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
-	if (!result)
-		result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	return deliver(skb, endpoint);
@@ -102,9 +101,9 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_scope *scope,
 					 const struct node_value *node)
 {
-	int result = icmp6_error(skb, node->router_ipv6, ICMP6_TIME_EXCEEDED, node->host_mac, node->host_mac);
+	int result = icmp6_time_exceeded(skb, node->router_ipv6, node->host_mac, node->host_mac);
 
-	if (result == ICMP6_ERROR_FORBIDDEN)
+	if (result == ICMP_ERROR_FORBIDDEN)
 		result = -DROP_TTL_EXCEEDED;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
@@ -139,8 +138,9 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 	if (endpoint_is_host(endpoint))
 		return to_host(skb, scope, eth, node);
 	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
-	if (!result)
-		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	return deliver(skb, endpoint);
@@ -151,13 +151,16 @@ int cil_from_overlay(struct __sk_buff *skb)
 {
 	struct event_scope scope = { .wanted = events_wanted() };
 	const struct node_value *node = node_lookup();
-	struct ethhdr *eth = frame_head(skb, ETH_HLEN);
+	struct ethhdr *eth;
 	__s64 id;
 
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	/* Cannot be: an array has all its elements. The verifier asks. */
 	if (!node)
 		return drop(skb, &scope, DROP_NO_CONFIG, DIRECTION_INGRESS);
+	if (vlan_is_tagged(skb))
+		return drop(skb, &scope, DROP_VLAN_FILTERED, DIRECTION_INGRESS);
+	eth = frame_head(skb, ETH_HLEN);
 	/* Whatever nodes do not send each other; the stack knows best what it is. */
 	if (!eth || (eth->h_proto != bpf_htons(ETH_P_IP) && eth->h_proto != bpf_htons(ETH_P_IPV6))) {
 		trace_overlay(skb, &scope, TRACE_FROM_OVERLAY, TRACE_REASON_UNKNOWN, skb->ifindex);

@@ -70,6 +70,15 @@ if [ "$what" = test ]; then
     PATH=$PATH:/usr/sbin bpftool version >/dev/null 2>&1 || packages+=(bpftool)
 fi
 
+# The vm tier is for x86_64, and says so elsewhere.
+if [ "$what" = test ] && [ "$(uname -m)" = x86_64 ]; then
+    need_command qemu-system-x86_64 qemu-system-x86
+    need_command modprobe kmod
+    need_command cpio cpio
+    need_command xz xz-utils
+    need_command zstd zstd
+fi
+
 if [ "${#packages[@]}" -gt 0 ]; then
     [ "$(id -u)" = 0 ] || fail "missing: ${packages[*]}; run as root to have them installed"
     command -v apt-get >/dev/null ||

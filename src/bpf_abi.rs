@@ -50,10 +50,12 @@ pub const MONITOR_SLOTS: u32 = 8;
 pub const NODE_FLAG_TWO_WORLDS: u32 = 1;
 /// [`NodeValue::flags`]: the tunnel is Geneve.
 pub const NODE_FLAG_GENEVE: u32 = 2;
+/// [`NodeValue::flags`]: packets between endpoints of this node and of peers go past the host's stack.
+pub const NODE_FLAG_HOST_ROUTING: u32 = 4;
 /// [`NodeValue::flags`]: there are services.
-pub const NODE_FLAG_SERVICES: u32 = 4;
+pub const NODE_FLAG_SERVICES: u32 = 8;
 /// [`NodeValue::flags`]: clients of a service without backends are told nothing.
-pub const NODE_FLAG_NO_BACKEND_DROP: u32 = 8;
+pub const NODE_FLAG_NO_BACKEND_DROP: u32 = 16;
 
 /// [`Ct4Key::flags`]: 0 for a flow out of an endpoint, 1 for one into it.
 pub const CT_FLAG_IN: u8 = 1;

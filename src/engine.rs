@@ -2,7 +2,7 @@
 //!
 //! Imports every stage; imported by `cli` and `daemon`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,15 +10,17 @@ use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search, Span};
 use crate::facts::{Facts, NetnsProblem};
 use crate::intent::{self, Endpoint, Intent};
-use crate::kernel::lock::WriterScope;
-use crate::kernel::{Kernel, KernelError};
-use crate::kinds::{Desired, Observed, Op};
+use crate::kernel::lock::{self, WriterScope};
+use crate::kernel::{Kernel, KernelError, pins};
+use crate::kinds::bpf_map::MapName;
+use crate::kinds::bpf_map_entry::c_text;
+use crate::kinds::{Desired, Observed, Op, record};
 use crate::listen::{ListenError, slots};
 use crate::lower::sysctl::interest;
 use crate::lower::{Summary, lower, lower_nothing};
 use crate::net::Netns;
 use crate::observe::{Round, facts, observe};
-use crate::plan::{Plan, check};
+use crate::plan::{Plan, SavedPlan, SavedPlanError, check};
 use crate::report::Report;
 
 /// How often `converge` plans again when a round didn't get all the way, because the kernel moved
@@ -96,6 +98,8 @@ pub enum EngineError {
     Listen(#[from] ListenError),
     #[error("this plan must not be applied, which is a bug in ciliate: please report it")]
     BadPlan(#[from] check::Broken),
+    #[error(transparent)]
+    Saved(#[from] SavedPlanError),
 }
 
 /// One look at the kernel: what it has, what is desired, and the plan between them.
@@ -111,6 +115,18 @@ pub struct View {
     pub summary: Summary,
 }
 
+impl View {
+    /// What is recorded of things that aren't ours, or is about to be, as text.
+    pub fn records(&self) -> BTreeMap<String, String> {
+        let entries = self.desired.bpf_map_entries.iter();
+        entries
+            .filter(|(key, _)| key.map == MapName::BEFORE)
+            .map(|(key, wanted)| (c_text(&key.key), c_text(&wanted.spec.value)))
+            .filter(|(_, was)| was != record::LOST)
+            .collect()
+    }
+}
+
 /// Makes sure that the pins are of a node in this namespace, if there are any.
 ///
 /// # Errors
@@ -124,8 +140,22 @@ pub fn at_home(kernel: &Kernel) -> Result<(), EngineError> {
 /// # Errors
 /// Something can't be read, or the plan fails its check.
 pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
+    view_with(kernel, intent, &BTreeMap::new())
+}
+
+/// The same for whoever looked before and remembers the [`View::records`], which somebody may have removed since.
+///
+/// # Errors
+/// Something can't be read, or the plan fails its check.
+pub fn view_with(
+    kernel: &mut Kernel,
+    intent: &Intent,
+    remembered: &BTreeMap<String, String>,
+) -> Result<View, EngineError> {
+    // Without one every program, map and link would fail for one and the same reason.
+    pins::check_place(kernel.bpf_root())?;
     let mut round = Round::new(kernel);
-    let facts = facts::read(&mut round, intent, interest)?;
+    let facts = facts::read(&mut round, intent, remembered, interest)?;
     let (desired, summary) = lower(intent, &facts);
     finish_view(round, facts, desired, summary)
 }
@@ -137,9 +167,10 @@ pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
 pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
     let nothing = nothing();
     let mut round = Round::new(kernel);
-    let facts = facts::read(&mut round, &nothing, interest)?;
-    let desired = lower_nothing(&facts);
-    finish_view(round, facts, desired, Summary::of(&nothing, None))
+    let facts = facts::read(&mut round, &nothing, &BTreeMap::new(), interest)?;
+    let (desired, lost) = lower_nothing(&facts);
+    let summary = Summary { lost, ..Summary::of(&nothing, None) };
+    finish_view(round, facts, desired, summary)
 }
 
 /// An intent that asks for nothing.
@@ -158,6 +189,7 @@ fn nothing() -> Intent {
         routing: intent::Routing {
             mode: intent::RoutingMode::Native,
             auto_direct_node_routes: false,
+            past_host: false,
             native_cidrs: Vec::new(),
             mtu_bytes: None,
             table: None,
@@ -203,9 +235,17 @@ pub struct Converged {
     pub rounds: Vec<(Plan, Report)>,
     /// The last look at the kernel: its plan is what is left to do.
     pub last: View,
+    /// [`Summary::lost`] of all looks: once `destroy` is done, nothing shows it any more.
+    pub lost: BTreeSet<String>,
 }
 
 impl Converged {
+    /// A look that found nothing that can be done.
+    pub fn at_once(view: View) -> Self {
+        let lost = view.summary.lost.iter().cloned().collect();
+        Self { rounds: Vec::new(), last: view, lost }
+    }
+
     /// Whether the kernel is as the configuration asks.
     pub fn succeeded(&self) -> bool {
         self.last.plan.is_converged()
@@ -217,7 +257,8 @@ impl Converged {
     }
 }
 
-/// Plans, applies and verifies by looking again, until nothing is left or a round gets no further.
+/// Plans, applies and verifies by looking again, until nothing is left or a round gets no further. The first
+/// look is taken here as well, with the lock held: what was seen before, another process may have changed.
 ///
 /// # Errors
 /// The kernel can't be looked at.
@@ -227,17 +268,18 @@ pub fn converge(
     mut look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
-    let mut rounds: Vec<(Plan, Report)> = Vec::new();
-    let mut last = look(kernel)?;
+    let mut converged = Converged::at_once(look(kernel)?);
+    let Converged { rounds, last, lost } = &mut converged;
     while !last.plan.ops.is_empty() && rounds.len() < ROUNDS_MAX {
-        let done = round(scope, kernel, &mut last, &mut look, &mut progress)?;
+        let done = round(scope, kernel, last, &mut look, &mut progress)?;
+        lost.extend(last.summary.lost.iter().cloned());
         let (got_further, settled) = (done.1.done() > 0, last.plan.ops.is_empty());
         rounds.push(done);
         if settled || !got_further {
             break;
         }
     }
-    Ok(Converged { rounds, last })
+    Ok(converged)
 }
 
 /// One round: applies the view's plan and looks again. `view` becomes that of now; returns the plan
@@ -271,20 +313,22 @@ fn as_predicted(kernel: &mut Kernel, view: &mut View) -> Result<bool, EngineErro
     Ok(equal)
 }
 
-/// Applies the plan of a view as it is, in one round, and looks again: whoever saved a plan has seen all
-/// that is done.
+/// Applies a saved plan as it is, in one round, and looks again: whoever saved a plan has seen all that is
+/// done.
 ///
 /// # Errors
-/// The kernel can't be looked at.
+/// The plan is not the one that would be made now; the kernel can't be looked at.
 pub fn apply_saved(
     scope: &WriterScope,
     kernel: &mut Kernel,
-    mut view: View,
+    saved: &SavedPlan,
     mut look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
+    let mut view = look(kernel)?;
+    saved.is_as(&view.plan, &view.observed)?;
     let done = round(scope, kernel, &mut view, &mut look, &mut progress)?;
-    Ok(Converged { rounds: vec![done], last: view })
+    Ok(Converged { rounds: vec![done], ..Converged::at_once(view) })
 }
 
 /// Takes the lock of the node that an intent is for.
@@ -295,15 +339,15 @@ pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineErr
     Ok(WriterScope::take(runtime, patience)?)
 }
 
-/// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone.
+/// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone. A
+/// runtime folder that was there before us stays.
 ///
 /// # Errors
 /// A file can't be removed.
 pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError> {
-    crate::kernel::pins::sweep(kernel.bpf_root())?;
+    pins::sweep(kernel.bpf_root())?;
     slots::remove(runtime)?;
-    let _ = std::fs::remove_file(crate::kernel::lock::path(runtime));
-    let _ = std::fs::remove_dir(runtime);
+    lock::remove_runtime(runtime);
     Ok(())
 }
 

@@ -59,6 +59,8 @@ pub struct Facts {
     pub sysctls: BTreeMap<Arc<str>, String>,
     /// The map of records: what was changed on things that aren't ours, and what it was.
     pub before: BTreeMap<String, String>,
+    /// The same as the daemon knows it from its rounds before, where records may have been removed or altered.
+    pub remembered: BTreeMap<String, String>,
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
     /// The numbers that services and backends have.
@@ -72,6 +74,16 @@ pub struct Facts {
     pub tcx: bool,
     /// Devices with a clsact qdisc.
     pub clsact: BTreeSet<IfName>,
+    /// Devices with a qdisc `ingress`, which keeps out a clsact one.
+    pub ingress: BTreeSet<IfName>,
+}
+
+impl Facts {
+    /// What was recorded. What is remembered counts: nobody has a reason to alter a record.
+    pub fn records(&self) -> BTreeMap<&str, &str> {
+        let all = self.before.iter().chain(&self.remembered);
+        all.map(|(what, was)| (what.as_str(), was.as_str())).collect()
+    }
 }
 
 /// The numbers that services and backends have in the kernel.

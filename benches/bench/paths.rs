@@ -61,6 +61,7 @@ const ROUTES: &str = "
 
 /// How nodes of ciliate are configured beyond who and where they are.
 const NATIVE: &str = "[routing]\nmode = \"native\"\nauto-direct-node-routes = true\n";
+const PAST_HOST: &str = "host-routing = \"bpf\"\n";
 const TUNNEL: &str = "[routing]\nmode = \"tunnel\"\n";
 const UNMASQUERADED: &str = "[masquerade]\nmode = \"off\"\n";
 
@@ -150,9 +151,11 @@ impl Lab {
             self.attach(&node, "eth0", "to_peer", device);
         }
         self.add("across: minimal redirect", &prefix, server);
+        let past_host = NATIVE.to_string() + PAST_HOST;
         let ours = [
             ("no", "across: ciliate", NATIVE.to_string()),
             ("nu", "across: … not masquerading", format!("{NATIVE}{UNMASQUERADED}")),
+            ("nb", "across: … host-routing = bpf", past_host),
         ];
         for (id, name, text) in ours {
             let prefix = self.script(id, spaces);
@@ -200,7 +203,8 @@ impl Lab {
     }
 
     /// Has a node made by ciliate: `a` or `b` of two that know each other. `routing` is that section and what
-    /// else there is to say. Endpoints: which, and the end of the address.
+    /// else there is to say. Endpoints: which, and the end of the address. Without health: its namespace would
+    /// still be there when the node's is not.
     fn apply(&self, prefix: &str, node: &str, routing: &str, endpoints: &[(&str, u8)]) {
         // The third number of its endpoints' addresses, and the last of its own.
         let ((number, host), (other, other_host)) = match node {
@@ -215,6 +219,8 @@ addresses = ["172.18.0.{host}", "fd00:18::{host}"]
 devices = ["eth0"]
 cidrs = ["10.{number}.0.0/24", "fd00:{number}::/64"]
 {routing}
+[health]
+enabled = false
 [paths]
 runtime = "{at}/{prefix}-{node}"
 state = "{at}/{prefix}-{node}-state"

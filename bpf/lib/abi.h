@@ -113,12 +113,14 @@ struct device_value {
 #define NODE_FLAG_TWO_WORLDS 1
 /* The tunnel's own protocol; decides what a packet's tunnel key may hold. */
 #define NODE_FLAG_GENEVE 2
+/* Packets between endpoints of this node and those of peers go past the host's stack. */
+#define NODE_FLAG_HOST_ROUTING 4
 /* There are services. Without it no program looks for any. */
-#define NODE_FLAG_SERVICES 4
+#define NODE_FLAG_SERVICES 8
 /* Clients of a service without backends are told nothing. */
-#define NODE_FLAG_NO_BACKEND_DROP 8
+#define NODE_FLAG_NO_BACKEND_DROP 16
 
-/* ciliate_node: one element, this node. tunnel_ifindex is 0 with native routing. */
+/* ciliate_node: one element, this node. With native routing all that is about the tunnel is 0. */
 struct node_value {
 	__be32 router_ipv4;
 	__be32 router_ipv6[4];
@@ -132,7 +134,8 @@ struct node_value {
 	__u32 tunnel_ifindex;
 	__u8 tunnel_mac[ETH_ADDR_LEN];
 	__u8 tunnel_mac_pad[2];
-	__u32 reserved;
+	__be16 tunnel_port;
+	__u16 tunnel_mtu;
 };
 
 /*

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "ipcache.h"
+#include "l4.h"
 #include "mark.h"
 #include "metrics.h"
 
@@ -38,6 +39,43 @@ static __always_inline int goes_by_tunnel(const struct ipcache_value *destinatio
 	return destination &&
 	       (destination->flags & (IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT | IPCACHE_FLAG_SKIP_TUNNEL)) ==
 		       IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT;
+}
+
+/*
+ * To the port where tunnels end. What takes the packet there takes its content for another node's, with any
+ * sender and any identity; only nodes may send such. Fragments have the ports of the first one.
+ */
+static __always_inline int encap_is_forged(const struct l4 *l4, const struct node_value *node)
+{
+	return node && node->tunnel_port && l4->protocol == IPPROTO_UDP && l4->ports >> 16 == node->tunnel_port;
+}
+
+/* No sender of IPv6 goes below that; 0 is no limit. */
+static __always_inline __u32 encap_mtu6(const struct node_value *node)
+{
+	return node->tunnel_mtu && node->tunnel_mtu < IPV6_MTU_MIN ? IPV6_MTU_MIN : node->tunnel_mtu;
+}
+
+/*
+ * Whether a packet is longer than what the tunnel leaves room for: what is still to be cut into segments, by the
+ * longest of them. SCTP's are not of one length. Cutting the outer packet is what the kernel would do instead.
+ */
+static __always_inline int encap_is_too_long(struct __sk_buff *skb, const struct l4 *l4, __u32 mtu)
+{
+	__u32 len = skb->len - ETH_HLEN;
+	__u8 words;
+
+	if (len <= mtu || !mtu)
+		return 0;
+	if (!skb->gso_size)
+		return 1;
+	len = l4->offset - ETH_HLEN + skb->gso_size;
+	if (l4->protocol == IPPROTO_UDP)
+		return len + UDP_HEAD_LEN > mtu;
+	if (l4->protocol != IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, l4->offset + TCP_HEAD_WORDS_AT, &words, sizeof(words)))
+		return 0;
+	return len + (words >> 4) * 4 > mtu;
 }
 
 static __always_inline int encap_set_key(struct __sk_buff *skb, const struct ipcache_value *destination,

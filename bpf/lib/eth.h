@@ -8,6 +8,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+/* linux/if_packet.h has it beside what needs a libc. */
+#define PACKET_HOST 0
+
 /* Smaller values in the type field are lengths: 802.3, not Ethernet II. */
 #define ETH_TYPE_MIN 0x0600
 

@@ -26,6 +26,7 @@
 #define TRACE_FROM_HOST 7
 #define TRACE_FROM_OVERLAY 9
 #define TRACE_FROM_NETWORK 10
+#define TRACE_TO_NETWORK 11
 
 #define TRACE_REASON_UNKNOWN 5
 
@@ -63,6 +64,8 @@ struct event_scope {
 	__u16 destination;
 	/* Of the packet before it was translated; zero when it was not. */
 	union address original_source;
+	/* EVENT_FLAG_*, but for the family. */
+	__u32 flags;
 };
 
 /* Bits: 1 << type. */
@@ -142,8 +145,7 @@ static __always_inline struct event_common event_common_of(struct __sk_buff *skb
 }
 
 /*
- * Behind a record: the packet's first `len` bytes, of which there are `max` at most; no frame is shorter than
- * its Ethernet header. Both limits are told to the verifier right before the call, since older ones forget
+ * Behind a record: the packet's first `len` bytes, of which there are `max` at most. Both limits are told to the verifier right before the call, since older ones forget
  * what was known of a number that lay on the stack.
  */
 static __always_inline int event_copy(struct __sk_buff *skb, void *to, __u32 len, const __u32 max)
@@ -153,7 +155,7 @@ static __always_inline int event_copy(struct __sk_buff *skb, void *to, __u32 len
 		return -1;
 	/* Or clang makes one comparison of the two, and that of another number. */
 	asm volatile("" : "+r"(len));
-	if (len < ETH_HLEN)
+	if (len < 1)
 		return -1;
 	return bpf_skb_load_bytes(skb, 0, to, len);
 }
@@ -189,18 +191,25 @@ static __always_inline struct event_capture event_capture_of(struct __sk_buff *s
 	};
 }
 
-static __always_inline __u8 event_flags(const struct __sk_buff *skb)
+static __always_inline __u8 event_flags(const struct __sk_buff *skb, const struct event_scope *scope)
 {
-	return skb->protocol == bpf_htons(ETH_P_IPV6) ? EVENT_FLAG_IPV6 : 0;
+	return scope->flags | (skb->protocol == bpf_htons(ETH_P_IPV6) ? EVENT_FLAG_IPV6 : 0);
+}
+
+/* Where the IP header begins. */
+static __always_inline __u32 event_ip_at(const struct event_scope *scope)
+{
+	return scope->flags & EVENT_FLAG_L3_DEVICE ? 0 : ETH_HLEN;
 }
 
 /* The packet's source address; zero when it has none. */
-static __always_inline void event_source_address(struct __sk_buff *skb, union address *address)
+static __always_inline void event_source_address(struct __sk_buff *skb, const struct event_scope *scope,
+						 union address *address)
 {
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		bpf_skb_load_bytes(skb, ETH_HLEN + 8, address->v6, 16);
+		bpf_skb_load_bytes(skb, event_ip_at(scope) + 8, address->v6, 16);
 	else if (skb->protocol == bpf_htons(ETH_P_IP))
-		bpf_skb_load_bytes(skb, ETH_HLEN + 12, &address->v4, 4);
+		bpf_skb_load_bytes(skb, event_ip_at(scope) + 12, &address->v4, 4);
 }
 
 static __always_inline struct trace_event trace_event_of(struct __sk_buff *skb, const struct event_scope *scope,
@@ -213,7 +222,7 @@ static __always_inline struct trace_event trace_event_of(struct __sk_buff *skb, 
 		.destination_identity = scope->destination_identity,
 		.destination_id = scope->destination,
 		.reason = reason,
-		.flags = event_flags(skb),
+		.flags = event_flags(skb, scope),
 		.ifindex = ifindex,
 	};
 }
@@ -239,7 +248,7 @@ __noinline int event_put_trace(struct __sk_buff *skb, const struct event_scope *
 	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN);
 	record.original_source = scope->original_source;
 	if (point == TRACE_TO_ENDPOINT && !(record.original_source.v6[0] | record.original_source.v6[3]))
-		event_source_address(skb, &record.original_source);
+		event_source_address(skb, scope, &record.original_source);
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)
 			event_put_trace_slot(skb, &record, slot);
@@ -299,7 +308,7 @@ __noinline int event_put_drop(struct __sk_buff *skb, const struct event_scope *s
 		.line = line,
 		.file = file,
 		.ifindex = skb->ifindex,
-		.flags = event_flags(skb),
+		.flags = event_flags(skb, scope),
 	};
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)

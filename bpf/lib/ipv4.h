@@ -14,6 +14,7 @@
 #define IPV4_HEAD_LEN (ETH_HLEN + sizeof(struct iphdr))
 
 /* Of the field frag_off. */
+#define IPV4_DONT_FRAGMENT 0x4000
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 

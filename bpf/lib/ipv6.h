@@ -13,6 +13,7 @@
 #include "maps.h"
 #include "metrics.h"
 
+#define IPV6_MTU_MIN 1280
 #define IPV6_HEAD_LEN (ETH_HLEN + sizeof(struct ipv6hdr))
 
 /* linux/in6.h has these only for user space without a libc. */

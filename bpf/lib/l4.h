@@ -11,6 +11,10 @@
 /* As far as a TCP header is read: its flags. */
 #define TCP_LEN 14
 #define TCP_FLAGS_AT 13
+/* In the upper half of the byte. */
+#define TCP_HEAD_WORDS_AT 12
+#define UDP_HEAD_LEN 8
+#define UDP_DESTINATION_AT 2
 
 /* linux/icmp.h needs a libc. */
 #define ICMP_ECHO_REPLY 0

@@ -223,6 +223,31 @@ __noinline int LB(track)(struct __sk_buff *skb, const struct event_scope *scope,
 	return CT(track)(skb, scope, packet, CT_EGRESS);
 }
 
+/*
+ * A packet that was translated, as its client sent it: for an error that quotes it. Returns 0 or a drop reason. Makes
+ * packet pointers invalid.
+ */
+__noinline int LB(undo)(struct __sk_buff *skb, struct CT(packet) *packet)
+{
+	const struct LB(reverse_nat) *frontend;
+	struct NAT(ends) ends;
+	__u16 rev_nat;
+
+	if (!packet)
+		return -DROP_NO_BACKEND;
+	rev_nat = packet->rev_nat;
+	frontend = rev_nat ? bpf_map_lookup_elem(&LB_REVERSE_NAT, &rev_nat) : NULL;
+	if (!frontend)
+		return 0;
+	if (packet->rev_bits & CT_BIT_LB_LOOPBACK)
+		LB(copy)(LB_WORDS(ends.saddr), LB_WORDS(packet->key.daddr));
+	else
+		LB(copy)(LB_WORDS(ends.saddr), LB_WORDS(packet->key.saddr));
+	LB(copy)(LB_WORDS(ends.daddr), LB_WORDS(frontend->address));
+	ends.ports = (packet->l4.ports & 0xffff) | l4_port_second(frontend->port);
+	return NAT(rewrite)(skb, packet, &ends);
+}
+
 /* Who an answer is from and for, once the service is put back. */
 static __always_inline void LB(ends_of_answer)(struct NAT(ends) *ends, const struct CT(packet) *packet,
 					       const struct LB(reverse_nat) *frontend)

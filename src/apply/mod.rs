@@ -1,8 +1,8 @@
 //! The only interpreter of ops: [`Plan`] → kernel → [`Report`].
 //!
 //! Imports `kinds`, `kernel`, `plan`, `report`. It demands a [`WriterScope`], so that one process
-//! changes a node at a time; runs the ops of a kind in one batch; re-checks what each op expects
-//! (that part is in the kinds' `exec.rs`, next to the call it protects); skips ops that wait for
+//! changes a node at a time; runs the ops of a kind in one batch; has what each op expects checked again
+//! ([`Apply::exec`] says how far; it is in the kinds' `exec.rs`, next to the call it protects); skips ops that wait for
 //! an object whose own op failed; and carries on with the rest. It decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,8 +54,11 @@ impl From<KernelError> for ExecError {
 /// The writing half of a kind.
 pub trait Apply: Kind {
     /// Makes the changes, in order and in as few system calls as can be, and says what became of
-    /// each. Re-checks what each change expects. Making what is there already as asked, and
-    /// removing what is gone already, succeeds.
+    /// each. Making what is there already as asked, and removing what is gone already, succeeds.
+    ///
+    /// Re-checks of what a change expects all that a wrong guess would lose: whose the object is, which one
+    /// of that name it is, and in records what they hold. A value of an object of ours that follows from the
+    /// configuration is written whatever was there before it.
     fn exec(kernel: &mut Kernel, changes: &[&Change<Self>]) -> Vec<Result<(), ExecError>>;
 }
 

@@ -9,9 +9,11 @@ pub const DROP_INVALID_SOURCE_IP: u8 = 132;
 pub const DROP_INVALID_PACKET: u8 = 134;
 /// Ports or what stands for them cut off.
 pub const DROP_CT_INVALID_HEADER: u8 = 135;
+/// Too long for the tunnel, and nobody may be told.
+pub const DROP_FRAG_NEEDED: u8 = 136;
 /// Neither TCP, UDP, SCTP nor ICMP of the family.
 pub const DROP_CT_UNKNOWN_PROTOCOL: u8 = 137;
-/// Neither IPv4, IPv6 nor ARP.
+/// Neither IPv4, IPv6 nor ARP; or of a VLAN.
 pub const DROP_UNSUPPORTED_L3: u8 = 139;
 /// The kernel refused to change the packet's size.
 pub const DROP_WRITE_ERROR: u8 = 141;
@@ -36,10 +38,14 @@ pub const DROP_NO_TUNNEL_ENDPOINT: u8 = 160;
 pub const DROP_NO_CONFIG: u8 = 165;
 /// Not Ethernet II.
 pub const DROP_UNSUPPORTED_L2: u8 = 166;
+/// An endpoint sends to the port that tunnels end at.
+pub const DROP_ENCAP_PROHIBITED: u8 = 170;
 /// Another node says it was this one.
 pub const DROP_INVALID_IDENTITY: u8 = 171;
 /// A fragment came before the first one of its packet, or too long after it.
 pub const DROP_FRAGMENT_NOT_FOUND: u8 = 175;
+/// Of a VLAN, in the tunnel.
+pub const DROP_VLAN_FILTERED: u8 = 182;
 /// Time to live or hop limit used up.
 pub const DROP_TTL_EXCEEDED: u8 = 196;
 

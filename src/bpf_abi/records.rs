@@ -252,7 +252,10 @@ record! {
         tunnel_ifindex: u32,
         tunnel_mac: [u8; 6],
         tunnel_mac_pad: [u8; 2],
-        reserved: u32,
+        /// UDP port that tunnels end at, which endpoints may not send to; zero with native routing.
+        tunnel_port_be: [u8; 2],
+        /// Longest packet, in bytes, that endpoints may send into the tunnel; zero is no limit.
+        tunnel_mtu: u16,
     }
 }
 
@@ -434,6 +437,11 @@ impl IpcacheValue {
     /// A prefix reached without a tunnel.
     pub fn new(identity: u32) -> Self {
         Self { identity, ..Self::default() }
+    }
+
+    /// A prefix of a peer that is reached past the host's stack.
+    pub fn direct(identity: u32) -> Self {
+        Self { identity, flags: super::IPCACHE_FLAG_SKIP_TUNNEL, ..Self::default() }
     }
 
     /// A prefix behind the tunnel that ends at a node's address.

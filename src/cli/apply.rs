@@ -1,7 +1,7 @@
 //! `ciliate apply`: converge once, and verify by looking again.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -9,9 +9,10 @@ use super::{
     EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, load_to_plan, open, view_strictly,
 };
 use crate::config::Search;
-use crate::engine::{self, Converged, tally};
+use crate::engine::{self, Converged, EngineError, tally};
 use crate::kernel::chain;
 use crate::kinds::{Op, counted};
+use crate::lower::lost_text;
 use crate::plan::{FORMAT_VERSION, Plan, SavedPlan};
 use crate::report::{Outcome, Report};
 
@@ -33,31 +34,44 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let mut kernel = open(&loaded)?;
     // Everything that can be wrong with the configuration is said before anything is changed.
     let (loaded, view) = view_strictly(&mut kernel, loaded)?;
+    let saved = match arguments.plan.as_deref() {
+        None => None,
+        Some(path) => Some((path, read(path)?)),
+    };
+    match &saved {
+        Some((path, saved)) => {
+            saved.is_as(&view.plan, &view.observed).map_err(|error| refused(path, &error))?;
+        }
+        // A look that finds nothing to do needs no lock.
+        None if view.plan.ops.is_empty() => {
+            return finish(arguments.output, &Converged::at_once(view), output);
+        }
+        None => {}
+    }
     let scope = engine::lock(&loaded.intent.paths.runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();
     let tick = |done, total| progress.tick(done, total);
-    let converged = match &arguments.plan {
-        None => {
-            let mut first = Some(view);
-            let look = |kernel: &mut _| match first.take() {
-                Some(view) => Ok(view),
-                None => engine::view(kernel, &loaded.intent),
-            };
-            engine::converge(&scope, &mut kernel, look, tick)?
-        }
-        Some(path) => {
-            let refused = |reason: String| {
-                Failure::Error(format!("plan {} is not applied: {reason}", path.display()))
-            };
-            let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-            let saved = SavedPlan::parse(&text).map_err(|error| refused(chain(&error)))?;
-            saved.is_as(&view.plan, &view.observed).map_err(|error| refused(chain(&error)))?;
-            let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
-            engine::apply_saved(&scope, &mut kernel, view, look, tick)?
-        }
+    let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
+    let converged = match &saved {
+        None => engine::converge(&scope, &mut kernel, look, tick)?,
+        // Compared again: whoever had the lock may have changed the kernel.
+        Some((path, saved)) => match engine::apply_saved(&scope, &mut kernel, saved, look, tick) {
+            Err(EngineError::Saved(error)) => return Err(refused(path, &error)),
+            other => other?,
+        },
     };
     drop(progress);
     finish(arguments.output, &converged, output)
+}
+
+/// Reads a saved plan.
+fn read(path: &Path) -> Result<SavedPlan, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| refused(path, &error))?;
+    SavedPlan::parse(&text).map_err(|error| refused(path, &error))
+}
+
+fn refused(path: &Path, reason: &dyn std::error::Error) -> Failure {
+    Failure::Error(format!("plan {} is not applied: {}", path.display(), chain(reason)))
 }
 
 /// Says what became of it.
@@ -70,13 +84,17 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
                     .zip(&report.outcomes)
                     .map(|(op, outcome)| json!({"op": op, "result": outcome}))
             });
-            output.json(&json!({
+            let mut value = json!({
                 "format_version": FORMAT_VERSION,
                 "converged": converged.succeeded(),
                 "writes": converged.writes(),
                 "ops": ops.collect::<Vec<_>>(),
                 "left": SavedPlan::new(&converged.last.plan),
-            }))?;
+            });
+            if !converged.lost.is_empty() {
+                value["lost"] = json!(converged.lost);
+            }
+            output.json(&value)?;
         }
         Format::Text => text(converged, output)?,
     }
@@ -91,6 +109,9 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
                 bad => output.plan_line(&format!("! {}: {bad}", op.line()))?,
             }
         }
+    }
+    for setting in &converged.lost {
+        output.plan_line(&format!("! {}", lost_text(setting)))?;
     }
     let (add, change, remove) = tally(done(&converged.rounds));
     for blocked in &converged.last.plan.blocked {
@@ -129,7 +150,13 @@ mod tests {
     fn only_what_was_done_is_counted() {
         let mut desired = crate::kinds::Desired::default();
         for priority in 1..4 {
-            let key = crate::kinds::rule::Key { ipv6: false, priority, fwmark: None, table: 2 };
+            let key = crate::kinds::rule::Key {
+                ipv6: false,
+                priority,
+                fwmark: None,
+                table: 2,
+                other: None,
+            };
             let wanted = crate::kinds::Wanted {
                 spec: crate::kinds::rule::Spec,
                 origin: crate::kinds::Origin::Routing,

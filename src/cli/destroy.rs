@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, apply, plan};
 use crate::config::{Document, Search};
-use crate::daemon::control;
+use crate::daemon::control::{self, Daemon};
 use crate::engine::{self, Invalid};
 use crate::intent;
 use crate::kernel::Kernel;
@@ -53,12 +53,22 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
         return Ok(EXIT_OK);
     }
-    if let Some(status) = control::status(&runtime) {
-        return Err(Failure::Error(format!(
-            "a daemon runs (pid {}) and would make everything again; stop it first, with \
-             `systemctl stop` or `kill {}`",
-            status.pid, status.pid
-        )));
+    match control::ask(&runtime) {
+        Daemon::Answers(status) => {
+            return Err(Failure::Error(format!(
+                "a daemon runs (pid {}) and would make everything again; stop it first, with \
+                 `systemctl stop` or `kill {}`",
+                status.pid, status.pid
+            )));
+        }
+        Daemon::Silent { pid } => {
+            let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            return Err(Failure::Error(format!(
+                "a daemon{pid} does not answer, and would make everything again once it goes on; end \
+                 it first, with `systemctl stop` or `kill -KILL`"
+            )));
+        }
+        Daemon::Absent => {}
     }
     let scope = engine::lock(&runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();

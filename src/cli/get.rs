@@ -15,7 +15,8 @@ use crate::engine::{self, Loaded, View};
 use crate::facts::NextHop;
 use crate::intent::{Endpoint, Identity};
 use crate::kinds::bpf_map::MapName;
-use crate::kinds::{Origin, bpf_map_entry};
+use crate::kinds::route::Route;
+use crate::kinds::{Kind, Origin, bpf_map_entry};
 use crate::lower::{LXC_HEALTH, lxc_name};
 use crate::plan::FORMAT_VERSION;
 
@@ -232,7 +233,8 @@ fn routes(view: &View) -> Vec<Vec<Value>> {
     for (key, wanted) in &view.desired.routes {
         let state = match view.observed.routes.get(key) {
             None => "missing",
-            Some(seen) if *seen == wanted.spec.route => "ok",
+            Some(seen) if Route::is_as_asked(key, &wanted.spec, seen) => "ok",
+            Some(seen) if seen.foreign => "blocked",
             Some(_) => "differs",
         };
         let path = wanted.spec.route.to_string();

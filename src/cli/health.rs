@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::output::table;
+use super::status::Process;
 use crate::daemon::control::Status;
 use crate::daemon::health::table::{Finding, Health, NodeHealth, Path, Side};
 
@@ -10,24 +11,37 @@ use crate::daemon::health::table::{Finding, Health, NodeHealth, Path, Side};
 pub const NAME: &str = "Cluster health:";
 
 /// Whether probes are made and answered.
-pub fn daemon(status: &Status, running: bool) -> String {
+pub fn daemon(status: &Status, process: Process) -> String {
     let failing = status.controllers.iter().filter(|(name, _)| name.starts_with("health-"));
     let failing = failing.filter_map(|(_, error)| error.as_ref()).next();
     match (status.health.enabled, failing) {
         (false, _) => "Disabled".to_owned(),
-        (true, _) if !running => "not running".to_owned(),
+        (true, _) if process != Process::Answers => process.to_string(),
+        (true, None) if !has_endpoint(&status.health) => {
+            "Ok   no health endpoint: `cidrs` is too small for one; see health-addresses".to_owned()
+        }
         (true, None) => "Ok".to_owned(),
         (true, Some(error)) => format!("Warning   {error}"),
     }
 }
 
+/// Whether the other nodes can probe the way to an endpoint here.
+fn has_endpoint(health: &Health) -> bool {
+    let mut own = health.nodes.iter().filter(|node| node.local).peekable();
+    // Before the first round no node is known.
+    own.peek().is_none()
+        || own.any(|node| node.paths.iter().any(|path| path.side == Side::Endpoint))
+}
+
 /// How many nodes are reachable, and since when that is known.
-pub fn summary(health: &Health, running: bool) -> String {
+pub fn summary(health: &Health, process: Process) -> String {
     if !health.enabled {
         return "Disabled".to_owned();
     }
-    if !running {
-        return "unknown   the daemon is not running".to_owned();
+    match process {
+        Process::Answers => {}
+        Process::Absent => return "unknown   the daemon is not running".to_owned(),
+        silent => return format!("unknown   the daemon {silent}"),
     }
     let (reachable, unknown) = health.counts();
     let mut text = format!("{reachable}/{} reachable", health.nodes.len());

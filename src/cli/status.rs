@@ -1,19 +1,69 @@
 //! `ciliate status`: converged or not, laid out as `cilium status`.
 
+use std::fmt;
+
 use serde_json::json;
 
 use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, health, open};
 use crate::bpf_abi::MONITOR_SLOTS;
 use crate::config::Search;
-use crate::daemon::control::{self, Problem, Status};
+use crate::daemon::control::{self, Daemon, Problem, Status};
 use crate::daemon::gc::Collections;
 use crate::engine;
 use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::counted;
 use crate::listen::{online_cpus, slots};
-use crate::lower::{Ipam, Summary};
+use crate::lower::{Ipam, Summary, lost_text};
 use crate::monitor::text;
+
+/// What there is of a daemon, without what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Process {
+    Answers,
+    Silent { pid: Option<i32> },
+    Absent,
+}
+
+impl Process {
+    fn of(daemon: &Daemon) -> Self {
+        match daemon {
+            Daemon::Answers(_) => Self::Answers,
+            Daemon::Silent { pid } => Self::Silent { pid: *pid },
+            Daemon::Absent => Self::Absent,
+        }
+    }
+
+    /// For programs.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Answers => "running",
+            Self::Silent { .. } => "silent",
+            Self::Absent => "not-running",
+        }
+    }
+
+    /// A daemon that is there and repairs nothing.
+    fn problem(self) -> Option<Problem> {
+        matches!(self, Self::Silent { .. }).then(|| Problem {
+            object: "daemon".into(),
+            error: format!(
+                "{self}: it is stopped or stuck, and repairs nothing; see its log, restart it"
+            ),
+        })
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answers => f.write_str("running"),
+            Self::Silent { pid: None } => f.write_str("does not answer"),
+            Self::Silent { pid: Some(pid) } => write!(f, "does not answer (pid {pid})"),
+            Self::Absent => f.write_str("not running"),
+        }
+    }
+}
 
 /// Show whether the kernel is as configured, and what is not
 #[derive(Debug, clap::Args)]
@@ -37,9 +87,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         Err(invalid) => intent::paths_of(&invalid.document).ok(),
     };
     let readers = paths.as_ref().and_then(|paths| slots::readers(&paths.bpf).ok());
-    let running = paths.and_then(|paths| control::status(&paths.runtime));
-    let daemon = running.is_some();
-    let status = match running {
+    let daemon = paths.map_or(Daemon::Absent, |paths| control::ask(&paths.runtime));
+    let process = Process::of(&daemon);
+    let status = match daemon.status() {
         Some(status) => status,
         None => {
             let loaded = loaded.map_err(Failure::Invalid)?;
@@ -56,18 +106,20 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
                 object: blocked.origin.to_string(),
                 error: blocked.reason.to_string(),
             });
-            status.problems = pending.chain(blocked).collect();
+            status.problems = process.problem().into_iter().chain(pending).chain(blocked).collect();
+            status.converged &= process.problem().is_none();
             status
         }
     };
     match arguments.output {
         Format::Json => {
             let mut value = serde_json::to_value(&status).map_err(std::io::Error::from)?;
-            value["daemon"] = json!(daemon);
+            value["daemon"] = json!(process == Process::Answers);
+            value["daemon_state"] = json!(process.state());
             value["event_readers"] = json!(readers);
             output.json(&value)?;
         }
-        Format::Text => print(&status, daemon, readers, arguments.verbose, output)?,
+        Format::Text => print(&status, process, readers, arguments.verbose, output)?,
     }
     Ok(if status.converged { EXIT_OK } else { EXIT_NOT_CONVERGED })
 }
@@ -94,12 +146,15 @@ fn services(summary: &Summary) -> String {
 fn monitor(readers: Option<u32>) -> String {
     let (Some(readers), Ok(cpus)) = (readers, online_cpus()) else { return "Disabled".into() };
     let [listening, _] = text::banner(cpus);
-    format!("{listening}   {readers}/{MONITOR_SLOTS} readers")
+    match readers {
+        0 => format!("Idle   0/{MONITOR_SLOTS} readers"),
+        _ => format!("{listening}   {readers}/{MONITOR_SLOTS} readers"),
+    }
 }
 
 fn print(
     status: &Status,
-    daemon: bool,
+    daemon: Process,
     readers: Option<u32>,
     verbose: bool,
     output: &mut Output,
@@ -121,6 +176,9 @@ fn print(
             output.line(&format!("! controller {name}: {error}"))?;
         }
     }
+    for setting in &status.summary.lost {
+        output.line(&format!("! {}", lost_text(setting)))?;
+    }
     for problem in &status.problems {
         output.line(&format!("! {}: {}", problem.object, problem.error))?;
     }
@@ -128,7 +186,7 @@ fn print(
 }
 
 /// The rows, in the order of `cilium status` as far as they are there too.
-fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static str, String)> {
+fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
     let enabled = |on: bool| if on { "Enabled" } else { "Disabled" };
     let has = |v6: bool| summary.ipam.iter().any(|ipam| ipam.cidr.addr().is_ipv6() == v6);
@@ -139,8 +197,8 @@ fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static st
         false => "not converged",
     };
     let process = match daemon {
-        true => format!("Ok   pid {}, {} rounds", status.pid, status.rounds),
-        false => "not running".to_string(),
+        Process::Answers => format!("Ok   pid {}, {} rounds", status.pid, status.rounds),
+        missing => missing.to_string(),
     };
     let ipam = summary.ipam.iter().map(|Ipam { cidr, allocated, available }| {
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
@@ -183,7 +241,7 @@ fn rows(status: &Status, daemon: bool, readers: Option<u32>) -> Vec<(&'static st
         ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];
-    if !daemon {
+    if daemon != Process::Answers {
         // They are the daemon's.
         rows.retain(|(name, _)| *name != "Controller Status:");
     }

@@ -97,7 +97,7 @@ pub struct Node {
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
     /// The addresses of the health endpoint, out of `cidrs`, per family. Default: the last usable address
-    /// of each CIDR.
+    /// of each CIDR; none in one longer than /29 (IPv6: /126), where no endpoint would have room beside it.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub health_addresses: Maybe<Vec<Spanned<String>>>,
 }
@@ -124,6 +124,9 @@ pub struct Routing {
     /// link. Default: false, the network routes them.
     #[schemars(with = "Option<bool>")]
     pub auto_direct_node_routes: Maybe<bool>,
+    /// Native mode: who routes packets between this node's endpoints and those of peers. Default: kernel.
+    #[schemars(with = "Option<HostRouting>")]
+    pub host_routing: Maybe<HostRouting>,
     /// Destinations that are reached without masquerade.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = CIDR)))]
     pub native_cidrs: Maybe<Vec<Spanned<String>>>,
@@ -146,6 +149,16 @@ pub enum RoutingMode {
     Tunnel,
     /// The kernel routes packets to other nodes, unchanged.
     Native,
+}
+
+/// `[routing] host-routing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostRouting {
+    /// The host's stack, as with all other packets; the default.
+    Kernel,
+    /// The programs, by the kernel's routes and neighbours: faster, and past all rules of nftables and iptables.
+    Bpf,
 }
 
 /// `[routing] tunnel-protocol`.
@@ -205,7 +218,7 @@ pub enum AttachMode {
     Auto,
     /// TCX links.
     Tcx,
-    /// Filters of a clsact qdisc.
+    /// Filters of a clsact qdisc, or of a qdisc `ingress` that the underlay has already.
     Clsact,
 }
 
@@ -285,11 +298,12 @@ pub struct Peer {
     #[schemars(with = "Vec<String>", inner(regex(pattern = CIDR)))]
     pub cidrs: Spanned<Vec<Spanned<String>>>,
     /// The address of its `cilium_host`, per family. Default: the first usable address of its first
-    /// CIDR of the family.
+    /// CIDR of the family that has one, which /31 and /32 (IPv6: /128) have not.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub routers: Maybe<Vec<Spanned<String>>>,
     /// The addresses of its health endpoint, per family. Default: the last usable address of its first
-    /// CIDR of the family.
+    /// CIDR of the family that is not longer than /29 (IPv6: /126); without one, none, and only its node
+    /// addresses are probed.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub health_addresses: Maybe<Vec<Spanned<String>>>,
     /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.

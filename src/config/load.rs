@@ -192,9 +192,11 @@ impl Document {
 
     /// True if a key (`node.cidrs`, `endpoint.netns`) is, or may be, absent from the document only because
     /// what was written there is among the [`Document::problems`]: its absence is then not worth a
-    /// complaint of its own.
+    /// complaint of its own. What a file that can't be used would have brought to a section is such a thing; the
+    /// tables of `[[peer]]` and `[[endpoint]]` are in one file each.
     pub fn has_lost(&self, path: &str) -> bool {
-        self.lost.contains(path)
+        let in_one_file = ["peer.", "endpoint."].iter().any(|table| path.starts_with(table));
+        self.lost.contains(path) || !(self.whole || in_one_file)
     }
 
     /// The start of the first file: where to point for something that is written nowhere.

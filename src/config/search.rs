@@ -102,8 +102,9 @@ impl Search {
         }
     }
 
-    /// What the watched directories hold on the way from a link to the file that is read: the target, and
-    /// each link on the way to it. ConfigMaps swap one of those.
+    /// Where links among the files lead, wherever that is: each link on the way, and the file at its end.
+    /// ConfigMaps swap one of those, and administrators write behind them. In the watched directories by their
+    /// watched names as well.
     pub fn link_names(&self) -> BTreeSet<PathBuf> {
         let files = self.list().files.into_iter().filter(|path| path.is_symlink());
         let steps: BTreeSet<PathBuf> = files.flat_map(|path| link_steps(&path)).collect();
@@ -113,6 +114,7 @@ impl Search {
             let here = steps.iter().filter(|step| step.parent() == Some(&real));
             names.extend(here.filter_map(|step| Some(dir.join(step.file_name()?))));
         }
+        names.extend(steps);
         names
     }
 
@@ -248,14 +250,16 @@ mod tests {
         symlink("target", dir.join("dangling.toml")).unwrap();
         symlink("circle.toml", dir.join("circle.toml")).unwrap();
         symlink(&dir, root.join("way")).unwrap();
+        symlink(root.join("elsewhere/b.conf"), dir.join("b.toml")).unwrap();
         let way = root.join("way");
-        let expected = ["..data", "a.toml", "circle.toml", "dangling.toml", "target"];
+        let expected = ["..data", "a.toml", "b.toml", "circle.toml", "dangling.toml", "target"];
         let expected: BTreeSet<_> = expected.iter().map(|name| way.join(name)).collect();
         let names = Search::path(&way).link_names();
-        let inside = names.into_iter().filter(|path| path.parent() == Some(&way));
-        let found: BTreeSet<_> = inside.collect();
-        fs::remove_dir_all(root).unwrap();
-        assert_eq!(found, expected);
+        let (inside, others): (BTreeSet<_>, BTreeSet<_>) =
+            names.into_iter().partition(|path| path.parent() == Some(&way));
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(inside, expected);
+        assert!(others.contains(&root.join("elsewhere/b.conf")), "{others:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ const UNSUPPORTED: &[Unsupported] = &[
         path: "masquerade.mode=bpf",
         help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
     },
+    Unsupported { path: "load-balancing.mode=dsr", help: "set `mode = \"snat\"`" },
     Unsupported { path: "encryption.mode=wireguard", help: "set `mode = \"off\"`" },
     Unsupported { path: "encryption.port", help: "remove it" },
     Unsupported { path: "encryption.private-key-file", help: "remove it" },

@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -43,6 +45,8 @@ pub const CONVERGE: &str = "converge";
 const LINE_BYTES_MAX: u64 = 4096;
 /// A client that says nothing for this long is let go.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a daemon may take to say how it stands: it has that at hand.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Clients that are served at the same time.
 const CLIENTS_MAX: usize = 16;
 
@@ -156,7 +160,7 @@ impl Drop for Control {
             let _ = fs::remove_file(&self.path);
         }
         // Ends the thread that accepts.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = net::shutdown(&self.listener, net::Shutdown::Both);
     }
 }
 
@@ -192,7 +196,7 @@ pub fn serve(
     let path = path(runtime);
     let failed =
         |source: io::Error| KernelError::File { operation: "open", path: path.clone(), source };
-    lock::make_folder(runtime)?;
+    lock::make_runtime(runtime)?;
     if UnixStream::connect(&path).is_ok() {
         return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
     }
@@ -271,14 +275,64 @@ fn answer(request: &Request, status: &Mutex<Status>, wakes: &Sender<Wake>) -> Va
     }
 }
 
-/// Asks a daemon for its status; `None` where none runs.
-pub fn status(runtime: &Path) -> Option<Status> {
-    let mut stream = UnixStream::connect(path(runtime)).ok()?;
-    stream.set_read_timeout(Some(CLIENT_TIMEOUT)).ok()?;
-    stream.write_all(b"{\"command\":\"status\"}\n").ok()?;
+/// What there is of a daemon.
+#[derive(Debug)]
+pub enum Daemon {
+    /// It says how it stands.
+    Answers(Box<Status>),
+    /// It has the socket and says nothing: stopped, or stuck. Its pid, if the kernel tells.
+    Silent { pid: Option<i32> },
+    /// Nobody has the socket.
+    Absent,
+}
+
+impl Daemon {
+    /// How it stands, if it says so.
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Daemon::Answers(status) => Some(*status),
+            Daemon::Silent { .. } | Daemon::Absent => None,
+        }
+    }
+}
+
+/// Asks a daemon how it stands.
+pub fn ask(runtime: &Path) -> Daemon {
+    let stream = match connect(&path(runtime)) {
+        Ok(stream) => stream,
+        // So many questions are unanswered that the kernel takes no more.
+        Err(Errno::AGAIN) => return Daemon::Silent { pid: None },
+        Err(_) => return Daemon::Absent,
+    };
+    let pid = sockopt::socket_peercred(&stream).ok().map(|of| of.pid.as_raw_nonzero().get());
+    match question(&stream) {
+        Ok(line) => match serde_json::from_str(&line) {
+            Ok(status) => Daemon::Answers(Box::new(status)),
+            // It ended meanwhile, or is of another version, or has too many clients.
+            Err(_) if line.is_empty() => Daemon::Absent,
+            Err(_) => Daemon::Silent { pid },
+        },
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Daemon::Silent { pid },
+        Err(_) => Daemon::Absent,
+    }
+}
+
+/// Connects without waiting: whoever is stopped accepts nobody.
+fn connect(path: &Path) -> rustix::io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
+}
+
+fn question(mut stream: &UnixStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
+    stream.write_all(b"{\"command\":\"status\"}\n")?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).ok()?;
-    serde_json::from_str(&line).ok()
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
 }
 
 #[cfg(test)]

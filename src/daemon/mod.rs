@@ -13,6 +13,7 @@ mod journal;
 mod systemd;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::kernel::{Kernel, KernelError, chain};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
+use crate::lower::lost_text;
 use crate::report::Outcome;
 use control::{CONVERGE, Control, Problem, Status};
 use fights::Fights;
@@ -68,6 +70,8 @@ struct Daemon<'a> {
     unsettled: bool,
     /// The problems that were logged already.
     known: Vec<Problem>,
+    /// Records as the last round left them: a hint for the next, should somebody remove them.
+    records: BTreeMap<String, String>,
 }
 
 /// Runs until SIGTERM or SIGINT. Leaves the kernel as it is.
@@ -96,6 +100,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         // Until the first round has said otherwise.
         unsettled: true,
         known: Vec::new(),
+        records: BTreeMap::new(),
         loaded,
     };
     journal::begin(&daemon.loaded);
@@ -272,6 +277,10 @@ impl Daemon<'_> {
         status.problems = problems;
         status.controllers.insert(CONVERGE.into(), result.as_ref().err().map(|e| chain(e)));
         if let Ok(converged) = &result {
+            let unheard = |setting: &&String| !status.summary.lost.contains(setting);
+            for setting in converged.last.summary.lost.iter().filter(unheard) {
+                warn!("{}", lost_text(setting));
+            }
             status.describe(&converged.last);
             status.repaired += converged.rounds.iter().map(|(_, r)| r.done() as u64).sum::<u64>();
         }
@@ -281,6 +290,7 @@ impl Daemon<'_> {
         }
         drop(status);
         if let Ok(converged) = &result {
+            self.records = converged.last.records();
             self.follow_health(&converged.last);
         }
         progressed
@@ -297,13 +307,14 @@ impl Daemon<'_> {
     fn try_round(&mut self) -> Result<Converged, EngineError> {
         let intent = &self.loaded.intent;
         // A look that finds nothing to do needs no lock.
-        let view = engine::view(&mut self.kernel, intent)?;
+        let records = &self.records;
+        let look = |kernel: &mut Kernel| engine::view_with(kernel, intent, records);
+        let view = look(&mut self.kernel)?;
         self.pause = self.fights.pause(view.plan.ops.iter().map(Op::object), Instant::now());
         if view.plan.ops.is_empty() || !self.pause.is_zero() {
-            return Ok(Converged { rounds: Vec::new(), last: view });
+            return Ok(Converged::at_once(view));
         }
         let scope = engine::lock(&intent.paths.runtime, Duration::ZERO)?;
-        let look = |kernel: &mut Kernel| engine::view(kernel, intent);
         engine::converge(&scope, &mut self.kernel, look, |_, _| {})
     }
 

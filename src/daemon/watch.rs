@@ -142,6 +142,13 @@ impl Watchers {
         names.insert(control::path(&intent.paths.runtime));
         let mut wanted = search.watch_directories();
         wanted.insert(intent.paths.runtime.clone());
+        // A file may be a link to elsewhere. A folder is watched by one name: the kernel tells of it once.
+        let real: BTreeSet<_> = wanted.iter().flat_map(|folder| folder.canonicalize()).collect();
+        let parents = names.iter().filter_map(|name| name.parent());
+        let elsewhere =
+            parents.filter(|parent| !wanted.contains(*parent) && !real.contains(*parent));
+        let elsewhere: Vec<_> = elsewhere.map(Path::to_path_buf).collect();
+        wanted.extend(elsewhere);
         let (whole, names) = (absolute(&whole), absolute(&names));
         let wanted = &absolute(&wanted) | &whole;
         *self.concerns.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -45,6 +45,8 @@ pub(super) struct Draft {
 pub(super) struct DraftNode {
     pub name: Option<At<Arc<str>>>,
     pub addresses: Vec<At<IpAddr>>,
+    /// False if an entry of `addresses` had to be left out.
+    pub addresses_complete: bool,
     pub devices: Vec<IfName>,
     pub cidrs: Vec<At<IpNet>>,
     /// False if an entry of `cidrs` had to be left out: then nothing follows from its absence.
@@ -62,8 +64,12 @@ pub(super) struct DraftRouting {
     pub native_cidrs: Vec<At<IpNet>>,
     pub mtu_bytes: Option<At<u32>>,
     pub underlay: Option<At<Underlay>>,
+    /// False if what leads to the peers had to be left out, so that it is not the default either.
+    pub way_known: bool,
     /// Where `auto-direct-node-routes` is switched on.
     pub auto_direct: Option<Span>,
+    /// Where `host-routing = "bpf"` is.
+    pub past_host: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -145,7 +151,7 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         health,
         load_balancing,
         paths,
-        peers: peer::read(&root.peer, health.enabled, problems),
+        peers: peer::read(document, health.enabled, problems),
         endpoints: endpoint::read(document, problems),
         services: service::read::read(&root.service, problems),
     }
@@ -158,8 +164,8 @@ impl Draft {
         let has = |v4: bool| self.node.addresses.iter().any(|a| a.value.is_ipv4() == v4);
         let found = match (has(true), has(false)) {
             (true, _) => Some(Underlay::Ipv4),
-            (false, true) => Some(Underlay::Ipv6),
-            (false, false) => None,
+            (false, true) if self.node.addresses_complete => Some(Underlay::Ipv6),
+            (false, _) => None,
         };
         written.or(found)
     }

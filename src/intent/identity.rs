@@ -37,24 +37,18 @@ impl Identity {
     pub const HOST: Self = Self(1);
     /// Whatever is not known, where only one family is in use.
     pub const WORLD: Self = Self(2);
-    /// Endpoints that are not managed.
-    pub const UNMANAGED: Self = Self(3);
     /// The health endpoint.
     pub const HEALTH: Self = Self(4);
     /// Endpoints without labels.
     pub const INIT: Self = Self(5);
     /// Addresses of other nodes.
     pub const REMOTE_NODE: Self = Self(6);
-    /// The Kubernetes API server.
-    pub const KUBE_APISERVER: Self = Self(7);
     /// The ingress listener.
     pub const INGRESS: Self = Self(8);
     /// Whatever is not known, IPv4, where both families are in use.
     pub const WORLD_IPV4: Self = Self(9);
     /// Whatever is not known, IPv6, where both families are in use.
     pub const WORLD_IPV6: Self = Self(10);
-    /// Internal to encryption; never on the wire.
-    pub const ENCRYPTED_OVERLAY: Self = Self(11);
 
     /// First identity an operator may hand out; those up to 255 have no labels of their own.
     pub const USER_MIN: u32 = 128;

@@ -36,8 +36,8 @@ use crate::net::{IfName, Mac, Netns};
 
 pub use identity::{Identity, IdentityError, identity_of_labels};
 pub use service::{
-    Algorithm, Backend, BackendState, Forwarding, Frontend, FrontendKind, LoadBalancing,
-    MAGLEV_TABLE_SIZES, NoBackend, Protocol, Service,
+    Algorithm, Backend, BackendState, Frontend, FrontendKind, LoadBalancing, MAGLEV_TABLE_SIZES,
+    NoBackend, Protocol, Service,
 };
 
 /// What the operator asked for.
@@ -86,6 +86,8 @@ pub struct Routing {
     pub mode: RoutingMode,
     /// Native: route each peer's CIDRs through its node address.
     pub auto_direct_node_routes: bool,
+    /// Native: packets between endpoints and those of peers go past the host's stack.
+    pub past_host: bool,
     /// Reached without masquerade.
     pub native_cidrs: Vec<IpNet>,
     /// MTU of the underlay; `None`: the smallest of the devices.
@@ -261,9 +263,9 @@ pub struct EndpointNetns {
 }
 
 /// The endpoints' namespaces alone, from a document that has errors: whether they are there can be said
-/// together with what else is wrong. None if a file could not be read or parsed, as with [`read`].
+/// together with what else is wrong.
 pub fn namespaces_of(document: &Document) -> Vec<EndpointNetns> {
-    if document.is_whole() { endpoint::namespaces(document) } else { Vec::new() }
+    endpoint::namespaces(document)
 }
 
 /// The paths alone, from a document that may have errors: enough to find a running daemon, or what it
@@ -290,16 +292,14 @@ pub fn paths_of(document: &Document) -> Result<Paths, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// Every problem found, in file order, those of the document itself included; no part of a document
-/// with an error is used. If a file could not be read or parsed, only that is reported: what is
+/// with an error is used. If a file could not be read or parsed, the others are judged all the same; what is
 /// missing because of it is not the operator's mistake.
 pub fn read(document: &Document) -> Result<Intent, Vec<Diagnostic>> {
     let mut problems = document.problems().to_vec();
-    if document.is_whole() {
-        let draft = draft::draft(document, &mut problems);
-        check::check(&draft, &mut problems);
-        if problems.is_empty() {
-            return Ok(draft.finish());
-        }
+    let draft = draft::draft(document, &mut problems);
+    check::check(&draft, &mut problems);
+    if problems.is_empty() {
+        return Ok(draft.finish());
     }
     problems.sort_by_key(|problem| problem.span.start);
     Err(problems)

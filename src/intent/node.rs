@@ -18,14 +18,15 @@ pub(super) fn read(document: &Document, health: bool, problems: &mut Problems) -
     let empty = config::Node::default();
     let node = section.map_or(&empty, Spanned::get_ref);
     let span = section.map_or_else(|| document.beginning(), Span::from);
-    let (addresses, _) =
+    let (addresses, addresses_complete) =
         address::addresses(node.addresses.as_ref(), "`addresses`", Use::Underlay, problems);
     let (mut cidrs, complete) = address::cidrs(node.cidrs.as_ref(), problems);
     let before = cidrs.len();
     cidrs.retain(|cidr| address::holds_endpoints(cidr, problems) && has_room(cidr, problems));
     let complete = complete && before == cidrs.len();
     address::one_per_family(&mut cidrs, address::family_of_cidr, "`cidrs`", problems);
-    let lost = document.has_lost("node") || document.has_lost("node.cidrs");
+    let section_lost = document.has_lost("node");
+    let lost = section_lost || document.has_lost("node.cidrs");
     if cidrs.is_empty() && complete && !lost {
         let at = node.cidrs.as_ref().map_or(span, Span::from);
         let message = match section {
@@ -38,12 +39,16 @@ pub(super) fn read(document: &Document, health: bool, problems: &mut Problems) -
         ));
     }
     let set_aside = Cidrs { list: &cidrs, complete: complete && !lost, whose: "the node" };
-    let read = |what, written, derive, problems: &mut Problems| {
-        reserved::read(what, written, set_aside, derive, problems)
+    let read = |what: Reserved, written, derive, problems: &mut Problems| {
+        let lost = section_lost || document.has_lost(&format!("node.{}", what.key()));
+        reserved::read(what, written, set_aside, derive && !lost, problems)
     };
     DraftNode {
         name: node.name.as_ref().and_then(|text| name::name(text, problems)),
         addresses,
+        addresses_complete: addresses_complete
+            && !section_lost
+            && !document.has_lost("node.addresses"),
         devices: devices(node.devices.as_ref(), problems),
         routers: read(Reserved::Router, node.routers.as_ref(), true, problems),
         health: read(Reserved::Health, node.health_addresses.as_ref(), health, problems),

@@ -8,21 +8,21 @@ use super::address::{self, Use, shown};
 use super::draft::{DraftPeer, DraftPeerEndpoint, Problems};
 use super::reserved::{self, Cidrs, Reserved};
 use super::{labels, limits, name};
-use crate::config::{self, Diagnostic};
+use crate::config::{self, Diagnostic, Document};
 use crate::net::Mac;
 
 /// Reads the tables; with `health` the peers' health endpoints have addresses where none are given.
-pub(super) fn read(
-    peers: &[Spanned<config::Peer>],
-    health: bool,
-    problems: &mut Problems,
-) -> Vec<DraftPeer> {
+pub(super) fn read(document: &Document, health: bool, problems: &mut Problems) -> Vec<DraftPeer> {
+    let peers = &document.root().peer;
+    let lost = |what: Reserved| document.has_lost(&format!("peer.{}", what.key()));
+    let derive =
+        Derive { routers: !lost(Reserved::Router), health: health && !lost(Reserved::Health) };
     if let Some(excess) = peers.get(limits::PEERS_MAX) {
         let problem = Diagnostic::new(excess, "this is the first peer too many");
         problems.push(problem.help(format!("a node has at most {} peers", limits::PEERS_MAX)));
     }
     let within = peers.iter().take(limits::PEERS_MAX);
-    let read: Vec<_> = within.filter_map(|peer| one(peer, health, problems)).collect();
+    let read: Vec<_> = within.filter_map(|peer| one(peer, derive, problems)).collect();
     let mut cidrs = read.iter().flat_map(|peer| &peer.cidrs);
     if let Some(excess) = cidrs.nth(limits::CIDRS_MAX) {
         let problem = Diagnostic::new(excess.span, "this is the first CIDR too many");
@@ -56,9 +56,16 @@ fn entries(peers: &[DraftPeer], problems: &mut Problems) {
     }
 }
 
+/// Which addresses are derived where none are given: not where some may have been, and are refused.
+#[derive(Debug, Clone, Copy)]
+struct Derive {
+    routers: bool,
+    health: bool,
+}
+
 fn one(
     written: &Spanned<config::Peer>,
-    derive_health: bool,
+    derive: Derive,
     problems: &mut Problems,
 ) -> Option<DraftPeer> {
     let peer = written.get_ref();
@@ -86,9 +93,9 @@ fn one(
     let whose = format!("peer `{}`", peer.name.get_ref());
     let set_aside = Cidrs { list: &cidrs, complete: cidrs_complete, whose: &whose };
     let (routers, addresses_of_health) = (peer.routers.as_ref(), peer.health_addresses.as_ref());
-    let routers = reserved::read(Reserved::Router, routers, set_aside, true, problems);
+    let routers = reserved::read(Reserved::Router, routers, set_aside, derive.routers, problems);
     let health =
-        reserved::read(Reserved::Health, addresses_of_health, set_aside, derive_health, problems);
+        reserved::read(Reserved::Health, addresses_of_health, set_aside, derive.health, problems);
     let mac = peer.mac.as_ref().and_then(|text| mac(text, problems));
     let endpoints =
         peer.endpoint.iter().filter_map(|written| endpoint(written, problems)).collect();

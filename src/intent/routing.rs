@@ -43,9 +43,12 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         Some(config::RoutingMode::Tunnel) | None => RoutingMode::Tunnel(tunnel),
     };
     let auto_direct = routing.auto_direct_node_routes.as_ref().filter(|on| *on.get_ref());
+    let past_host = routing.host_routing.as_ref();
+    let past_host = past_host.filter(|who| *who.get_ref() == config::HostRouting::Bpf);
     let value = Routing {
         mode,
         auto_direct_node_routes: auto_direct.is_some(),
+        past_host: past_host.is_some(),
         native_cidrs: Vec::new(),
         mtu_bytes: None,
         table,
@@ -58,12 +61,20 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         };
         At { value, span: protocol.into() }
     });
+    // What was written of them, or meant, is refused elsewhere.
+    let lost =
+        |key: &str| document.has_lost("routing") || document.has_lost(&format!("routing.{key}"));
+    let mode_known = routing.mode.is_some() || !lost("mode");
+    let in_tunnel = mode != RoutingMode::Native;
+    let way_known = mode_known && !(in_tunnel && underlay.is_none() && lost("underlay-protocol"));
     DraftRouting {
+        way_known,
         value,
         native_cidrs,
         mtu_bytes,
         underlay,
         auto_direct: auto_direct.map(Span::from),
+        past_host: past_host.map(Span::from),
     }
 }
 

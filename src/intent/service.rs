@@ -19,7 +19,6 @@ use crate::config::Span;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadBalancing {
     pub algorithm: Algorithm,
-    pub forwarding: Forwarding,
     /// Translate at connect(2) for this host's cgroup tree.
     pub socket: bool,
     /// False: only cluster IPs, and only for endpoints; the rest is left to a kube-proxy.
@@ -38,7 +37,6 @@ impl Default for LoadBalancing {
     fn default() -> Self {
         Self {
             algorithm: Algorithm::Random,
-            forwarding: Forwarding::Snat,
             socket: true,
             replace_kube_proxy: true,
             node_ports: limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX,
@@ -62,15 +60,6 @@ impl super::Intent {
 pub enum Algorithm {
     Random,
     Maglev,
-}
-
-/// How traffic from outside gets to a backend on another node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarding {
-    /// Under this node's address; replies come back through it.
-    Snat,
-    /// Under the client's; replies go to it directly.
-    Dsr,
 }
 
 /// What a client of a service without backends is told.

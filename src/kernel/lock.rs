@@ -38,33 +38,52 @@ pub fn make_folder(runtime: &Path) -> Result<(), KernelError> {
         .map_err(|source| KernelError::File { operation: "create", path: runtime.into(), source })
 }
 
+/// The file in a runtime folder that says that we made the folder. It goes with it: on a machine that
+/// starts anew, both are gone.
+fn mark(runtime: &Path) -> PathBuf {
+    runtime.join("made-by-ciliate")
+}
+
+/// Makes the runtime folder, unless somebody else has, as systemd does with a unit's `RuntimeDirectory=`.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_runtime(runtime: &Path) -> Result<(), KernelError> {
+    if runtime.is_dir() {
+        return Ok(());
+    }
+    make_folder(runtime)?;
+    match write_mark(runtime) {
+        // Removed again by a `destroy` that ends just now: whoever wants the lock tries once more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(|source| failed("create", &mark(runtime), source)),
+    }
+}
+
+fn write_mark(runtime: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).open(mark(runtime)).map(drop)
+}
+
+/// Removes what is ours of the runtime folder once the rest of it is gone, and the folder if we made it.
+pub fn remove_runtime(runtime: &Path) {
+    let _ = std::fs::remove_file(path(runtime));
+    // Somebody else's files in it keep it. So does the lock of the next of us, who removes it then.
+    if std::fs::remove_file(mark(runtime)).is_ok()
+        && std::fs::remove_dir(runtime).is_err()
+        && path(runtime).exists()
+    {
+        let _ = write_mark(runtime);
+    }
+}
+
 impl WriterScope {
     /// Takes the lock in the node's runtime folder, which is made if it is missing.
     ///
     /// # Errors
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
-        make_folder(runtime)?;
-        let path = path(runtime);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            // Whoever can open the file can hold the lock.
-            .mode(0o600)
-            .open(&path);
-        let file = file.map_err(|source| KernelError::File {
-            operation: "open",
-            path: path.clone(),
-            source,
-        })?;
-        let begin = Instant::now();
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if begin.elapsed() >= patience {
-                return Err(KernelError::Locked { path });
-            }
-            thread::sleep(ATTEMPT_INTERVAL.min(patience));
-        }
+        let file = lock(&path(runtime), patience, || make_runtime(runtime))?;
         Ok(Self { _file: file })
     }
 }
@@ -74,18 +93,34 @@ impl WriterScope {
 /// # Errors
 /// [`KernelError::Locked`] when another process still has it after `patience`; it can't be made.
 pub fn hold(path: &Path, patience: Duration) -> Result<File, KernelError> {
+    lock(path, patience, || Ok(()))
+}
+
+/// Whoever has a lock may remove its file, and the folder with it (`destroy` does both): then it is made
+/// anew, and the lock on the file that is gone counts for nothing.
+fn lock(
+    path: &Path,
+    patience: Duration,
+    make_folder: impl Fn() -> Result<(), KernelError>,
+) -> Result<File, KernelError> {
     let begin = Instant::now();
     loop {
+        make_folder()?;
+        // Whoever can open the file can hold the lock.
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-        let file = file.map_err(|source| failed("open", path, source))?;
+        let patient = begin.elapsed() < patience;
+        let file = match file {
+            Ok(file) => file,
+            // The folder was removed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && patient => continue,
+            Err(source) => return Err(failed("open", path, source)),
+        };
         match try_lock(file, path)? {
             Lock::Ours(file) => return Ok(file),
             Lock::Replaced => {}
-            Lock::Theirs if begin.elapsed() >= patience => {
-                return Err(KernelError::Locked { path: path.into() });
-            }
-            Lock::Theirs => thread::sleep(ATTEMPT_INTERVAL.min(patience)),
+            Lock::Theirs if patient => thread::sleep(ATTEMPT_INTERVAL.min(patience)),
+            Lock::Theirs => return Err(KernelError::Locked { path: path.into() }),
         }
     }
 }
@@ -132,6 +167,7 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> KernelErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::inotify;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -146,6 +182,27 @@ mod tests {
         assert!(matches!(second, Err(KernelError::Locked { .. })), "{second:?}");
         drop(scope);
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
+        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+    }
+    /// As `destroy` removes it while others wait.
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_counts_for_nothing() {
+        let name = format!("ciliate-lock-{}/removed", std::process::id());
+        let runtime = std::env::temp_dir().join(name);
+        let first = WriterScope::take(&runtime, Duration::ZERO).unwrap();
+        let opened = inotify::init(inotify::CreateFlags::empty()).unwrap();
+        inotify::add_watch(&opened, path(&runtime), inotify::WatchFlags::OPEN).unwrap();
+        thread::scope(|scope| {
+            const PATIENCE: Duration = Duration::from_secs(60);
+            let waits = scope.spawn(|| WriterScope::take(&runtime, PATIENCE).unwrap());
+            rustix::io::read(&opened, &mut [0; 1024]).unwrap();
+            std::fs::remove_dir_all(&runtime).unwrap();
+            drop(first);
+            let second = waits.join().unwrap();
+            let third = WriterScope::take(&runtime, Duration::ZERO);
+            assert!(matches!(third, Err(KernelError::Locked { .. })), "{third:?}");
+            drop(second);
+        });
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 }

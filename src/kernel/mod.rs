@@ -46,7 +46,7 @@ pub enum KernelError {
     #[error("{operation} {path}")]
     File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "{path} is not on a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`, or set paths.bpf to a folder on one"
+        "{path} is not on a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`, or set paths.bpf to a folder on one; `ip netns exec` hides it, `nsenter --net=/run/netns/NAME` doesn't"
     )]
     NotBpffs { path: PathBuf },
     #[error("nft: {0}")]

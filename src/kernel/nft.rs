@@ -33,15 +33,26 @@ fn with_nft<T>(
 /// The last listing and the generation it was made at.
 #[derive(Debug, Default)]
 pub struct Cache {
-    listing: Option<(u32, Option<Value>)>,
+    listing: Option<(u32, Option<Listing>)>,
+}
+
+/// What there is of a table.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// The JSON of `nft`, which says nothing of the table itself up to nft 1.0.6 at least.
+    pub json: Value,
+    /// `NFTA_TABLE_FLAGS`.
+    pub flags: u32,
+    /// Whether somebody wrote a comment or other data on it.
+    pub annotated: bool,
 }
 
 impl Cache {
-    /// The JSON listing of a table of family inet, or `None` if there is none.
+    /// The listing of a table of family inet, or `None` if there is none.
     ///
     /// # Errors
     /// `nft` is missing or fails.
-    pub fn table(&mut self, name: &str) -> Result<Option<Value>, KernelError> {
+    pub fn table(&mut self, name: &str) -> Result<Option<Listing>, KernelError> {
         let before = generation().ok();
         if let (Some(now), Some((then, listing))) = (before, &self.listing)
             && now == *then
@@ -54,17 +65,18 @@ impl Cache {
     }
 }
 
-fn list(name: &str) -> Result<Option<Value>, KernelError> {
+fn list(name: &str) -> Result<Option<Listing>, KernelError> {
     // Asked of the kernel first: where there is no table, `nft` isn't needed to say so.
-    if !exists(name)
-        .map_err(|error| KernelError::Nft(format!("find table inet {name}: {error}")))?
-    {
-        return Ok(None);
-    }
+    let found =
+        find(name).map_err(|error| KernelError::Nft(format!("find table inet {name}: {error}")))?;
+    let Some(attributes) = found else { return Ok(None) };
+    let flags = attribute(&attributes, TABLE_FLAGS).and_then(|value| value.try_into().ok());
+    let flags = flags.map_or(0, u32::from_be_bytes);
+    let annotated = attribute(&attributes, TABLE_USERDATA).is_some();
     let arguments = ["list", "table", "inet", name];
     let text = with_nft(&PROGRAMS, |nft| get_current_ruleset_raw(Some(nft), arguments))?;
     serde_json::from_str(&text)
-        .map(Some)
+        .map(|json| Some(Listing { json, flags, annotated }))
         .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}")))
 }
 
@@ -96,6 +108,10 @@ const GENERATION_ID: u16 = 1;
 const GET_TABLE: u16 = (10 << 8) | 1;
 /// `NFTA_TABLE_NAME`.
 const TABLE_NAME: u16 = 1;
+/// `NFTA_TABLE_FLAGS`, a big-endian u32.
+const TABLE_FLAGS: u16 = 2;
+/// `NFTA_TABLE_USERDATA`.
+const TABLE_USERDATA: u16 = 6;
 /// `NFPROTO_INET` (linux/netfilter.h).
 const FAMILY_INET: u8 = 1;
 /// `sizeof(struct nlmsghdr)` and `sizeof(struct nfgenmsg)`.
@@ -125,19 +141,19 @@ fn ask(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer.get(HEADERS_BYTES..).unwrap_or_default().to_vec())
 }
 
-/// Whether there is a table of family inet with that name.
-fn exists(name: &str) -> io::Result<bool> {
+/// The attributes of the table of family inet with that name, if there is one.
+fn find(name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut attribute = ((4 + name.len() + 1) as u16).to_ne_bytes().to_vec();
     attribute.extend(TABLE_NAME.to_ne_bytes());
     attribute.extend(name.as_bytes());
     attribute.push(0);
     attribute.resize(attribute.len().next_multiple_of(4), 0);
     match ask(GET_TABLE, FAMILY_INET, &attribute) {
-        Ok(_) => Ok(true),
+        Ok(attributes) => Ok(Some(attributes)),
         Err(error) => match error.raw_os_error() {
             // No such table; or a kernel without nf_tables, which can't have one.
             Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
-                Ok(false)
+                Ok(None)
             }
             _ => Err(error),
         },
@@ -147,17 +163,20 @@ fn exists(name: &str) -> io::Result<bool> {
 /// The number the kernel raises with each change of any ruleset of the namespace.
 fn generation() -> io::Result<u32> {
     let answer = ask(GET_GENERATION, 0, &[])?;
-    let mut attributes = answer.as_slice();
-    while attributes.len() >= 8 {
-        let length = u16::from_ne_bytes([attributes[0], attributes[1]]) as usize;
-        let kind = u16::from_ne_bytes([attributes[2], attributes[3]]) & 0x3fff;
-        if kind == GENERATION_ID {
-            let id = [attributes[4], attributes[5], attributes[6], attributes[7]];
-            return Ok(u32::from_be_bytes(id));
+    let id = attribute(&answer, GENERATION_ID).and_then(|value| value.try_into().ok());
+    id.map(u32::from_be_bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The value of an attribute, of those in a row.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let [a, b, c, d, ..] = *attributes {
+        let length = usize::from(u16::from_ne_bytes([a, b])).max(4);
+        if u16::from_ne_bytes([c, d]) & 0x3fff == wanted {
+            return attributes.get(4..length);
         }
-        attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
-    Err(io::ErrorKind::InvalidData.into())
+    None
 }
 
 #[cfg(test)]

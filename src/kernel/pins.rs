@@ -57,6 +57,18 @@ pub fn list(folder: &Path) -> Result<Vec<String>, KernelError> {
     Ok(names)
 }
 
+/// Whether a folder is, or would be, on a BPF file system.
+///
+/// # Errors
+/// [`KernelError::NotBpffs`].
+pub fn check_place(folder: &Path) -> Result<(), KernelError> {
+    let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
+    match statfs(existing) {
+        Ok(fs) if fs.f_type as u64 == BPF_FS_MAGIC => Ok(()),
+        _ => Err(KernelError::NotBpffs { path: folder.into() }),
+    }
+}
+
 /// Makes the folder of a pin, on a BPF file system or not at all.
 ///
 /// # Errors
@@ -66,11 +78,7 @@ pub fn make_folder_of(pin: &Path) -> Result<(), KernelError> {
     if folder.is_dir() {
         return Ok(());
     }
-    let existing = folder.ancestors().find(|path| path.is_dir()).unwrap_or(folder);
-    let on_bpffs = statfs(existing).is_ok_and(|fs| fs.f_type as u64 == BPF_FS_MAGIC);
-    if !on_bpffs {
-        return Err(KernelError::NotBpffs { path: folder.into() });
-    }
+    check_place(folder)?;
     fs::create_dir_all(folder).map_err(|source| KernelError::File {
         operation: "create",
         path: folder.into(),

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Observed, Origin, SeenMap, WantedMap};
+use super::{Blocked, Kind, ObjectKey, Observed, Origin, SeenMap, WantedMap};
 
 /// A property that is not as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,22 @@ impl<K: Kind> Change<K> {
             | Action::Replace { from, .. }
             | Action::Delete { from } => Some(from),
         }
+    }
+
+    /// Whether the op takes a value out of force, and comes after all other additions.
+    pub fn is_late(&self) -> bool {
+        match &self.action {
+            Action::Update { to, .. } => !K::gives_way_to(&self.key, to).is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The objects, and with them those that a value in force gives way to.
+    pub fn with_successors(&self, mut objects: Vec<ObjectKey>) -> Vec<ObjectKey> {
+        if let Action::Update { to, .. } = &self.action {
+            objects.extend(K::gives_way_to(&self.key, to));
+        }
+        objects
     }
 
     /// Makes `observed` what the kernel will be after the op.
@@ -171,13 +187,16 @@ fn join(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The wanted objects whose place is held by something foreign that doesn't serve.
-pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::Key, Origin)> {
+/// The wanted objects whose place is held by something foreign that doesn't serve, and what is said of it.
+pub fn conflicts<K: Kind>(wanted: &WantedMap<K>, seen: &SeenMap<K>) -> Vec<(K::Key, Blocked)> {
     seen.iter()
         .filter(|(_, seen)| !K::owned(seen))
         .filter_map(|(key, seen)| Some((key, wanted.get(key)?, seen)))
         .filter(|(key, want, seen)| !K::foreign_serves(key, &want.spec, seen))
-        .map(|(key, want, _)| (key.clone(), want.origin.clone()))
+        .map(|(key, want, seen)| {
+            let (origin, reason) = (want.origin.clone(), K::in_the_way(key, seen));
+            (key.clone(), Blocked { origin, reason })
+        })
         .collect()
 }
 

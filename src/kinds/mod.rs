@@ -81,7 +81,7 @@ pub trait Kind: Sized + 'static {
     }
 
     /// What is said of a foreign object under the key.
-    fn in_the_way(key: &Self::Key) -> BlockedReason {
+    fn in_the_way(key: &Self::Key, _seen: &Self::Seen) -> BlockedReason {
         BlockedReason::Foreign { object: format!("{} {key}", Self::NAME) }
     }
 
@@ -112,9 +112,20 @@ pub trait Kind: Sized + 'static {
         Self::needs(key, spec)
     }
 
-    /// Of the objects whose ops failed, one that can't be told or mended without this one: then this one
-    /// is not removed.
-    fn outlives<'a>(_key: &Self::Key, _failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    /// The objects that have to be there before a value that is in force gives way to this one: those
+    /// that it sends packets to. A change that has any comes after all other additions; where nothing is
+    /// in force, there is nothing to keep.
+    fn gives_way_to(_key: &Self::Key, _spec: &Self::Spec) -> Vec<ObjectKey> {
+        Vec::new()
+    }
+
+    /// Of the objects whose ops failed, one that can't be told or mended without this one, or that was to
+    /// take its place: then this one is not removed.
+    fn outlives<'a>(
+        _key: &Self::Key,
+        _seen: &Self::Seen,
+        _failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         None
     }
 

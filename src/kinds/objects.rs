@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::change::{additions, conflicts, removals};
+use super::change::{Action, additions, conflicts, removals};
 use super::link::Taken;
 use super::{Change, Kind, SeenMap, WantedMap};
 use super::{
@@ -90,6 +90,11 @@ pub enum BlockedReason {
         "UDP port {port} belongs to device {ifname}, which is not ciliate's; remove that, or set tunnel-port of [routing] on every node"
     )]
     TunnelPortTaken { port: u16, ifname: String },
+    /// The tunnel that is asked for can't be had, and another one is there.
+    #[error(
+        "until then the tunnel stays as it is: device {ifname} with UDP port {port}; peers that use another protocol or port are not reached"
+    )]
+    TunnelKept { ifname: String, port: u16 },
     /// What the tunnel leaves of the underlay's MTU is too little for IPv6.
     #[error(
         "the underlay's MTU of {mtu_bytes} leaves {left_bytes} in the tunnel, and IPv6 needs 1280; give the underlay's devices a larger one, or the node no IPv6 CIDR"
@@ -104,11 +109,21 @@ pub enum BlockedReason {
     /// A name or place we need is taken by something that isn't ours.
     #[error("{object} exists and does not belong to ciliate; remove or rename it")]
     Foreign { object: String },
+    /// Somebody else's route is where ours has to be: the kernel keeps one of a destination and metric.
+    #[error(
+        "a route to {route} exists that does not belong to ciliate; remove it or give it another metric"
+    )]
+    RouteTaken { route: String },
     /// Somebody else's filter is where ours has to be: the kernel runs one at a place.
     #[error(
         "a filter that does not belong to ciliate has preference 1 on {ifname} {hook}, where ciliate attaches its program; give it another preference (`tc filter show dev {ifname} {hook}` shows it), or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
     )]
     FilterTaken { ifname: String, hook: String },
+    /// A device can have a qdisc `ingress` or `clsact`, and only the latter has an egress.
+    #[error(
+        "{ifname} has a qdisc `ingress`, which keeps out the clsact qdisc that ciliate needs for egress; remove it (`tc qdisc del dev {ifname} ingress`) or make it a clsact qdisc, or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
+    )]
+    IngressQdisc { ifname: String },
     /// The other end of a pair can't have its name: the end of another pair has it.
     #[error(
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
@@ -166,6 +181,13 @@ pub enum Phase {
 /// of shape (a setting that writes through to others).
 const PASSES_MAX: usize = 3;
 
+/// Whether the op is about something that can't be had, or stands on it.
+fn lacks(op: &Op, unavailable: &BTreeSet<ObjectKey>) -> bool {
+    !unavailable.is_empty()
+        && (unavailable.contains(&op.object())
+            || op.stands_on().iter().any(|object| unavailable.contains(object)))
+}
+
 macro_rules! closed_types {
     ($($kind:ident $field:ident $module:ident,)*) => {
         /// How many kinds there are.
@@ -215,11 +237,16 @@ macro_rules! closed_types {
                 match self { $(Op::$kind(change) => ObjectKey::$kind(change.key.clone()),)* }
             }
 
+            /// Whether the op comes after all other additions: it takes a value out of force.
+            pub fn is_late(&self) -> bool {
+                match self { $(Op::$kind(change) => change.is_late(),)* }
+            }
+
             /// The objects that have to be there for the op to work.
             pub fn needs(&self) -> Vec<ObjectKey> {
                 match self {
                     $(Op::$kind(change) => match change.spec() {
-                        Some(spec) => $kind::needs(&change.key, spec),
+                        Some(spec) => change.with_successors($kind::needs(&change.key, spec)),
                         None => Vec::new(),
                     },)*
                 }
@@ -229,7 +256,7 @@ macro_rules! closed_types {
             pub fn stands_on(&self) -> Vec<ObjectKey> {
                 match self {
                     $(Op::$kind(change) => match change.spec() {
-                        Some(spec) => $kind::stands_on(&change.key, spec),
+                        Some(spec) => change.with_successors($kind::stands_on(&change.key, spec)),
                         None => Vec::new(),
                     },)*
                 }
@@ -241,8 +268,8 @@ macro_rules! closed_types {
                     return None;
                 }
                 match self {
-                    $(Op::$kind(change) if change.spec().is_none() => {
-                        $kind::outlives(&change.key, failed)
+                    $(Op::$kind(Change { key, action: Action::Delete { from }, .. }) => {
+                        $kind::outlives(key, from, failed)
                     })*
                     _ => self.needs().iter().find_map(|need| failed.get(need)),
                 }
@@ -289,8 +316,8 @@ macro_rules! closed_types {
             }
         }
 
-        /// Plans every kind in order of creation, then removals in the opposite order, those of
-        /// late kinds last. Each step
+        /// Plans every kind in order of creation, then what takes a value out of force, then removals in
+        /// the opposite order, those of late kinds last. Each step
         /// sees what the steps before it lead to, so what a replaced link takes with it is made
         /// again in the same plan. `observed` ends as the prediction of the whole plan.
         pub(crate) fn plan_all(desired: &Desired, observed: &mut Observed) -> (Vec<Op>, Vec<Blocked>) {
@@ -298,8 +325,8 @@ macro_rules! closed_types {
             // Keys that something foreign holds, and what can't be had without them: an address is
             // not put on a device of ours that somebody else's has the name of.
             let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
-            $(for (key, origin) in conflicts::<$kind>(&desired.$field, &observed.$field) {
-                blocked.push(Blocked { origin, reason: $kind::in_the_way(&key) });
+            $(for (key, reason) in conflicts::<$kind>(&desired.$field, &observed.$field) {
+                blocked.push(reason);
                 unavailable.insert(ObjectKey::$kind(key));
             })*
             for (link, taken) in &observed.taken {
@@ -308,17 +335,16 @@ macro_rules! closed_types {
                 blocked.push(Blocked { origin, reason });
                 unavailable.insert(ObjectKey::Link(*link));
             }
+            let mut late: Vec<Op> = Vec::new();
             $(for _ in 0..if $kind::WRITES_THROUGH { PASSES_MAX } else { 1 } {
                 let before = ops.len();
                 let changes = additions::<$kind>(&desired.$field, &observed.$field);
                 ops.reserve(changes.len());
                 for change in changes {
                     let op = Op::$kind(change);
-                    let lacks = |op: &Op| {
-                        unavailable.contains(&op.object())
-                            || op.stands_on().iter().any(|object| unavailable.contains(object))
-                    };
-                    if !unavailable.is_empty() && lacks(&op) {
+                    if op.is_late() {
+                        late.push(op);
+                    } else if lacks(&op, &unavailable) {
                         unavailable.insert(op.object());
                     } else if !$kind::WRITES_THROUGH {
                         ops.push(op);
@@ -339,6 +365,10 @@ macro_rules! closed_types {
                     Change::predict_all(made, |o| &mut o.$field, observed);
                 }
             })*
+            for op in late.into_iter().filter(|op| !lacks(op, &unavailable)) {
+                op.predict(observed);
+                ops.push(op);
+            }
             let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
                 $kind::REMOVED_LATE,
                 |desired, observed| {

@@ -12,6 +12,10 @@ const CLSACT: &str = "clsact:";
 /// The record of the network namespace that the node is in.
 pub const NAMESPACE: &str = "namespace";
 
+/// What a record holds whose value nobody knows any more: it was lost while the setting had our value already.
+/// `destroy` leaves such a setting as it is. No setting has this value.
+pub const LOST: &str = "?";
+
 /// What stands for a device. No device has such a name: there is no colon in names.
 const IFINDEX: &str = "ifindex:";
 

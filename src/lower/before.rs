@@ -22,6 +22,6 @@ pub fn object(what: &str) -> ObjectKey {
 
 /// Asks for a record.
 pub fn keep(desired: &mut Desired, what: &str, was: &str, origin: &Origin) {
-    let spec = bpf_map_entry::Spec { value: bytes(was), link: None };
+    let spec = bpf_map_entry::Spec::of(&bytes(was));
     super::want::<BpfMapEntry>(&mut desired.bpf_map_entries, key(what), spec, origin);
 }

@@ -152,7 +152,8 @@ fn host_side(
             map: MapName::of_abi(CILIUM_LXC),
             key: EndpointKey::new(*address).to_bytes().to_vec(),
         };
-        let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(lxc) };
+        let spec =
+            bpf_map_entry::Spec { link: Some(lxc), ..bpf_map_entry::Spec::of(&value.to_bytes()) };
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
         ipcache(desired, host_prefix(*address), *identity, origin);
     }
@@ -178,7 +179,7 @@ fn device_entry(
         map: MapName::of_abi(CILIATE_DEVICE),
         key: DeviceKey::new(ifindex).to_bytes().to_vec(),
     };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link };
+    let spec = bpf_map_entry::Spec { link, ..bpf_map_entry::Spec::of(&value.to_bytes()) };
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
 }
 
@@ -194,7 +195,7 @@ fn namespace_side(lowering: &mut Lowering<'_>, wiring: &Wiring, address: IpAddr)
     let key = address::Key { netns: netns.clone(), ifname: dev, address: host_prefix(address) };
     want::<Address>(&mut desired.addresses, key, address::Spec { link: lxc }, origin);
     let mut route = |dst, via, scope, mtu_bytes| {
-        let route = route::Seen { via, dev, src: None, scope, mtu_bytes };
+        let route = route::Way { via, dev: Some(dev), src: None, scope, mtu_bytes };
         let spec = route::Spec { route, link: Some(lxc) };
         want::<Route>(&mut desired.routes, route::Key::main(netns.clone(), dst), spec, origin);
     };

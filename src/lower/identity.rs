@@ -18,26 +18,34 @@ use crate::kinds::{Desired, Origin, Wanted};
 /// An entry of a map, and who asks for it.
 type Entry = (bpf_map_entry::Key, Wanted<bpf_map_entry::Spec>);
 
-/// What says which identity a prefix has, and which tunnel endpoint it is behind.
-fn entry(
-    prefix: IpNet,
-    (identity, tunnel_endpoint): (Identity, Option<IpAddr>),
-    origin: &Origin,
-) -> Entry {
+/// How packets get to a prefix.
+#[derive(Clone, Copy)]
+enum Way {
+    /// By the host's stack, or not at all.
+    Stack,
+    /// By route, past the host's stack.
+    Direct,
+    /// Through the tunnel that ends there.
+    Tunnel(IpAddr),
+}
+
+/// What says which identity a prefix has, and how packets get there.
+fn entry(prefix: IpNet, (identity, way): (Identity, Way), origin: &Origin) -> Entry {
     let key = IpcacheKey::new(prefix.addr(), prefix.prefix_len());
     let key =
         bpf_map_entry::Key { map: MapName::of_abi(CILIUM_IPCACHE), key: key.to_bytes().to_vec() };
-    let value = match tunnel_endpoint {
-        None => IpcacheValue::new(identity.number()),
-        Some(address) => IpcacheValue::behind_tunnel(identity.number(), address),
+    let value = match way {
+        Way::Stack => IpcacheValue::new(identity.number()),
+        Way::Direct => IpcacheValue::direct(identity.number()),
+        Way::Tunnel(address) => IpcacheValue::behind_tunnel(identity.number(), address),
     };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: None };
+    let spec = bpf_map_entry::Spec::of(&value.to_bytes());
     (key, Wanted { spec, origin: origin.clone() })
 }
 
 /// Says which identity a prefix of this node has.
 pub(super) fn ipcache(desired: &mut Desired, prefix: IpNet, identity: Identity, origin: &Origin) {
-    let (key, Wanted { spec, origin }) = entry(prefix, (identity, None), origin);
+    let (key, Wanted { spec, origin }) = entry(prefix, (identity, Way::Stack), origin);
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &origin);
 }
 
@@ -57,7 +65,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
             map: MapName::of_abi(CILIUM_LXC),
             key: EndpointKey::new(address).to_bytes().to_vec(),
         };
-        let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: None };
+        let spec = bpf_map_entry::Spec::of(&value.to_bytes());
         want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &Origin::Node);
     }
     let mut entries = Vec::new();
@@ -89,32 +97,34 @@ fn world(node: &Node, prefix: &IpNet) -> Identity {
 fn lower_peer(lowering: &Lowering<'_>, peer: &Peer, entries: &mut Vec<Entry>) {
     let origin = Origin::Peer(peer.name.clone());
     let node = &lowering.node;
-    let mut add =
-        |prefix, identity, far_end| entries.push(entry(prefix, (identity, far_end), &origin));
+    let mut add = |prefix, identity, way| entries.push(entry(prefix, (identity, way), &origin));
     for address in &peer.addresses {
-        add(host_prefix(*address), Identity::REMOTE_NODE, None);
+        add(host_prefix(*address), Identity::REMOTE_NODE, Way::Stack);
     }
-    let far_end = match node.tunnel.map(|tunnel| far_end(lowering.facts, peer, tunnel)) {
-        None => None,
-        Some(Ok(far_end)) => Some(far_end),
+    let way = match node.tunnel.map(|tunnel| far_end(lowering.facts, peer, tunnel)) {
+        None if lowering.intent.routing.past_host => Way::Direct,
+        None => Way::Stack,
+        Some(Ok(far_end)) => Way::Tunnel(far_end),
         // Out of reach: `overlay` says why.
         Some(Err(_)) => return,
     };
     let in_use = |v6: bool| if v6 { node.ipv6 } else { node.ipv4 };
     for router in peer.routers.iter().filter(|router| in_use(router.is_ipv6())) {
-        add(host_prefix(*router), Identity::REMOTE_NODE, far_end);
+        add(host_prefix(*router), Identity::REMOTE_NODE, way);
     }
     for health in peer.health_addresses.iter().filter(|health| in_use(health.is_ipv6())) {
-        add(host_prefix(*health), Identity::HEALTH, far_end);
+        add(host_prefix(*health), Identity::HEALTH, way);
     }
     for endpoint in &peer.endpoints {
         for address in endpoint.addresses.iter().filter(|address| in_use(address.is_ipv6())) {
-            add(host_prefix(*address), endpoint.identity, far_end);
+            add(host_prefix(*address), endpoint.identity, way);
         }
     }
-    // Without a tunnel, that a CIDR is of the world goes without saying.
-    for cidr in peer.cidrs.iter().filter(|cidr| far_end.is_some() && in_use(cidr.addr().is_ipv6()))
-    {
-        add(*cidr, world(node, cidr), far_end);
+    // Where the stack takes them, that a CIDR is of the world goes without saying.
+    if let Way::Stack = way {
+        return;
+    }
+    for cidr in peer.cidrs.iter().filter(|cidr| in_use(cidr.addr().is_ipv6())) {
+        add(*cidr, world(node, cidr), way);
     }
 }

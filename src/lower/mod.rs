@@ -36,7 +36,7 @@ pub use endpoint::lxc_name;
 pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
-pub use summary::{Ipam, Summary};
+pub use summary::{Ipam, Summary, lost_text};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;
@@ -109,15 +109,17 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     socket::lower(&mut lowering);
     sysctl::lower(&mut lowering);
     let Lowering { node, desired, .. } = lowering;
-    let summary = Summary::of(intent, Some((&facts.hostname, &node, &desired)));
+    let mut summary = Summary::of(intent, Some((&facts.hostname, &node, &desired)));
+    summary.lost = sysctl::lost_in(&desired, facts);
     (desired, summary)
 }
 
-/// What is desired where nothing is: the settings as they were, and no object of ours.
-pub fn lower_nothing(facts: &Facts) -> Desired {
+/// What is desired where nothing is: the settings as they were, and no object of ours. With it go the settings
+/// that can't be put back.
+pub fn lower_nothing(facts: &Facts) -> (Desired, Vec<String>) {
     let mut desired = Desired::default();
     sysctl::restore(facts, &mut desired);
-    desired
+    (desired, sysctl::lost(facts))
 }
 
 /// Settles what the intent leaves to the machine.

@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use super::program::{Attachment, attach, key};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
 use crate::bpf_abi::{
-    CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_SERVICES,
+    NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_SERVICES,
     NODE_FLAG_TWO_WORLDS, NodeValue,
 };
 use crate::intent::NoBackend;
 use crate::kinds::address::{self, Address};
 use crate::kinds::bpf_link::{Hook, Mode};
-use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
 use crate::kinds::link::{self, End, Link, Protocol};
 use crate::kinds::route::{self, Route, Scope};
@@ -27,7 +26,7 @@ pub(super) fn ifname(name: &str) -> IfName {
 /// What our devices have in common.
 pub(super) fn end(mac: crate::net::Mac, mtu_bytes: u32, arp: bool, purpose: &str) -> End {
     let alias = format!("{} {purpose}", owner::LINK_ALIAS_PREFIX);
-    End { mac, mtu_bytes, up: true, arp, alias, grouped: true }
+    End { mac, mtu_bytes, up: true, arp, alias, grouped: true, enslaved: false, promiscuous: false }
 }
 
 /// Adds the node's objects.
@@ -64,8 +63,10 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         flags: flags(lowering),
         ..NodeValue::default()
     };
-    if let Some(tunnel) = tunnel {
+    if let Some(tunnel) = &tunnel {
         (value.tunnel_ifindex, value.tunnel_mac) = (tunnel.ifindex, tunnel.mac.0);
+        value.tunnel_port_be = tunnel.port.to_be_bytes();
+        value.tunnel_mtu = u16::try_from(lowering.node.route_mtu_bytes).unwrap_or(u16::MAX);
     }
     if let Some(IpAddr::V4(v4)) = router(false) {
         value.router_ipv4_be = v4.octets();
@@ -73,9 +74,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     if let Some(IpAddr::V6(v6)) = router(true) {
         value.router_ipv6_be = v6.octets();
     }
-    let entry = bpf_map_entry::Key { map: MapName::of_abi(CILIATE_NODE), key: vec![0; 4] };
-    let spec = bpf_map_entry::Spec { value: value.to_bytes().to_vec(), link: Some(host) };
-    want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, entry, spec, &Origin::Node);
+    let leads_to = tunnel.map_or_else(Vec::new, |tunnel| tunnel.objects);
+    let value = value.to_bytes().to_vec();
+    let spec = bpf_map_entry::Spec { value, link: Some(host), leads_to };
+    let entries = &mut lowering.desired.bpf_map_entries;
+    want::<BpfMapEntry>(entries, bpf_map_entry::node(), spec, &Origin::Node);
     lower_programs(lowering, (host, host_index), (net, net_index));
 }
 
@@ -87,6 +90,9 @@ fn flags(lowering: &Lowering<'_>) -> u32 {
     }
     if lowering.node.tunnel.is_some_and(|tunnel| tunnel.protocol == Protocol::Geneve) {
         flags |= NODE_FLAG_GENEVE;
+    }
+    if lowering.intent.routing.past_host {
+        flags |= NODE_FLAG_HOST_ROUTING;
     }
     if !lowering.intent.services.is_empty() {
         flags |= NODE_FLAG_SERVICES;
@@ -104,7 +110,7 @@ fn lower_router(lowering: &mut Lowering<'_>, host: IfName, router: IpAddr) {
     let key = address::Key { netns: Netns::HOST, ifname: host, address: prefix };
     want::<Address>(&mut desired.addresses, key, address::Spec { link: host }, &Origin::Node);
     let mut route = |dst, via: Option<IpAddr>, src: Option<IpAddr>, scope| {
-        let route = route::Seen { via, dev: host, src, scope, mtu_bytes: None };
+        let route = route::Way { via, dev: Some(host), src, scope, mtu_bytes: None };
         let spec = route::Spec { route, link: Some(host) };
         let key = route::Key::main(Netns::HOST, dst);
         want::<Route>(&mut desired.routes, key, spec, &Origin::Node);
@@ -135,9 +141,11 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
     attach(desired, mode, &key("cil_to_host"), own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
         let record = record::of_clsact(ifindex);
-        let recorded = lowering.facts.before.contains_key(&record);
-        let qdisc_ours =
-            mode == Mode::Clsact && (recorded || !lowering.facts.clsact.contains(&ifname));
+        let recorded = lowering.facts.records().contains_key(record.as_str());
+        // The `ingress` of others serves as well. Whoever put it there has taken ours away.
+        let qdisc_ours = mode == Mode::Clsact
+            && !lowering.facts.ingress.contains(&ifname)
+            && (recorded || !lowering.facts.clsact.contains(&ifname));
         if qdisc_ours {
             before::keep(desired, &record, "absent", &Origin::Node);
         }

@@ -12,7 +12,7 @@ use super::{CILIUM_HOST, Lowering, mac, routing, want, want_all};
 use crate::facts::{Facts, NextHop};
 use crate::intent::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
 use crate::intent::{Intent, Peer, RoutingMode, TunnelProtocol, Underlay};
-use crate::kinds::bpf_link::Hook;
+use crate::kinds::bpf_link::{self, Hook};
 use crate::kinds::link::{self, ALIAS_TUNNEL, Link, Protocol};
 use crate::kinds::route::{self, Route, Scope, TABLE_MAIN};
 use crate::kinds::{Blocked, BlockedReason, ObjectKey, Origin, Wanted};
@@ -46,6 +46,9 @@ impl Tunnel {
 pub(super) struct Device {
     pub ifindex: u32,
     pub mac: Mac,
+    pub port: u16,
+    /// The device, and the programs on it.
+    pub objects: Vec<ObjectKey>,
 }
 
 /// Settles what the intent leaves to the machine, and says what is in the way.
@@ -69,10 +72,25 @@ pub(super) fn settle(
         TunnelProtocol::Geneve => Protocol::Geneve,
     };
     let tunnel = Tunnel { protocol, port: asked.port, underlay, usable: true };
-    let in_the_way = in_the_way(facts, tunnel);
-    let usable = in_the_way.is_none();
-    in_the_way.into_iter().for_each(block);
-    Some(Tunnel { usable, ..tunnel })
+    let Some(reason) = in_the_way(facts, tunnel) else { return Some(tunnel) };
+    block(reason);
+    let Some(kept) = in_force(facts, tunnel) else {
+        return Some(Tunnel { usable: false, ..tunnel });
+    };
+    let (ifname, port) = (kept.ifname().to_string(), kept.port);
+    block(BlockedReason::TunnelKept { ifname, port });
+    Some(kept)
+}
+
+/// The tunnel that there is, which goes on in place of one that can't be had.
+fn in_force(facts: &Facts, asked: Tunnel) -> Option<Tunnel> {
+    let there = |protocol| {
+        let tunnel = Tunnel { protocol, ..asked };
+        let link = facts.links.get(&tunnel.ifname()).filter(|link| link.owned())?;
+        let port = link.tunnel.filter(|_| link.kind == protocol.kind())?.port;
+        Some(Tunnel { port, ..tunnel })
+    };
+    [Protocol::Vxlan, Protocol::Geneve].into_iter().find_map(there)
 }
 
 /// Something foreign that has the name of the device, or its UDP port. The kernel shares a port between
@@ -121,12 +139,15 @@ pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
     let spec = link::Spec { ifindex, end: end(mac, mtu_bytes, true, ALIAS_TUNNEL), form };
     let (mode, desired) = (lowering.node.attach, &mut lowering.desired);
     want::<Link>(&mut desired.links, device, spec, &Origin::Routing);
+    let mut objects = vec![ObjectKey::Link(device)];
     for (program, hook) in [("cil_from_overlay", Hook::Ingress), ("cil_to_overlay", Hook::Egress)] {
         let (link, qdisc_ours) = (Some(device), false);
         let at = Attachment { ifname: device, ifindex, hook, link, qdisc_ours };
         attach(desired, mode, &key(program), at, &Origin::Routing);
+        let program = program.into();
+        objects.push(ObjectKey::BpfLink(bpf_link::Key { ifname: device, hook, program }));
     }
-    Some(Device { ifindex, mac })
+    Some(Device { ifindex, mac, port: tunnel.port, objects })
 }
 
 /// Adds a route to each of the peers' CIDRs, for what this host's own stack sends there.
@@ -165,7 +186,7 @@ fn lower_peer(
             continue;
         };
         let (via, src) = (router.is_ipv4().then_some(router), Some(router));
-        let route = route::Seen { via, dev, src, scope: Scope::Universe, mtu_bytes };
+        let route = route::Way { via, dev: Some(dev), src, scope: Scope::Universe, mtu_bytes };
         let spec = route::Spec { route, link: Some(dev) };
         let key = route::Key::in_table(Netns::HOST, table, *cidr);
         routes.push((key, Wanted { spec, origin: origin.clone() }));

@@ -61,8 +61,7 @@ const SOCKET6: &[&str] = &[CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS, CILIUM_LB6_
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
         "cil_from_container" => &[COUNTING, DELIVERING, BALANCING, &[CILIATE_DEVICE]],
-        "cil_from_host" | "cil_from_overlay" => &[COUNTING, DELIVERING],
-        "cil_from_netdev" => &[COUNTING, &[CILIUM_IPCACHE]],
+        "cil_from_host" | "cil_from_netdev" | "cil_from_overlay" => &[COUNTING, DELIVERING],
         "cil_to_overlay" => &[],
         "cil_sock4_connect" | "cil_sock4_sendmsg" => &[ASKING, SOCKET4, &[CILIUM_LB4_REVERSE_SK]],
         "cil_sock6_connect" | "cil_sock6_sendmsg" => {

@@ -34,7 +34,7 @@ pub(super) fn rules(lowering: &mut Lowering<'_>, table: u32) {
     let priority = lowering.intent.routing.rule_priority;
     for ipv6 in [false, true] {
         if if ipv6 { lowering.node.ipv6 } else { lowering.node.ipv4 } {
-            let key = rule::Key { ipv6, priority, fwmark: None, table };
+            let key = rule::Key { ipv6, priority, fwmark: None, table, other: None };
             want::<Rule>(&mut lowering.desired.rules, key, rule::Spec, &Origin::Routing);
         }
     }
@@ -73,7 +73,8 @@ fn lower_peer(
         let same_family = |hop: &&(IpAddr, _)| hop.0.is_ipv6() == cidr.addr().is_ipv6();
         let Some((via, Some(dev))) = hops.iter().find(same_family) else { continue };
         let (via, dev) = (Some(*via), *dev);
-        let route = route::Seen { via, dev, src: None, scope: Scope::Universe, mtu_bytes: None };
+        let route =
+            route::Way { via, dev: Some(dev), src: None, scope: Scope::Universe, mtu_bytes: None };
         let key = route::Key::in_table(Netns::HOST, table, *cidr);
         let spec = route::Spec { route, link: None };
         routes.push((key, Wanted { spec, origin: origin.clone() }));

@@ -54,6 +54,17 @@ pub struct Summary {
     /// What encapsulates; `None` with native routing.
     #[serde(default)]
     pub tunnel: Option<Protocol>,
+    /// Settings that `destroy` leaves as they are: what they were is not known any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
+}
+
+/// What is said of [`Summary::lost`].
+pub fn lost_text(setting: &str) -> String {
+    format!(
+        "{setting}: what it was before ciliate is not known any more, since its record in ciliate_before was \
+         removed; `ciliate destroy` leaves it as it is"
+    )
 }
 
 impl Summary {
@@ -74,6 +85,7 @@ impl Summary {
             mtu_bytes: 0,
             route_mtu_bytes: 0,
             tunnel: None,
+            lost: Vec::new(),
         };
         let Some((hostname, node, desired)) = machine else { return summary };
         if summary.node.is_empty() {

@@ -4,19 +4,82 @@
 //! `addrconf_fixup_forwarding`, net/ipv6/addrconf.c), so these are recorded too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
 use crate::facts::Facts;
 use crate::intent::Intent;
-use crate::kinds::link::Form;
+use crate::kinds::bpf_map::MapName;
+use crate::kinds::bpf_map_entry::{self, c_text};
+use crate::kinds::link::{Form, LinkInfo};
 use crate::kinds::sysctl::{Key, Spec, Sysctl};
-use crate::kinds::{Desired, ObjectKey, Origin, record};
+use crate::kinds::{Desired, ObjectKey, Origin, Wanted, record};
 use crate::net::{IfName, Netns};
 
 const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
 const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+
+/// Whether an earlier round made this a node of the family: its settings were changed then, and records of what
+/// they were made before that.
+pub(super) fn established(facts: &Facts, v6: bool) -> bool {
+    let host = facts.links.values().find(|link| link.ifname.as_str() == CILIUM_HOST);
+    let is_router = |(ifname, net): &(IfName, IpNet)| match net.addr() {
+        _ if ifname.as_str() != CILIUM_HOST => false,
+        IpAddr::V4(_) => !v6,
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    };
+    host.is_some_and(LinkInfo::owned) && facts.addresses.iter().any(is_router)
+}
+
+/// Settings of which a round needs the record, and the values that it gives them.
+const ALWAYS_CHANGED: [(&str, bool, &str); 3] =
+    [(FORWARDING_V4, false, "1"), (RP_FILTER, false, "0"), (FORWARDING_V6, true, "1")];
+
+/// Whether the record of a setting is missing that must have been there, while the setting has our value: what
+/// it was can't be told any more.
+fn is_lost(facts: &Facts, records: &BTreeMap<String, &str>, path: &str) -> bool {
+    if records.contains_key(path) {
+        return false;
+    }
+    let has = |path: &str, value: &str| facts.sysctls.get(path).is_some_and(|now| now == value);
+    if let Some((_, v6, value)) = ALWAYS_CHANGED.iter().find(|(always, ..)| *always == path) {
+        return established(facts, *v6) && has(path, value);
+    }
+    if path.ends_with("/accept_ra") {
+        // A device may have come since, with this value: only if all records are gone.
+        let all_gone = !facts.before.contains_key(record::NAMESPACE);
+        return all_gone && established(facts, true) && has(path, "2");
+    }
+    // What forwarding wrote through.
+    let cause = if path.starts_with("net/ipv6/") { FORWARDING_V6 } else { FORWARDING_V4 };
+    is_lost(facts, records, cause)
+}
+
+/// The settings whose records say that what they were is lost.
+pub(super) fn lost_in(desired: &Desired, facts: &Facts) -> Vec<String> {
+    let names = names(facts);
+    let is_lost = |(key, wanted): &(&bpf_map_entry::Key, &Wanted<bpf_map_entry::Spec>)| {
+        key.map == MapName::BEFORE && c_text(&wanted.spec.value) == record::LOST
+    };
+    let lost = desired.bpf_map_entries.iter().filter(is_lost);
+    lost.filter_map(|(key, _)| {
+        record::setting(&c_text(&key.key), |ifindex| names.get(&ifindex).copied())
+    })
+    .collect()
+}
+
+/// The settings that `destroy` can't put back, because their records are lost.
+pub(super) fn lost(facts: &Facts) -> Vec<String> {
+    let records = recorded(facts);
+    let known = records.iter().filter(|(_, was)| **was == record::LOST);
+    let known = known.map(|(path, _)| path.clone());
+    let missing = ALWAYS_CHANGED.iter().map(|(path, ..)| (*path).to_string());
+    known.chain(missing.filter(|path| is_lost(facts, &records, path))).collect()
+}
 
 fn accept_ra(ifname: &IfName) -> String {
     format!("net/ipv6/conf/{ifname}/accept_ra")
@@ -50,6 +113,9 @@ pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
         paths.insert(FORWARDING_V6.into());
         paths.extend(facts.links.keys().map(accept_ra));
     }
+    for (path, v6, _) in ALWAYS_CHANGED {
+        paths.extend(established(facts, v6).then(|| path.to_string()));
+    }
     let foreign = || facts.links.values().filter(|link| !link.owned()).map(|link| &link.ifname);
     for (wanted, v6, cause) in [(ipv4, false, FORWARDING_V4), (ipv6, true, FORWARDING_V6)] {
         if wanted && !recorded(facts).contains_key(cause) {
@@ -61,10 +127,14 @@ pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
 
 /// The recorded settings: path → value before. Without those of devices that are gone.
 fn recorded(facts: &Facts) -> BTreeMap<String, &str> {
-    let names: BTreeMap<u32, IfName> =
-        facts.links.values().map(|link| (link.ifindex, link.ifname)).collect();
+    let names = names(facts);
     let path = |what: &str| record::setting(what, |ifindex| names.get(&ifindex).copied());
-    facts.before.iter().filter_map(|(what, was)| Some((path(what)?, was.as_str()))).collect()
+    facts.records().into_iter().filter_map(|(what, was)| Some((path(what)?, was))).collect()
+}
+
+/// The names that devices have now.
+fn names(facts: &Facts) -> BTreeMap<u32, IfName> {
+    facts.links.values().map(|link| (link.ifindex, link.ifname)).collect()
 }
 
 /// The record of a setting.
@@ -95,6 +165,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     }
     for path in &keep {
         let was = records.get(path.as_str()).copied();
+        let was = was.or_else(|| is_lost(facts, &records, path).then_some(record::LOST));
         if let Some(was) = was.or(facts.sysctls.get(path.as_str()).map(String::as_str)) {
             before::keep(desired, &record_of(facts, path), was, &Origin::Node);
         }
@@ -178,6 +249,9 @@ fn device_settings(lowering: &mut Lowering<'_>) {
 }
 
 fn put_back(desired: &mut Desired, path: &str, was: &str) {
+    if was == record::LOST {
+        return;
+    }
     let spec = Spec { value: was.into(), needs: Vec::new() };
     want::<Sysctl>(&mut desired.sysctls, Key::host(path), spec, &Origin::Leftover);
 }

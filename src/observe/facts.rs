@@ -17,6 +17,7 @@ use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, ServiceIds};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, cgroup, chain};
+use crate::kinds::bpf_link::exec::filter::{self, Qdisc};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, lb_backend, lb_service, record, sysctl};
 use crate::net::{IfName, Netns};
@@ -57,13 +58,15 @@ pub fn at_home(kernel: &Kernel) -> Result<(), KernelError> {
     home(kernel, &bpf_map_entry::exec::records(kernel)?).map(drop)
 }
 
-/// Reads the facts an intent calls for. Of the settings, those that are of `interest`.
+/// Reads the facts an intent calls for. Of the settings, those that are of `interest`. Of records, what the caller
+/// has `remembered` is passed on.
 ///
 /// # Errors
 /// Something that has to be known can't be read.
 pub fn read(
     round: &mut Round<'_>,
     intent: &Intent,
+    remembered: &BTreeMap<String, String>,
     interest: impl FnOnce(&Intent, &Facts) -> Vec<Arc<str>>,
 ) -> Result<Facts, KernelError> {
     let links: BTreeMap<_, _> =
@@ -81,6 +84,7 @@ pub fn read(
         links,
         netns,
         before,
+        remembered: remembered.clone(),
         ..Facts::default()
     };
     (facts.namespaces, facts.health) = namespaces(round, intent)?;
@@ -92,8 +96,12 @@ pub fn read(
         facts.default_devices = default_devices(round)?;
     }
     if !facts.tcx {
-        let devices = crate::kinds::bpf_link::exec::filter::clsact_devices(round)?;
-        facts.clsact = devices.into_values().collect();
+        for (ifname, qdisc) in filter::qdiscs(round)?.into_values() {
+            match qdisc {
+                Qdisc::Clsact => facts.clsact.insert(ifname),
+                Qdisc::Ingress => facts.ingress.insert(ifname),
+            };
+        }
     }
     let paths = interest(intent, &facts);
     let values = sysctl::exec::read(round.kernel, &Netns::HOST, paths)?;
@@ -101,7 +109,7 @@ pub fn read(
     Ok(facts)
 }
 
-fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
+pub fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {
     let map = MapName::of_abi(CILIATE_DEVICE);
     let Some(open) = open(kernel, map)? else { return Ok(BTreeMap::new()) };
     let entries = open.entries().map_err(|source| KernelError::Bpf {
@@ -242,7 +250,7 @@ fn enter(
 fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
     Ok(address::exec::addresses(round, &endpoint.netns)?
         .into_iter()
-        .filter(|(ifname, _, owned)| *ifname == endpoint.ifname && *owned)
+        .filter(|(ifname, _, seen)| *ifname == endpoint.ifname && seen.owned)
         .map(|(_, net, _)| net.addr())
         .collect())
 }

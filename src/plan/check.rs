@@ -4,7 +4,8 @@
 //! it is not applied.
 
 use crate::kinds::netns::Netns;
-use crate::kinds::{Kind, ObjectKey, Observed, Op, Phase};
+use crate::kinds::route::Route;
+use crate::kinds::{Kind, ObjectKey, Observed, Op, Phase, SeenMap};
 
 /// A promise that a plan breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,7 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
         links: observed.links.clone(),
         addresses: observed.addresses.clone(),
         neighbours: observed.neighbours.clone(),
+        routes: foreign_routes(observed),
         ..Observed::default()
     };
     for op in ops {
@@ -62,6 +64,12 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Foreign routes only: ours may be many, and nothing is asked of them here.
+fn foreign_routes(observed: &Observed) -> SeenMap<Route> {
+    let foreign = observed.routes.iter().filter(|(_, seen)| !Route::owned(seen));
+    foreign.map(|(key, seen)| (key.clone(), seen.clone())).collect()
+}
+
 /// Whether the object is there without our mark.
 fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
     match object {
@@ -71,6 +79,7 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
+        ObjectKey::Route(key) => observed.routes.get(key).is_some_and(|seen| !Route::owned(seen)),
         _ => false,
     }
 }

@@ -10,6 +10,7 @@ use crate::listener::{Filter, Listener};
 use crate::model::{self, Action, Count, Expected};
 use crate::random::Random;
 use crate::service_world::add_services;
+use crate::world::{HOST_MAC, SKIP4, SKIP6};
 
 const PACKETS: usize = 30_000;
 
@@ -176,4 +177,36 @@ fn services_with_a_tunnel_are_the_model() {
         lab.add_tunnel();
         with_services(lab, 0x5e42);
     });
+}
+
+#[test]
+fn from_netdev_past_the_host_is_the_model() {
+    lab::run(|lab| {
+        lab.route_past_host();
+        compare(lab, 0xfa57, &[Action::Next, Action::Redirect], |lab, random, flows, frame| {
+            let mut frame = frame.to_vec();
+            if random.chance(90) {
+                frame[..6].copy_from_slice(&HOST_MAC);
+            }
+            if random.chance(70) {
+                from_peer(&mut frame);
+            }
+            let mark = mark(random);
+            let out = lab.send("cil_from_netdev", lab.sandbox.cilium_host, mark, &frame);
+            (out, model::passes(&lab.world, flows, true, mark, &frame))
+        });
+    });
+}
+
+/// Makes a peer's endpoint the sender, which no tunnel leads to. The checksum is anybody's guess.
+pub fn from_peer(frame: &mut [u8]) {
+    let [v4, v6] = [SKIP4.octets().to_vec(), SKIP6.octets().to_vec()];
+    let (at, address) = match frame[12..14] {
+        [8, 0] => (26, v4),
+        [0x86, 0xdd] => (22, v6),
+        _ => return,
+    };
+    if let Some(place) = frame.get_mut(at..at + address.len()) {
+        place.copy_from_slice(&address);
+    }
 }

@@ -3,7 +3,7 @@
 use ciliate::bpf_abi::*;
 
 use crate::frames::*;
-use crate::lab::{self, Lab};
+use crate::lab::{self, Lab, TUNNEL_PORT};
 use crate::listener::{Filter, Listener, Record};
 use crate::world::*;
 
@@ -91,6 +91,55 @@ fn traces_say_who_and_where() {
         let event = to_b4.trace();
         assert_eq!(event.original_source[..4], A4.octets());
         assert_eq!(event.original_source[4..], [0; 12]);
+    });
+}
+
+/// What is inside is for whoever reads the event.
+#[test]
+fn what_carries_another_packet_is_said_to() {
+    let inside = [&[8, 0, 0, 0, 0, 1, 44, 0][..], &a_to(B4, 100)].concat();
+    let v4 = |to, port| {
+        let packet = ipv4_of(UDP, PEER4, to, 64, &udp_between(1000, port, &inside));
+        ethernet(HOST_MAC, NET_MAC, TYPE_IPV4, &packet)
+    };
+    let v6 = |to, port| {
+        let packet = ipv6_with(PEER6, to, 64, UDP, &udp_between(1000, port, &inside));
+        ethernet(HOST_MAC, NET_MAC, TYPE_IPV6, &packet)
+    };
+    let tcp = ipv4_of(TCP, PEER4, NODE4, 64, &tcp_between(1000, TUNNEL_PORT, TCP_ACK, &inside));
+    let mut later = v4(NODE4, TUNNEL_PORT);
+    later[ETH_LEN + 7] = 5;
+    let others = [
+        (v4(NODE4, 53), 0),
+        (v4(WORLD4, TUNNEL_PORT), 0),
+        (v4(B4, TUNNEL_PORT), 0),
+        (v6(NODE6, 53), EVENT_FLAG_IPV6),
+        (v6(WORLD6, TUNNEL_PORT), EVENT_FLAG_IPV6),
+        (ethernet(HOST_MAC, NET_MAC, TYPE_IPV4, &tcp), 0),
+        (later, 0),
+    ];
+    lab::run(|lab| {
+        let device = lab.sandbox.cilium_host;
+        let mut listener = listen(lab, TRACES);
+        let mut flags = |lab: &Lab, frame: &[u8]| {
+            lab.send("cil_from_netdev", device, 0, frame);
+            let records = listener.records();
+            let [record] = &records[..] else { panic!("one record") };
+            (record.trace().flags, record.bytes.len() - 48)
+        };
+        let (by_v4, by_v6) = (v4(NODE4, TUNNEL_PORT), v6(NODE6, TUNNEL_PORT));
+        assert_eq!(flags(lab, &by_v4), (0, 128), "without a tunnel");
+        lab.add_tunnel();
+        for (more, flag) in [(0, EVENT_FLAG_VXLAN), (NODE_FLAG_GENEVE, EVENT_FLAG_GENEVE)] {
+            let mut world = lab.world.clone();
+            world.node.flags |= more;
+            lab.describe(world);
+            assert_eq!(flags(lab, &by_v4), (flag, 192));
+            assert_eq!(flags(lab, &by_v6), (flag | EVENT_FLAG_IPV6, 192));
+            for (frame, expected) in &others {
+                assert_eq!(flags(lab, frame), (*expected, 128), "{frame:02x?}");
+            }
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use ciliate::bpf_abi::*;
 use crate::flows::Flow;
 use crate::frames::*;
 use crate::kept;
-use crate::lab::{self, Lab};
+use crate::lab::{self, Lab, TUNNEL_PORT};
 use crate::model::Action;
 use crate::world::*;
 
@@ -124,6 +124,21 @@ fn extension_headers_without_an_end_are_dropped() {
             assert_eq!(lab.container_sends(&frame).action, Action::Drop, "{frame:02x?}");
             let reasons: Vec<_> = lab.counted().iter().map(|count| count.reason).collect();
             assert_eq!(reasons, [DROP_INVALID_EXTENSION_HEADER], "{frame:02x?}");
+        }
+    });
+}
+
+#[test]
+fn later_pieces_for_the_tunnels_port_are_dropped_as_well() {
+    lab::run(|lab| {
+        lab.add_tunnel();
+        for ipv6 in [false, true] {
+            let first = udp_between(1000, TUNNEL_PORT, &[7; 40]);
+            let first = piece(ipv6, UDP, 1, 0, true, &first);
+            let last = piece(ipv6, UDP, 1, 6, false, &[9; 5]);
+            for frame in [first, last] {
+                assert_dropped(lab, &frame, DROP_ENCAP_PROHIBITED, "to the tunnel's port");
+            }
         }
     });
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::*;
 
+use crate::differential::from_peer;
 use crate::frames::*;
 use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
 use crate::listener::{Filter, Listener};
@@ -86,15 +87,23 @@ impl Account {
                 self.forwarded_in += u64::from(local && !to_node);
             }
             Target::ToHost => self.forwarded_out += 1,
+            Target::PastHost => self.forwarded_in += u64::from(out.action == Action::Redirect),
             Target::FromNetdev | Target::ToOverlay => {}
         }
     }
 }
 
-/// An ICMPv6 time exceeded of ours.
+/// An ICMPv6 time exceeded or packet too big of ours.
 fn is_error(out: &Outcome) -> bool {
     let ours = out.frame.get(ETH_LEN + 8..ETH_LEN + 24) == Some(&crate::world::ROUTER6.octets());
-    let told = out.frame.get(ETH_LEN + 40..ETH_LEN + 42) == Some(&[3, 0]);
+    let told = out.frame.get(ETH_LEN + 40..ETH_LEN + 42);
+    out.action == Action::Redirect && ours && matches!(told, Some([2 | 3, 0]))
+}
+
+/// An ICMP fragmentation needed of ours.
+fn is_frag_needed(out: &Outcome) -> bool {
+    let ours = out.frame.get(ETH_LEN + 12..ETH_LEN + 16) == Some(&crate::world::ROUTER4.octets());
+    let told = out.frame.get(ETH_LEN + 20..ETH_LEN + 22) == Some(&[3, 4]);
     out.action == Action::Redirect && ours && told
 }
 
@@ -117,9 +126,9 @@ fn is_answer(frame: &[u8], out: &Outcome) -> bool {
     let untouched = out.action == Action::Pass && out.frame == frame;
     match ethertype {
         TYPE_ARP => true,
+        TYPE_IPV4 => is_frag_needed(out) || is_refusal(out),
         // Solicitations and advertisements for the stack have no hop taken.
         TYPE_IPV6 => untouched || is_advertisement(out) || is_error(out) || is_refusal(out),
-        TYPE_IPV4 => is_refusal(out),
         _ => false,
     }
 }
@@ -135,6 +144,8 @@ enum Target {
     FromHost,
     ToHost,
     FromNetdev,
+    /// The same where packets go past the host's stack.
+    PastHost,
     FromOverlay,
     ToOverlay,
 }
@@ -148,6 +159,7 @@ impl Target {
             }
             Self::ToHost | Self::ToOverlay => &[Action::Pass],
             Self::FromNetdev => &[Action::Next],
+            Self::PastHost => &[Action::Next, Action::Drop, Action::Redirect],
         }
     }
 
@@ -155,12 +167,22 @@ impl Target {
         let sandbox = &lab.sandbox;
         let (program, ifindex) = match self {
             Self::FromContainer if random.chance(1) => ("cil_from_container", sandbox.cilium_net),
+            Self::FromContainer if random.chance(5) => {
+                let tag = (random.pick(&[0x8100, 0x88a8]), random.pick(&[7, 0xe000]));
+                return lab.send_tagged("cil_from_container", sandbox.lxc_a, &[tag], frame);
+            }
             Self::FromContainer => {
                 ("cil_from_container", random.pick(&[sandbox.lxc_a, sandbox.lxc_a, sandbox.lxc_b]))
             }
             Self::FromHost => ("cil_from_host", sandbox.cilium_host),
             Self::ToHost => ("cil_to_host", sandbox.cilium_host),
             Self::FromNetdev => ("cil_from_netdev", sandbox.cilium_host),
+            Self::PastHost => {
+                let mut frame = frame.to_vec();
+                frame[..6].copy_from_slice(&crate::world::HOST_MAC);
+                from_peer(&mut frame);
+                return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
+            }
             Self::ToOverlay => ("cil_to_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay if random.chance(1) => ("cil_from_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay => {
@@ -236,6 +258,9 @@ fn fuzz(target: Target) {
     lab::run(|lab| {
         lab.add_tunnel();
         add_services(lab);
+        if target == Target::PastHost {
+            lab.route_past_host();
+        }
         let mut random = Random::new(seed);
         let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
         let (mut seen, mut listener) = (BTreeMap::new(), None);
@@ -283,6 +308,11 @@ fn to_host() {
 #[test]
 fn from_netdev() {
     fuzz(Target::FromNetdev);
+}
+
+#[test]
+fn past_host() {
+    fuzz(Target::PastHost);
 }
 
 #[test]

@@ -16,13 +16,15 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
-    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MONITOR_SLOTS, MetricsKey, MetricsValue,
+    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MAPS, MONITOR_SLOTS, MetricsKey,
+    MetricsValue, NODE_FLAG_HOST_ROUTING,
 };
 use ciliate::bpf_objects::OBJECTS;
+use ciliate::kernel::bpf_map::{self, MapShape};
 
 use crate::model::{Action, Count, World};
 use crate::sandbox::{self, Sandbox};
-use crate::world::PEER4;
+use crate::world::{HOST_MAC, PEER4};
 
 /// Larger than any frame a program makes of any frame a test sends.
 const FRAME_LEN_MAX: usize = 4096;
@@ -32,10 +34,19 @@ pub const CONTEXT_LEN: usize = 192;
 const CONTEXT_MARK: usize = 8;
 const CONTEXT_IFINDEX: usize = 40;
 const CONTEXT_CB: usize = 48;
+const CONTEXT_GSO_SIZE: usize = 176;
 
 /// See `tunnel_key.c`.
 const WITH_TUNNEL_KEY: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tunnel_key.o"));
+
+/// The programs that those of `tunnel_key.c` go on with, by their number there.
+const UNDER_TEST: [&str; 4] =
+    ["cil_from_overlay", "cil_from_container", "cil_from_host", "cil_from_netdev"];
+
+/// The tunnel's port, and the longest packet that may go into it.
+pub const TUNNEL_PORT: u16 = 8472;
+pub const TUNNEL_MTU: u16 = 1450;
 
 /// `BPF_F_TUNINFO_IPV6` (linux/bpf.h).
 const KEY_OF_IPV6: u32 = 1;
@@ -65,6 +76,8 @@ pub struct Globals {
     pub accounting: bool,
     /// The namespace of the test is the node's, as the programs of sockets know it.
     pub node_is_here: bool,
+    /// Maps that have room for one entry, and don't make any, in place of those that do.
+    pub narrow: &'static [&'static str],
 }
 
 /// Runs a test with all programs loaded and the maps of [`World::standard`].
@@ -82,6 +95,7 @@ impl Lab {
         let world = World::standard(&sandbox);
         let mut with_tunnel_key = EbpfLoader::new().load(WITH_TUNNEL_KEY).expect("tunnel_key.o");
         load(&mut with_tunnel_key, "with_tunnel_key");
+        load(&mut with_tunnel_key, "with_vlan_tag");
         let mut lab = Self {
             world: World::default(),
             programs: BTreeMap::new(),
@@ -90,6 +104,7 @@ impl Lab {
             last: BTreeMap::new(),
             sandbox,
         };
+        globals.narrow.iter().for_each(|name| pin_narrow(&lab.sandbox, name));
         for (index, object) in OBJECTS.iter().enumerate() {
             let mut loader = EbpfLoader::new();
             loader.default_map_pin_directory(&lab.sandbox.pins);
@@ -110,11 +125,13 @@ impl Lab {
             assert_eq!(loaded.programs().count(), object.programs.len(), "{}", object.name);
             lab.objects.push(loaded);
         }
-        let from_overlay = lab.program("cil_from_overlay").fd().expect("loaded");
-        let from_overlay = from_overlay.try_clone().expect("a descriptor");
-        let map = lab.with_tunnel_key.map_mut("under_test").expect("the map");
-        let mut under_test = ProgramArray::try_from(map).expect("a program array");
-        under_test.set(0, &from_overlay, 0).expect("set the program");
+        for (number, name) in (0..).zip(UNDER_TEST) {
+            let program = lab.program(name).fd().expect("loaded");
+            let program = program.try_clone().expect("a descriptor");
+            let map = lab.with_tunnel_key.map_mut("under_test").expect("the map");
+            let mut under_test = ProgramArray::try_from(map).expect("a program array");
+            under_test.set(number, &program, 0).expect("set the program");
+        }
         lab.describe(world);
         lab
     }
@@ -151,6 +168,20 @@ impl Lab {
     pub fn add_tunnel(&mut self) {
         let mut world = self.world.clone();
         world.node.tunnel_ifindex = self.sandbox.cilium_vxlan;
+        world.node.tunnel_port_be = TUNNEL_PORT.to_be_bytes();
+        world.node.tunnel_mtu = TUNNEL_MTU;
+        self.describe(world);
+    }
+
+    /// From now on packets between endpoints and peers' go past the host's stack. `cilium_host` stands for
+    /// the underlay device.
+    pub fn route_past_host(&mut self) {
+        let [a, b, c, d, e, f] = HOST_MAC;
+        sandbox::ip(&format!(
+            "link set cilium_host address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+        ));
+        let mut world = self.world.clone();
+        world.node.flags |= NODE_FLAG_HOST_ROUTING;
         self.describe(world);
     }
 
@@ -176,6 +207,28 @@ impl Lab {
     /// Sends a frame through `cil_from_overlay` as if it had come by the tunnel with that identifier.
     pub fn tunnel_sends(&self, id: u32, outer_ipv6: bool, frame: &[u8]) -> Outcome {
         test_run(self.program_by_tunnel(), context_by_tunnel(id, outer_ipv6), frame)
+    }
+
+    /// Sends a frame with VLAN tags, from the outside in, through a program at a device. A tag: its protocol,
+    /// priority and VLAN.
+    pub fn send_tagged(
+        &self,
+        program: &str,
+        ifindex: u32,
+        tags: &[(u16, u16)],
+        frame: &[u8],
+    ) -> Outcome {
+        let word = |number: usize| {
+            tags.get(number)
+                .map_or(0, |(protocol, tci)| u32::from(*protocol) << 16 | u32::from(*tci))
+        };
+        let number = UNDER_TEST.iter().position(|name| *name == program).expect("a number");
+        let mut context = context(ifindex, 0);
+        for (index, word) in [word(1), word(0), number as u32].into_iter().enumerate() {
+            context[CONTEXT_CB + index * 4..][..4].copy_from_slice(&word.to_ne_bytes());
+        }
+        let tagging = self.with_tunnel_key.program("with_vlan_tag").expect("the program");
+        test_run(tagging.try_into().expect("a classifier"), context, frame)
     }
 
     /// Goes on as `cil_from_overlay`.
@@ -276,6 +329,13 @@ fn own_cookie() -> &'static u64 {
     Box::leak(Box::new(cookie.parse().expect("a number")))
 }
 
+/// The `struct __sk_buff` of a packet that is still to be cut into segments, at endpoint A's device.
+pub fn context_of_segments(lab: &Lab, gso_size: u32) -> [u8; CONTEXT_LEN] {
+    let mut context = context(lab.sandbox.lxc_a, 0);
+    context[CONTEXT_GSO_SIZE..][..4].copy_from_slice(&gso_size.to_ne_bytes());
+    context
+}
+
 /// The `struct __sk_buff` of a packet with a tunnel key.
 pub fn context_by_tunnel(id: u32, outer_ipv6: bool) -> [u8; CONTEXT_LEN] {
     let mut context = context(1, 0);
@@ -315,6 +375,18 @@ pub fn test_run(program: &SchedClassifier, context: [u8; CONTEXT_LEN], frame: &[
         frame: out,
         mark: u32::from_ne_bytes(mark.try_into().expect("4 bytes")),
     }
+}
+
+/// Pins a map for the programs that has room for one entry and makes no more.
+fn pin_narrow(sandbox: &Sandbox, name: &str) {
+    /// `BPF_MAP_TYPE_HASH` (linux/bpf.h).
+    const HASH: u32 = 1;
+    let def = MAPS.iter().find(|map| map.name == name).expect("a map");
+    let (map_type, max_entries, flags) = (HASH, 1, 0);
+    let (key_size, value_size) = (def.key_size, def.value_size);
+    let shape = MapShape { map_type, key_size, value_size, max_entries, flags };
+    let map = bpf_map::Map::create(name, shape).expect("make a map");
+    map.pin(&sandbox.pins.join(name)).expect("pin a map");
 }
 
 fn load(object: &mut Ebpf, name: &str) {

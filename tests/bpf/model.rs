@@ -8,6 +8,8 @@
 mod icmp6;
 #[path = "model/services.rs"]
 pub mod services;
+#[path = "model/too_long.rs"]
+mod too_long;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,7 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ciliate::bpf_abi::*;
 
 use crate::flows::{Flows, IN, IN_FROM_TUNNEL, OUT, Packet, State, Way};
-use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
+use crate::frames::{ETH_LEN, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP};
+use crate::world::HOST_MAC;
 use icmp6::{discovery, time_exceeded};
 use services::{Backend, Frontend, LOOPBACK4, LOOPBACK6, Left};
 
@@ -238,7 +241,8 @@ pub fn from_overlay(world: &World, flows: &mut Flows, id: Option<u32>, frame: &[
     run.settle(fate, DIRECTION_INGRESS)
 }
 
-/// `cil_to_host` and `cil_from_netdev`: both pass everything on.
+/// `cil_to_host` and `cil_from_netdev`: both pass everything on, but for what goes past the host. The device
+/// has the address [`HOST_MAC`].
 pub fn passes(
     world: &World,
     flows: &mut Flows,
@@ -254,6 +258,9 @@ pub fn passes(
             run.identities.0 = guess(world, source);
         }
         run.trace(FROM_NETWORK, UNKNOWN);
+        if let Some(fate) = past_host(&mut run) {
+            return run.settle(fate, DIRECTION_INGRESS);
+        }
     } else {
         run.counts.push(FORWARD_OUT);
         run.identities.0 = identity_in(mark);
@@ -261,6 +268,22 @@ pub fn passes(
     }
     let action = if from_netdev { Action::Next } else { Action::Pass };
     run.settle(Ok((action, frame.to_vec(), mark)), DIRECTION_INGRESS)
+}
+
+/// From a peer's endpoint to one of this node, where the stack is not to see that.
+fn past_host(run: &mut Run<'_>) -> Option<Fate> {
+    let (world, frame) = (run.world, run.frame);
+    let ours = world.node.flags & NODE_FLAG_HOST_ROUTING != 0 && frame[..6] == HOST_MAC;
+    if !ours || !matches!(ethertype(frame), TYPE_IPV4 | TYPE_IPV6) {
+        return None;
+    }
+    let (source, destination) = addresses(frame).ok()?;
+    let endpoint = endpoint_elsewhere(world, destination)?;
+    let peer = cached(world, source).filter(|peer| peer.flags & IPCACHE_FLAG_SKIP_TUNNEL != 0)?;
+    let sent = one_hop_less(frame)?;
+    run.identities.0 = peer.identity;
+    let packet = run.read(DIRECTION_INGRESS);
+    Some(packet.and_then(|mut packet| run.deliver(endpoint, &mut packet, IN, sent)))
 }
 
 fn ethertype(frame: &[u8]) -> u16 {
@@ -362,6 +385,10 @@ fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
         return Err(DROP_INVALID_SOURCE_IP);
     }
     let (mut packet, mut frame) = (run.read(DIRECTION_EGRESS)?, frame.to_vec());
+    let tunnel_port = u16::from_be_bytes(world.node.tunnel_port_be);
+    if packet.protocol == UDP && packet.ports.1 == tunnel_port && tunnel_port != 0 {
+        return Err(DROP_ENCAP_PROHIBITED);
+    }
     let state = if world.node.flags & NODE_FLAG_SERVICES == 0 {
         run.track(&mut packet, OUT)
     } else {
@@ -376,12 +403,17 @@ fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
         destination = source;
     }
     if !world.endpoints.contains_key(&destination)
+        && let Some(fate) = too_long::too_long(run, device, destination, &packet)
+    {
+        return fate;
+    }
+    if !world.endpoints.contains_key(&destination)
         && let Some(fate) = tunnelled(run, &frame, destination, state as u8)
     {
         return fate;
     }
     let Some(mut sent) = one_hop_less(&frame) else {
-        let error = time_exceeded(world, device.mac, device.node_mac, &frame)?;
+        let error = time_exceeded(world, device.mac, device.node_mac, run.frame)?;
         return Ok((Action::Redirect, error, run.mark));
     };
     run.counts.push(FORWARD_OUT);

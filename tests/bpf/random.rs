@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::frames::*;
+use crate::lab::TUNNEL_PORT;
 use crate::model::services::{LOOPBACK4, LOOPBACK6};
 use crate::service_world::{VIP4, VIP6};
 use crate::truncated::shortest;
@@ -98,7 +99,8 @@ impl Random {
     /// Protocol and packet of something with ports, or of nothing known. Few ports, so that packets find
     /// their flows.
     fn l4(&mut self) -> (u8, Vec<u8>) {
-        let ports = [self.pick(&[1000_u16, 40_000]), self.pick(&[80, 1000, 2000])];
+        let to = self.pick(&[80, 80, 1000, 1000, 2000, 2000, TUNNEL_PORT]);
+        let ports = [self.pick(&[1000_u16, 40_000]), to];
         let ports = if self.chance(50) { ports } else { [ports[1], ports[0]] };
         let head = [ports[0].to_be_bytes(), ports[1].to_be_bytes()].concat();
         let len = if self.chance(95) { self.below(100) } else { self.below(2500) };

@@ -3,7 +3,7 @@
 use ciliate::bpf_abi::*;
 
 use crate::frames::*;
-use crate::lab::{self, Lab};
+use crate::lab::{self, Lab, TUNNEL_PORT};
 use crate::model::{Action, Count};
 use crate::world::*;
 
@@ -114,6 +114,46 @@ fn the_host_is_a_remote_node_to_others() {
                 assert_eq!((out.action, out.frame, out.mark), expected, "mark {mark:#x}");
             }
         }
+    });
+}
+
+#[test]
+fn endpoints_do_not_send_to_the_tunnels_port() {
+    let v4 = |to, port| {
+        let packet = ipv4_of(UDP, A4, to, 64, &udp_between(1000, port, b"inside"));
+        ethernet(LXC_MAC_A, MAC_A, TYPE_IPV4, &packet)
+    };
+    let v6 = |to, port, options: &[u8]| {
+        let payload = [options, &udp_between(1000, port, b"inside")].concat();
+        let next = if options.is_empty() { UDP } else { 60 };
+        ethernet(LXC_MAC_A, MAC_A, TYPE_IPV6, &ipv6_with(A6, to, 64, next, &payload))
+    };
+    let option = [UDP, 0, 1, 4, 0, 0, 0, 0];
+    lab::run(|lab| {
+        let all = |port| {
+            let mut frames: Vec<_> =
+                [PEER4, NODE4, WORLD4, B4, REMOTE4].map(|to| v4(to, port)).into();
+            for to in [PEER6, NODE6, WORLD6, B6, REMOTE6] {
+                frames.extend([v6(to, port, &[]), v6(to, port, &option)]);
+            }
+            frames
+        };
+        for frame in all(TUNNEL_PORT) {
+            assert_ne!(lab.container_sends(&frame).action, Action::Drop, "without a tunnel");
+        }
+        lab.add_tunnel();
+        lab.counted();
+        for frame in all(TUNNEL_PORT) {
+            assert_eq!(lab.container_sends(&frame).action, Action::Drop, "{frame:02x?}");
+            let dropped = count(DROP_ENCAP_PROHIBITED, DIRECTION_EGRESS, frame.len());
+            assert_eq!(lab.counted(), [dropped]);
+        }
+        for frame in all(TUNNEL_PORT + 1) {
+            assert_ne!(lab.container_sends(&frame).action, Action::Drop, "{frame:02x?}");
+        }
+        let tcp = ipv4_of(TCP, A4, PEER4, 64, &tcp_between(1000, TUNNEL_PORT, TCP_SYN, b""));
+        let tcp = ethernet(LXC_MAC_A, MAC_A, TYPE_IPV4, &tcp);
+        assert_eq!(lab.container_sends(&tcp).action, Action::Pass);
     });
 }
 

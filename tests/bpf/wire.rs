@@ -129,20 +129,50 @@ impl Wire {
         }
     }
 
+    /// Sends a frame that claims to need a checksum over what begins at `start`, as virtual machines send.
     #[allow(unsafe_code, reason = "packet sockets are in libc only")]
+    pub fn send_unfinished(&self, frame: &[u8], start: u16) {
+        /// `PACKET_VNET_HDR` (linux/if_packet.h): `struct virtio_net_hdr` stands in front of frames.
+        const VNET_HDR: libc::c_int = 15;
+        let set = |on: libc::c_int| {
+            // SAFETY: the option's value is live for the call, and its length is told.
+            let set = unsafe {
+                libc::setsockopt(
+                    self.socket.as_raw_fd(),
+                    libc::SOL_PACKET,
+                    VNET_HDR,
+                    (&raw const on).cast(),
+                    size_of_val(&on) as libc::socklen_t,
+                )
+            };
+            assert_eq!(set, 0, "PACKET_VNET_HDR: {}", io::Error::last_os_error());
+        };
+        set(1);
+        // Needs a checksum; no segments, no length of headers; where it begins, and where it goes.
+        let [low, high] = start.to_ne_bytes();
+        self.send_behind(&[1, 0, 0, 0, 0, 0, low, high, 0, 0], frame);
+        set(0);
+    }
+
     pub fn send(&self, frame: &[u8]) {
+        self.send_behind(&[], frame);
+    }
+
+    #[allow(unsafe_code, reason = "packet sockets are in libc only")]
+    fn send_behind(&self, head: &[u8], frame: &[u8]) {
         let address = self.address(u16::from_ne_bytes([frame[12], frame[13]]));
-        // SAFETY: frame and address are live for the call, and the lengths are theirs.
+        let bytes = [head, frame].concat();
+        // SAFETY: bytes and address are live for the call, and the lengths are theirs.
         let sent = unsafe {
             libc::sendto(
                 self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
                 0,
                 (&raw const address).cast(),
                 size_of_val(&address) as libc::socklen_t,
             )
         };
-        assert_eq!(sent, frame.len() as isize, "send: {}", io::Error::last_os_error());
+        assert_eq!(sent, bytes.len() as isize, "send: {}", io::Error::last_os_error());
     }
 }

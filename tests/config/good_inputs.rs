@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ciliate::config::{Document, cat_config, render};
 use ciliate::intent::{
-    self, Algorithm, AttachMode, Backend, BackendState, Forwarding, FrontendKind, Intent,
-    LoadBalancing, Masquerade, NoBackend, Protocol, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    self, Algorithm, AttachMode, Backend, BackendState, FrontendKind, Intent, LoadBalancing,
+    Masquerade, NoBackend, Protocol, RoutingMode, Tunnel, TunnelProtocol, Underlay,
 };
 
 /// The contract's example, as far as this version goes.
@@ -144,7 +144,7 @@ fn services_of_the_contract_are_understood() {
     let intent = read(&[("c.toml", CONTRACT)]);
     let balancing = &intent.load_balancing;
     assert_eq!(balancing.algorithm, Algorithm::Maglev);
-    assert_eq!((balancing.forwarding, balancing.no_backend), (Forwarding::Snat, NoBackend::Drop));
+    assert_eq!(balancing.no_backend, NoBackend::Drop);
     assert_eq!((balancing.socket, balancing.replace_kube_proxy), (true, true));
     assert_eq!(
         (balancing.node_ports.clone(), balancing.maglev_table_size),
@@ -253,7 +253,7 @@ cidrs = ["10.6.0.1/32", "fd00:6::1/128", "10.7.0.0/31"]
 }
 
 #[test]
-fn endpoints_with_equal_labels_share_an_identity_and_a_namespace_may_have_two_devices() {
+fn endpoints_with_equal_labels_share_an_identity() {
     let endpoints = r#"
 [[endpoint]]
 name = "a"
@@ -262,8 +262,7 @@ labels = { app = "web", tier = "1" }
 
 [[endpoint]]
 name = "b"
-netns = "/run/netns/x"
-ifname = "eth1"
+netns = "/run/netns/y"
 labels = { tier = "1", app = "web" }
 
 [[endpoint]]

@@ -220,7 +220,8 @@ fn an_unreadable_file_is_refused() {
 fn a_broken_file_does_not_cause_complaints_about_what_it_would_have_said() {
     let scratch = Scratch::new();
     scratch.write("d/10-node.toml", "[node]\ncidrs = [\"10.244.0.0/24\"\n");
-    scratch.write("d/20-endpoint.toml", "[[endpoint]]\nname = \"a\"\nadresses = []\n");
+    let endpoint = "[[endpoint]]\nname = \"a\"\nnetns = \"/run/netns/a\"\nadresses = []\n";
+    scratch.write("d/20-endpoint.toml", endpoint);
     let document = Document::load(&Search::path(scratch.path().join("d")));
     let messages: Vec<_> =
         intent::read(&document).unwrap_err().into_iter().map(|problem| problem.message).collect();

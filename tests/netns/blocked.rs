@@ -6,7 +6,7 @@ use ciliate::kinds::link::Peer;
 use ciliate::kinds::owner;
 
 use crate::daemon::Daemon;
-use crate::lab::{Lab, V4, V6};
+use crate::lab::{DUAL, Lab, V4, V6};
 use crate::node::{Ran, Text, endpoint, peer};
 use crate::snapshot::Snapshot;
 use crate::space::{Space, sh};
@@ -286,20 +286,47 @@ fn a_leftover_of_ours_is_not_in_the_way() {
 
 #[test]
 fn a_foreign_route_in_the_way() {
-    let Some(lab) = Lab::new(V4) else { return };
+    let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, server) = lab.walk_through();
-    lab.a.space.sh("ip route add 10.244.1.0/24 via 172.18.0.1 proto static");
-    lab.baseline();
-    let ran = apply_blocked(&lab, &["10.244.1.0/24"]);
-    let route = lab.a.space.sh("ip route show 10.244.1.0/24");
-    assert_eq!(route.trim(), "10.244.1.0/24 via 172.18.0.1 dev eth0 proto static", "{ran:?}");
-    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    lab.a.space.sh("ip route add 10.244.1.0/24 via 172.18.0.1 proto static
+         ip -6 route add blackhole fd00:10:244:1::/80 proto static metric 1024");
+    // That it leads nowhere doesn't make a route another one.
+    client.sh("ip route add unreachable default proto static");
+    lab.baseline_with(&client);
+    let theirs = || {
+        lab.a.space.sh("ip route show proto static; ip -6 route show proto static")
+            + &client.sh("ip route show proto static")
+    };
+    let before = theirs();
+    let reasons = [
+        "! peer node-b: a route to 10.244.1.0/24 exists that does not belong to ciliate; remove it",
+        "! peer node-b: a route to fd00:10:244:1::/80 exists that does not belong to ciliate",
+        &format!("! endpoint client: a route to default netns {} exists", client.path()),
+    ];
+    let plan = lab.a.ciliate(&["plan"]);
+    assert_eq!(plan.code, 2, "{plan:?}");
+    for reason in reasons {
+        assert!(plan.stdout.contains(reason), "no `{reason}` in {plan:?}");
+    }
+    assert!(!plan.stdout.contains("+ route 10.244.1.0/24"), "{plan:?}");
+    let ran = apply_blocked(&lab, &[reasons[0], reasons[1], reasons[2], " 3 blocked."]);
+    assert!(!ran.all().contains("File exists"), "{ran:?}");
+    assert_eq!(theirs(), before, "{ran:?}");
+    assert!(lab.a.ciliate(&["plan"]).stdout.contains("No changes, 3 blocked."));
+    let status = lab.a.ciliate(&["status"]);
+    assert!(status.code == 3 && status.stdout.contains("10.244.1.0/24 exists"), "{status:?}");
+    assert!(lab.a.ciliate(&["get", "routes"]).stdout.contains("blocked"));
     ping(&client2, "172.18.0.3");
     lab.a.space.sh("ip route del 10.244.1.0/24 proto static");
-    lab.baseline_of_a();
+    lab.a.space.sh("ip -6 route del fd00:10:244:1::/80 proto static");
+    client.sh("ip route del default proto static");
+    lab.a.destroy();
+    lab.baseline_with(&client);
     lab.a.apply();
     lab.b.apply();
     exchange(&client, &server, "10.244.1.124");
+    exchange(&client, &server, "fd00:10:244:1::124");
+    assert_eq!(ping(&client2, "10.244.0.49"), 63);
 }
 
 #[test]
@@ -364,6 +391,59 @@ fn a_foreign_filter_in_the_way() {
     assert!(lab.a.space.sh("tc filter show dev eth0 ingress").contains("cil_from_netdev"));
 }
 
+/// What `tc qdisc add … ingress` makes. A device has that or a clsact qdisc.
+#[test]
+fn a_foreign_ingress_qdisc() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, _, server) = lab.walk_through();
+    let theirs = "tc qdisc add dev eth0 ingress
+         tc filter add dev eth0 ingress pref 50 bpf bytecode '1,6 0 0 4294967295,'";
+    lab.a.space.sh(theirs);
+    lab.baseline();
+    super::residue::clsact(&lab, true);
+    let ours = || lab.a.space.sh("tc filter show dev eth0 ingress").contains("cil_from_netdev");
+    for filter_lost in [false, true] {
+        lab.a.apply();
+        lab.b.apply();
+        exchange(&client, &server, "10.244.1.124");
+        exchange(&client, &server, "fd00:10:244:1::124");
+        assert!(ours());
+        if filter_lost {
+            lab.a.space.sh("tc filter del dev eth0 ingress pref 1");
+            lab.a.apply();
+            assert!(ours());
+        }
+        lab.destroy_and_compare();
+    }
+    // Ours is taken away for theirs: so is the record of it.
+    lab.a.space.sh("tc qdisc del dev eth0 ingress");
+    lab.a.apply();
+    lab.a.space.sh(&format!("tc qdisc del dev eth0 clsact; {theirs}"));
+    let ran = lab.a.ciliate(&["apply"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    lab.a.assert_no_changes();
+    assert!(ours());
+    lab.note_bpf();
+}
+
+/// A qdisc `ingress` would run on ingress what is attached to egress.
+#[test]
+fn a_foreign_ingress_qdisc_where_egress_is_needed() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, ..) = lab.walk_through();
+    super::residue::clsact(&lab, true);
+    lab.a.apply();
+    lab.a.space.sh("tc qdisc del dev cilium_host clsact; tc qdisc add dev cilium_host ingress");
+    let reason = "! node: cilium_host has a qdisc `ingress`, which keeps out the clsact qdisc";
+    apply_blocked(&lab, &[reason, "`tc qdisc del dev cilium_host ingress`", " 1 blocked."]);
+    let filters = lab.a.space.sh("tc filter show dev cilium_host ingress");
+    assert!(filters.contains("cil_to_host") && !filters.contains("cil_from_host"), "{filters}");
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    lab.a.space.sh("tc qdisc del dev cilium_host ingress");
+    lab.a.apply();
+    assert!(lab.a.space.sh("tc filter show dev cilium_host egress").contains("cil_from_host"));
+}
+
 #[test]
 fn another_writer() {
     let Some(lab) = Lab::new(V4) else { return };
@@ -404,9 +484,15 @@ fn pins_that_are_not_on_a_bpf_file_system() {
     let elsewhere = lab.dir.join("elsewhere").display().to_string();
     let text = text.replace(&lab.a.bpf.display().to_string(), &elsewhere);
     std::fs::write(&lab.a.config, text).expect("write the configuration");
-    let ran = lab.a.ciliate(&["apply"]);
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.all().contains("is not on a BPF file system; run `mount -t bpf"), "{ran:?}");
+    let before = Snapshot::of(&lab.a.space);
+    for command in ["plan", "apply", "status"] {
+        let ran = lab.a.ciliate(&[command]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        // Said once, and nothing else is tried.
+        let said = ran.all().matches("is not on a BPF file system; run `mount -t bpf").count();
+        assert_eq!((said, ran.all().lines().count()), (1, 1), "{ran:?}");
+    }
+    before.assert_same(&Snapshot::of(&lab.a.space), "without a BPF file system");
     let destroyed = lab.a.ciliate(&["destroy"]);
     assert_eq!(destroyed.code, 0, "{destroyed:?}");
 }

@@ -83,7 +83,7 @@ impl<'n> Daemon<'n> {
 
     /// How it says it stands.
     pub fn status(&self) -> Option<Status> {
-        control::status(&self.node.runtime).filter(|status| status.pid == self.child.id())
+        control::ask(&self.node.runtime).status().filter(|status| status.pid == self.child.id())
     }
 
     /// Waits until it says something.
@@ -121,6 +121,11 @@ impl<'n> Daemon<'n> {
             ),
             Err(error) => panic!("not repaired: {what}\n{error}\n{status:#?}"),
         }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal.

@@ -1,8 +1,6 @@
 //! The four nodes of the VXLAN walk-through, with their endpoints and configurations. Two of them have
 //! endpoints; which of the others is configured is up to the test.
 
-use std::process::Command;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -185,18 +183,4 @@ pub fn await_counted(node: &Node, reason: &str, expected: u64) {
         found = counted(node, reason);
     }
     assert_eq!(found, expected, "{reason}");
-}
-
-/// Whether the kernel has Geneve; says so once where it hasn't.
-pub fn has_geneve() -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let script = "ip link add type geneve external";
-        let tried = Command::new("unshare").args(["--net", "sh", "-c", script]).output();
-        let has = tried.is_ok_and(|output| output.status.success());
-        if !has {
-            println!("SKIP geneve (4 tests): this kernel has no such devices (CONFIG_GENEVE)");
-        }
-        has
-    })
 }

@@ -59,7 +59,7 @@ ip -4 route show dev eth0 proto kernel table all
 ip -4 rule show priority 99; ip -6 rule show priority 99; ip rule show priority 0
 ip neigh show 172.18.0.200
 nft -a list table inet foreign; nft -a list table ip ciliate
-tc qdisc show dev eth0 clsact; tc filter show dev eth0 ingress
+tc qdisc show dev eth0 clsact; tc filter show dev eth0 ingress | grep -v ' pref 1 '
 cd /proc/sys/net/ipv4/conf/foreign0; grep . rp_filter proxy_arp accept_local send_redirects
 ";
 
@@ -81,8 +81,11 @@ impl Foreign {
         let ifindex = node.sh("ip -o link show eth0");
         let ifindex = ifindex.lines().last().and_then(|line| line.split(':').next());
         let ifindex = ifindex.and_then(|text| text.parse().ok()).expect("an ifindex");
-        let link = node.run(|| bpf::tcx_link_create(&program, ifindex, bpf::TCX_INGRESS));
-        bpf::obj_pin(link.expect("attach"), &pins.join("link")).expect("pin the link");
+        // Before Linux 6.6 there is the filter of above only.
+        if bpf::has_tcx() {
+            let link = node.run(|| bpf::tcx_link_create(&program, ifindex, bpf::TCX_INGRESS));
+            bpf::obj_pin(link.expect("attach"), &pins.join("link")).expect("pin the link");
+        }
         Self { node, endpoint: endpoint.clone(), pins }
     }
 
@@ -105,8 +108,10 @@ impl Foreign {
     /// All of them as text.
     pub fn dump(&self) -> String {
         let mut text = self.node.sh(DUMP_NODE) + &self.endpoint.sh(DUMP_ENDPOINT);
-        let link = bpf::obj_get(&self.pins.join("link")).and_then(bpf::tcx_link_info);
-        text += &format!("{:?}\n", link.expect("the foreign link"));
+        if bpf::has_tcx() {
+            let link = bpf::obj_get(&self.pins.join("link")).and_then(bpf::tcx_link_info);
+            text += &format!("{:?}\n", link.expect("the foreign link"));
+        }
         let program = bpf::obj_get(&self.pins.join("program")).and_then(bpf::program_info);
         text + &format!("{:?}\n", program.expect("the foreign program"))
     }

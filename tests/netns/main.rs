@@ -23,14 +23,19 @@ mod foreign;
 #[path = "../bpf/frames.rs"]
 #[allow(dead_code, reason = "what the bpf tier builds packets with; not all of it is needed here")]
 mod frames;
+mod geneve;
 mod health;
 mod hitless;
+mod host_routing;
+mod intruders;
 mod journal;
+mod l3_device;
 mod lab;
 mod main_job;
 mod manager;
 mod monitor;
 mod node;
+mod one_writer;
 mod overlay;
 mod overlay_switch;
 mod overlay_wire;
@@ -44,6 +49,7 @@ mod residue;
 mod sabotage;
 mod saved_plan;
 mod services;
+mod silent;
 mod snapshot;
 mod sockets;
 mod space;

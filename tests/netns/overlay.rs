@@ -10,14 +10,15 @@ use ciliate::kinds::bpf_map::MapName;
 use ciliate::net::Mac;
 
 use crate::capture::Capture;
-use crate::fleet::{Fleet, MEMBERS, Plan, counted, has_geneve};
+use crate::fleet::{Fleet, MEMBERS, Plan, counted};
 use crate::lab::{DUAL, Families, V4, V6};
 use crate::node::Node;
 use crate::space::Space;
 use crate::traffic::{answers, exchange, ping, tcp};
 
 const VXLAN: &str = "mode = \"tunnel\"\n";
-const GENEVE: &str = "tunnel-protocol = \"geneve\"\n";
+/// Routing by Geneve.
+pub const GENEVE: &str = "tunnel-protocol = \"geneve\"\n";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -185,21 +186,8 @@ fn ipv6_in_ipv6_by_clsact() {
     traffic(V6, V6, "underlay-protocol = \"ipv6\"\n\n[datapath]\nattach-mode = \"clsact\"\n");
 }
 
-#[test]
-fn both_in_ipv4_by_geneve() {
-    if has_geneve() {
-        traffic(DUAL, V4, GENEVE);
-    }
-}
-
-#[test]
-fn both_in_ipv6_by_geneve() {
-    if has_geneve() {
-        traffic(DUAL, V6, GENEVE);
-    }
-}
-
-fn traffic(inside: Families, underlay: Families, routing: &str) {
+/// Every sort of traffic by a tunnel.
+pub fn traffic(inside: Families, underlay: Families, routing: &str) {
     let Some(fleet) = Fleet::new(inside, underlay) else { return };
     fleet.apply(2, routing);
     let overhead = if underlay.v4 { 50 } else { 70 };
@@ -208,6 +196,7 @@ fn traffic(inside: Families, underlay: Families, routing: &str) {
         with_hosts(&fleet, &plan);
         segment_size(&fleet, &plan, overhead);
         fragmentation_needed(&fleet, &plan, overhead);
+        fragmentation_needed_by_another_route(&fleet, &plan, overhead);
         unknown_destinations(&fleet, &plan);
         if if plan.v6 { underlay.v6 } else { underlay.v4 } {
             masquerade(&fleet, &plan);
@@ -289,6 +278,47 @@ fn fragmentation_needed(fleet: &Fleet, plan: &Plan, overhead: u16) {
         let told = [format!("mtu: {mtu}"), format!("mtu={mtu}")];
         assert!(told.iter().any(|told| refused.contains(told)), "{refused}");
     }
+}
+
+/// An endpoint that goes by another route is told by ICMP, and the tunnel's packets stay in one piece.
+fn fragmentation_needed_by_another_route(fleet: &Fleet, plan: &Plan, overhead: u16) {
+    let mtu = 1500 - overhead;
+    let ends = [
+        (&fleet.busybox_a, plan.busybox_b, plan.router_a),
+        (&fleet.busybox_b, plan.busybox_a, plan.router_b),
+    ];
+    for (space, to, router) in ends {
+        space.sh(&format!("ip route add {to} via {router} dev eth0"));
+    }
+    let pieces = || fleet.lab.nodes().take(2).map(outer_pieces).sum::<u64>();
+    let before = pieces();
+    // Segments of 1500 bytes are what both ends agree on, until they are told otherwise.
+    tcp(&fleet.busybox_a, &fleet.busybox_b, plan.busybox_b);
+    fleet.busybox_a.sh("ip route flush cache; ip -6 route flush cache");
+    fleet.busybox_a.sh(&sized(mtu, plan));
+    for size in [mtu + 1, 1500] {
+        let refused = fleet.busybox_a.try_sh(&sized(size, plan)).expect_err("too long a packet");
+        let (v4, v6) = (format!("(mtu = {mtu})"), format!("Packet too big: mtu={mtu}"));
+        let told = if plan.v6 { v6 } else { format!("Frag needed and DF set {v4}") };
+        let from = format!("From {} icmp_seq=1", plan.router_a);
+        assert!(refused.contains(&told) && refused.contains(&from), "{size}: {refused}");
+        fleet.busybox_a.sh("ip route flush cache; ip -6 route flush cache");
+    }
+    assert_eq!(pieces(), before, "packets between the nodes were cut");
+    for (space, to, router) in ends {
+        space.sh(&format!("ip route del {to} via {router} dev eth0"));
+    }
+}
+
+/// How many pieces a node cut its packets into.
+fn outer_pieces(node: &Node) -> u64 {
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let v4 = node.space.sh("grep ^Ip: /proc/net/snmp");
+    let (names, numbers) = v4.split_once('\n').expect("two lines");
+    let at = names.split_whitespace().position(|name| name == "FragCreates").expect("a column");
+    let v4 = number(numbers.split_whitespace().nth(at).expect("a number"));
+    let v6 = node.space.sh("grep ^Ip6FragCreates /proc/net/snmp6");
+    v4 + number(v6.split_whitespace().nth(1).expect("a number"))
 }
 
 /// Who doesn't know the route's MTU is told by ICMP.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::fleet::{Fleet, MEMBERS, has_geneve};
+use crate::fleet::{Fleet, MEMBERS};
 use crate::flood::Flood;
 use crate::lab::{DUAL, V4};
 use crate::node::{Node, Ran, Text, peer};
@@ -110,11 +110,8 @@ fn every_way_to_every_other() {
     flood.finish();
 }
 
-#[test]
-fn to_geneve_and_back() {
-    if !has_geneve() {
-        return;
-    }
+/// From VXLAN to Geneve and back, by other ports and by the same one.
+pub fn to_geneve_and_back() {
     let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
     fleet.apply(2, NATIVE.routing);
     for way in [&GENEVE, &VXLAN, &GENEVE_ON_8472, &VXLAN, &GENEVE, &NATIVE, &GENEVE] {
@@ -173,6 +170,59 @@ fn a_foreign_tunnel_on_the_port() {
     // Another port is one line.
     switch(&fleet, &OTHER_PORT);
     assert_eq!(device(node, "vxlan7"), before);
+}
+
+/// The tunnel that is there goes on where the one that is asked for can't be had, and not a packet is lost.
+fn kept_until(fleet: &Fleet, way: &Way, reasons: &[&str], free: impl FnOnce()) {
+    let link = || fleet.lab.a.space.sh("ip -d -o link show cilium_vxlan");
+    let (before, at) = (link(), ("10.42.0.97", "10.42.1.64"));
+    let flood = Flood::start((&fleet.busybox_a, at.0), (&fleet.busybox_b, at.1));
+    fleet.lab.a.write(&fleet.text(0, way.routing));
+    // As often as one likes.
+    for _ in 0..2 {
+        let ran = apply_blocked(fleet, reasons[0]);
+        assert!(reasons.iter().all(|reason| ran.all().contains(reason)), "{reasons:?}: {ran:?}");
+    }
+    flood.finish();
+    assert_eq!(link(), before, "with {}", way.routing);
+    let tunnels = fleet.lab.a.space.sh("ip -o link show type vxlan");
+    assert!(!tunnels.contains("cilium_trial"), "{tunnels}");
+    exchange(&fleet.nginx_b, &fleet.nginx_a, "10.42.0.182");
+    free();
+}
+
+/// What is known beforehand: somebody else's device has the port.
+#[test]
+fn a_tunnel_stays_while_a_foreign_one_has_the_port() {
+    let Some(fleet) = Fleet::new(V4, V4) else { return };
+    fleet.apply(2, VXLAN.routing);
+    exchange(&fleet.busybox_a, &fleet.busybox_b, "10.42.1.64");
+    let node = &fleet.lab.a.space;
+    node.sh("ip link add fv0 type vxlan id 9 dstport 8473 local 172.16.16.120 dev eth0\n\
+         ip link set fv0 addrgenmode none up");
+    let reasons = [
+        "UDP port 8473 belongs to device fv0, which is not ciliate's",
+        "until then the tunnel stays as it is: device cilium_vxlan with UDP port 8472",
+    ];
+    kept_until(&fleet, &OTHER_PORT, &reasons, || drop(node.sh("ip link del fv0")));
+    switch(&fleet, &OTHER_PORT);
+}
+
+/// What only the kernel knows: a socket has the port of the device that is to be made anew, or of one of
+/// another protocol, which the kernel may not have at all.
+#[test]
+fn a_tunnel_stays_while_the_kernel_refuses_another() {
+    let Some(fleet) = Fleet::new(V4, V4) else { return };
+    fleet.apply(2, VXLAN.routing);
+    exchange(&fleet.busybox_a, &fleet.busybox_b, "10.42.1.64");
+    let node = &fleet.lab.a.space;
+    let bind = |port| node.run(|| std::net::UdpSocket::bind(("0.0.0.0", port))).expect("bind");
+    let socket = bind(6081);
+    kept_until(&fleet, &GENEVE, &["cilium_geneve", "skipped"], || drop(socket));
+    let socket = bind(8473);
+    let reasons = ["UDP port 8473 is in use on this host", "cilium_vxlan"];
+    kept_until(&fleet, &OTHER_PORT, &reasons, || drop(socket));
+    switch(&fleet, &OTHER_PORT);
 }
 
 /// A device that has the name: nothing is sent out by it.

@@ -8,31 +8,32 @@ use std::time::Duration;
 use ciliate::intent::identity_of_labels;
 
 use crate::capture::Capture;
-use crate::fleet::{Fleet, MEMBERS, await_counted, counted, has_geneve};
+use crate::fleet::{Fleet, MEMBERS, await_counted, counted};
 use crate::frames::{self, BROADCAST, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, UDP};
 use crate::lab::{DUAL, Families, V4, V6};
 
 /// Ports of the packets that [`frames::udp`] makes.
-const SOURCE_PORT: u16 = 1000;
-const PORT: u16 = 2000;
-const MAC: frames::Mac = [2, 0, 0, 0, 0, 0xc];
+pub const SOURCE_PORT: u16 = 1000;
+pub const PORT: u16 = 2000;
+pub const MAC: frames::Mac = [2, 0, 0, 0, 0, 0xc];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The header in front of the inner frame.
 #[derive(Debug, Clone, Copy)]
-struct Header {
+pub struct Header {
     first: [u8; 4],
-    port: u16,
+    pub port: u16,
 }
 
 /// RFC 7348: the flag that there is a network identifier, and 24 reserved bits.
-const VXLAN: Header = Header { first: [0x08, 0, 0, 0], port: 8472 };
+pub const VXLAN: Header = Header { first: [0x08, 0, 0, 0], port: 8472 };
 /// RFC 8926: version 0, no options; no flags; what is inside is Ethernet.
-const GENEVE: Header = Header { first: [0, 0, 0x65, 0x58], port: 6081 };
+/// Geneve, without options.
+pub const GENEVE: Header = Header { first: [0, 0, 0x65, 0x58], port: 6081 };
 
 impl Header {
     /// A packet for the socket.
-    fn around(self, vni: u32, frame: &[u8]) -> Vec<u8> {
+    pub fn around(self, vni: u32, frame: &[u8]) -> Vec<u8> {
         let [_, a, b, c] = vni.to_be_bytes();
         [&self.first[..], &[a, b, c, 0], frame].concat()
     }
@@ -46,14 +47,14 @@ impl Header {
 }
 
 /// Node c, played by hand.
-struct ByHand {
+pub struct ByHand {
     header: Header,
     socket: UdpSocket,
     node: SocketAddr,
 }
 
 impl ByHand {
-    fn new(fleet: &Fleet, header: Header) -> Self {
+    pub fn new(fleet: &Fleet, header: Header) -> Self {
         let v6 = usize::from(!fleet.lab.families.v4);
         let address =
             |node: usize| -> IpAddr { MEMBERS[node].underlay[v6].parse().expect("an address") };
@@ -66,7 +67,7 @@ impl ByHand {
         Self { header, socket, node: (address(0), header.port).into() }
     }
 
-    fn send(&self, vni: u32, frame: &[u8]) {
+    pub fn send(&self, vni: u32, frame: &[u8]) {
         self.socket.send_to(&self.header.around(vni, frame), self.node).expect("send");
     }
 
@@ -135,7 +136,7 @@ impl Inner {
 }
 
 /// A frame with a datagram in it.
-fn datagram(source: &str, destination: &str, hop_limit: u8) -> Vec<u8> {
+pub fn datagram(source: &str, destination: &str, hop_limit: u8) -> Vec<u8> {
     let packet = match (source.parse(), destination.parse()) {
         (Ok(IpAddr::V4(source)), Ok(IpAddr::V4(destination))) => {
             let packet = frames::ipv4(source, destination, hop_limit);
@@ -169,14 +170,8 @@ fn vxlan_over_ipv6() {
     both_ways(V6, VXLAN);
 }
 
-#[test]
-fn geneve_over_ipv4() {
-    if has_geneve() {
-        both_ways(V4, GENEVE);
-    }
-}
-
-fn both_ways(underlay: Families, header: Header) {
+/// Packets by a node that is played by hand, out and in.
+pub fn both_ways(underlay: Families, header: Header) {
     let Some(fleet) = Fleet::new(DUAL, underlay) else { return };
     let protocol = if header.port == GENEVE.port { "geneve" } else { "vxlan" };
     fleet.apply(1, &format!("tunnel-protocol = \"{protocol}\"\n"));

@@ -16,10 +16,10 @@ use crate::wire::Wire;
 const PACKETS: [&str; 4] = ["--type", "trace", "--type", "drop"];
 
 /// What the endpoints of a node are called in its events.
-struct Names(Vec<[(String, String); 3]>);
+pub struct Names(Vec<[(String, String); 3]>);
 
 impl Names {
-    fn of(node: &Node) -> Self {
+    pub fn of(node: &Node) -> Self {
         let listing = node.ciliate(&["get", "endpoints", "-o", "json"]).json();
         let text = |value: &Value| value.to_string().trim_matches('"').to_string();
         let names = listing["endpoints"].as_array().expect("a list").iter().map(|endpoint| {
@@ -35,7 +35,7 @@ impl Names {
     }
 
     /// A line with endpoints, identities and devices by the name of their endpoint, without the hash of
-    /// the flow and the line in the source.
+    /// the flow, the line in the source and the port that a tunnel chose.
     fn plain(&self, line: &str) -> String {
         let mut before = "";
         let mut words = Vec::new();
@@ -52,6 +52,10 @@ impl Names {
                 }
                 "ifindex" if comma == "," => "#,".to_string(),
                 "ifindex" => self.name(2, bare),
+                "[tunnel" => {
+                    let (address, _) = bare.rsplit_once(':').expect("a port");
+                    format!("{address}:#")
+                }
                 "file" => bare.split(':').next().expect("a file").to_string() + comma,
                 _ => word.to_string(),
             });
@@ -63,7 +67,7 @@ impl Names {
 
 /// Ends a reader. Returns what it showed of packets with that in them.
 #[track_caller]
-fn shown(reader: Reader, names: &Names, what: &str) -> Vec<String> {
+pub fn shown(reader: Reader, names: &Names, what: &str) -> Vec<String> {
     let lines = reader.stop(Signal::TERM);
     lines.iter().filter(|line| line.contains(what)).map(|line| names.plain(line)).collect()
 }
@@ -157,6 +161,44 @@ fn by_the_stack_to_another_node() {
 }
 
 #[test]
+fn past_the_stack_to_another_node() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, ..) = lab.walk_through_as(|mut text| {
+        text.routing += "host-routing = \"bpf\"\n";
+        text
+    });
+    lab.a.apply();
+    lab.b.apply();
+    let names = Names::of(&lab.a);
+    for (there, here, none, world) in [
+        ("10.244.1.124", "10.244.0.49", "0.0.0.0", "world-ipv4"),
+        ("fd00:10:244:1::124", "fd00:10:244::49", "::", "world-ipv6"),
+    ] {
+        let reader = Reader::start(&lab.a, &PACKETS);
+        ping(&client, there);
+        let expected = [
+            format!(
+                "<- endpoint client flow # , identity client->unknown state unknown ifindex 0 \
+                 orig-ip {none}: {here} -> {there} icmp EchoRequest"
+            ),
+            format!(
+                "-> network flow # , identity client->{world} state new ifindex eth0 \
+                 orig-ip {none}: {here} -> {there} icmp EchoRequest"
+            ),
+            format!(
+                "<- network flow # , identity {world}->unknown state unknown ifindex eth0 \
+                 orig-ip {none}: {there} -> {here} icmp EchoReply"
+            ),
+            format!(
+                "-> endpoint client flow # , identity {world}->client state reply ifindex client \
+                 orig-ip {there}: {there} -> {here} icmp EchoReply"
+            ),
+        ];
+        assert_eq!(shown(reader, &names, "icmp Echo"), expected);
+    }
+}
+
+#[test]
 fn by_the_tunnel_to_another_node() {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, server) = lab.walk_through();
@@ -198,7 +240,14 @@ fn by_the_tunnel_to_another_node() {
         };
         // The identity comes with the packet: it is the other node's endpoint.
         let into = |name: &str, who: &str, from: &str, to: &str, state: &str, icmp: &str| {
+            let (node_a, node_b) = ("172.18.0.3", "172.18.0.2");
+            let (there, here) = if name == "client" { (node_b, node_a) } else { (node_a, node_b) };
             [
+                format!(
+                    "<- network flow # , identity remote-node->unknown state unknown ifindex eth0 \
+                     orig-ip 0.0.0.0: {from} -> {to} icmp {icmp} \
+                     [tunnel {there}:# -> {here}:8472 vxlan]"
+                ),
                 format!(
                     "<- overlay flow # , identity {who}->unknown state unknown ifindex \
                      cilium_vxlan orig-ip {none}: {from} -> {to} icmp {icmp}"

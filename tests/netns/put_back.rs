@@ -64,6 +64,47 @@ fn apply_remembers_what_it_could_not_put_back() {
     lab.a.assert_no_changes();
 }
 
+/// Records that somebody removed while no daemon ran are not made up from what the settings are now.
+#[test]
+fn lost_records_are_said() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let rp_filter = "/proc/sys/net/ipv4/conf/all/rp_filter";
+    let set = "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding
+         echo 0 >/proc/sys/net/ipv6/conf/all/forwarding
+         echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra";
+    lab.a.space.sh(&format!("{set}; echo 1 >{rp_filter}"));
+    lab.baseline();
+    lab.walk_through();
+    lab.a.apply();
+    lab.note_bpf();
+    std::fs::remove_file(lab.a.bpf.join("maps/ciliate_before")).expect("remove the records");
+    let said = |ran: &Ran| {
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for path in
+            ["ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding", "ipv4/conf/all/rp_filter"]
+        {
+            let line = format!("! net/{path}: what it was before ciliate is not known any more");
+            assert!(ran.stdout.contains(&line), "no `{line}` in {ran:?}");
+        }
+    };
+    for command in ["apply", "apply", "status"] {
+        let ran = lab.a.ciliate(&[command]);
+        said(&ran);
+        assert!(ran.stdout.contains("! net/ipv6/conf/eth0/accept_ra: what it was"), "{ran:?}");
+    }
+    lab.note_bpf();
+    let lost = &lab.a.ciliate(&["apply", "-o", "json"]).json()["lost"];
+    assert_eq!(lost[0], "net/ipv4/conf/all/accept_redirects");
+    // Nothing came between this loss and the end.
+    std::fs::remove_file(lab.a.bpf.join("maps/ciliate_before")).expect("remove the records");
+    said(&lab.a.ciliate(&["destroy"]));
+    assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+    // The operator puts them back, and all is known again.
+    lab.a.space.sh(&format!("{set}; echo 1 >{rp_filter}"));
+    lab.a.apply();
+    assert!(!lab.a.ciliate(&["apply"]).stdout.contains("not known"));
+}
+
 /// Records are of the device, whatever its name.
 #[test]
 fn a_device_with_another_name_is_put_back() {

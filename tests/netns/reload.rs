@@ -145,7 +145,44 @@ fn a_folder_that_comes_back_is_noticed() {
     daemon.stop();
 }
 
-/// SIGHUP and the control socket's `reload` read files in places that are not watched.
+/// A file that is a link out of the folder is followed to where it leads, however it is written there.
+#[test]
+fn what_a_link_leads_to_is_watched() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, client2, _) = lab.walk_through();
+    let (folder, elsewhere) = (lab.dir.join("etc"), lab.dir.join("elsewhere"));
+    let (first, last) = (elsewhere.join("first.conf"), elsewhere.join("last.conf"));
+    let (one, two) = (text(&lab, &client, None), text(&lab, &client, Some(&client2)));
+    let (one, two) = (one.render(&lab.a), two.render(&lab.a));
+    for folder in [&folder, &elsewhere] {
+        fs::create_dir(folder).expect("create a folder");
+    }
+    fs::write(&first, &one).expect("write");
+    symlink(&first, folder.join("a.toml")).expect("make a symlink");
+    let _ = fs::remove_file(&lab.a.config);
+    symlink(&first, &lab.a.config).expect("make a symlink");
+    let daemon = Daemon::start_of(&lab.a, &folder);
+    daemon.wait("to start", |status| status.converged);
+    fs::write(&first, &two).expect("write");
+    daemon.wait("to see a write in place", |s| s.converged && s.generation == 2);
+    rename_over(&first, &one);
+    daemon.wait("to see a rename", |s| s.converged && s.generation == 3);
+    // The link now leads elsewhere, to a link that is followed as well.
+    fs::write(&last, &two).expect("write");
+    symlink("last.conf", elsewhere.join("way")).expect("make a symlink");
+    symlink(elsewhere.join("way"), folder.join("next")).expect("make a symlink");
+    fs::rename(folder.join("next"), folder.join("a.toml")).expect("swap the symlink");
+    daemon.wait("to see the link swapped", |s| s.converged && s.generation == 4);
+    assert_eq!(ping(&client, "10.244.0.50"), 63);
+    fs::write(&last, &one).expect("write");
+    daemon.wait("to see a write behind two links", |s| s.converged && s.generation == 5);
+    // Files that come are noticed in the folder itself as before.
+    fs::write(folder.join("b.toml"), "[routing]\nmtu = 1400\n").expect("write");
+    daemon.wait("to see a new file", |s| s.converged && s.generation == 6);
+    daemon.stop();
+}
+
+/// SIGHUP reads what no notification tells of: here a write by another name of the same file.
 #[test]
 fn sighup_reads_again() {
     let Some(lab) = Lab::new(V4) else { return };
@@ -155,7 +192,7 @@ fn sighup_reads_again() {
     let target = elsewhere.join("target.toml");
     fs::write(&target, text(&lab, &client, None).render(&lab.a)).expect("write");
     let _ = fs::remove_file(&lab.a.config);
-    symlink(&target, &lab.a.config).expect("make a symlink");
+    fs::hard_link(&target, &lab.a.config).expect("make a hard link");
     let daemon = Daemon::start(&lab.a);
     daemon.wait("to start", |status| status.converged);
     fs::write(&target, text(&lab, &client, Some(&client2)).render(&lab.a)).expect("write");

@@ -24,6 +24,24 @@ fn destroy_is_complete_and_repeatable() {
     lab.a.destroy();
 }
 
+/// systemd makes the folder for a unit, and a unit that is started again may still count on it.
+#[test]
+fn a_runtime_folder_that_was_there_stays() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let runtime = &lab.a.runtime;
+    assert!(!runtime.exists(), "{}", runtime.display());
+    lab.a.apply();
+    lab.a.destroy();
+    assert!(!runtime.exists(), "{}", runtime.display());
+    std::fs::create_dir_all(runtime).expect("make a folder");
+    lab.a.apply();
+    lab.a.destroy();
+    let left = std::fs::read_dir(runtime).expect("the folder").count();
+    assert_eq!(left, 0, "{}", runtime.display());
+    std::fs::remove_dir(runtime).expect("remove the folder");
+}
+
 /// Each of these is changed by ciliate, directly or by the kernel's own doing, and put back.
 const SETTINGS: &[&str] = &[
     "net/ipv4/conf/all/forwarding=1",

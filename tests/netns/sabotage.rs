@@ -1,5 +1,6 @@
 //! Ways to damage every object that a node has, listed from what is observed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -88,6 +89,13 @@ fn link_end(space: &Space, name: &str, end: &link::End) -> Vec<Sabotage> {
         format!("ip link set {name} alias ciliate-not"),
         format!("ip link set {name} alias ''"),
         format!("ip link set {name} group 0"),
+        format!("ip link set {name} promisc on"),
+        format!("ip link set {name} allmulticast on"),
+        // The bridge stays: the link has to be taken out of it.
+        format!(
+            "ip link show bridge0 >/dev/null 2>&1 || ip link add bridge0 type bridge
+             ip link set {name} master bridge0"
+        ),
         // The daemon may be quicker, and have removed it.
         format!(
             "ip link set {name} down; ip link set {name} name stray; ip link set stray up || true"
@@ -100,16 +108,23 @@ fn link_end(space: &Space, name: &str, end: &link::End) -> Vec<Sabotage> {
 pub fn addresses_and_routes(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
     for address::Key { netns, ifname, address } in observed.addresses.keys() {
-        let line = format!("ip addr del {address} dev {ifname}");
-        all.push(Sabotage::script(&space(node, netns), line));
+        for line in [
+            format!("ip addr del {address} dev {ifname}"),
+            format!("ip addr change {address} dev {ifname} valid_lft 3000 preferred_lft 2000"),
+        ] {
+            all.push(Sabotage::script(&space(node, netns), line));
+        }
     }
+    // In every way, one route of each sort; each of them in some way.
+    let mut sorts = BTreeSet::new();
     for (key, seen) in &observed.routes {
-        all.extend(route(&space(node, &key.netns), key, seen));
+        let sort = (key.dst.addr().is_ipv6(), seen.way.via.is_some(), seen.way.dev);
+        let ways = route(&space(node, &key.netns), key, seen);
+        let is_new = sorts.insert((sort, key.netns == Netns::HOST));
+        all.extend(ways.into_iter().take(if is_new { usize::MAX } else { 2 }));
     }
     for rule::Key { ipv6, priority, table, .. } in observed.rules.keys() {
-        let family = if *ipv6 { "-6" } else { "-4" };
-        let line = format!("ip {family} rule del priority {priority} lookup {table}");
-        all.push(Sabotage::script(&node.space, line));
+        all.extend(rule(&node.space, *ipv6, *priority, *table));
     }
     for neighbour::Key { ifname, address } in observed.neighbours.keys() {
         let entry = format!("{address} dev {ifname}");
@@ -124,21 +139,72 @@ pub fn addresses_and_routes(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     all
 }
 
-fn route(space: &Space, key: &route::Key, seen: &route::Seen) -> Vec<Sabotage> {
-    let family = if key.dst.addr().is_ipv6() { "-6" } else { "-4" };
-    let (dst, table) = (key.dst, key.table);
-    let metric = if key.metric == 0 { String::new() } else { format!(" metric {}", key.metric) };
-    let via = seen.via.map_or(String::new(), |via| format!(" via {via}"));
-    let scope = if seen.scope == route::Scope::Link { " scope link" } else { "" };
-    let dev = seen.dev;
-    let place = format!("{dst} table {table}{metric} proto 203");
+/// Taken away, with another one in its place, with another one beside it.
+fn rule(space: &Space, ipv6: bool, priority: u32, table: u32) -> Vec<Sabotage> {
+    let (family, from) = if ipv6 { ("-6", "fd77::4") } else { ("-4", "1.2.3.4") };
+    let place = format!("priority {priority} lookup {table}");
+    let del = format!("ip {family} rule del {place}");
+    let add = |selector: &str| format!("ip {family} rule add {selector} {place} proto 203");
     [
-        format!("ip {family} route del {place}"),
-        format!("ip {family} route replace {place}{via} dev {dev}{scope} mtu 1333"),
+        del.clone(),
+        format!("{del}; {}", add(&format!("from {from}"))),
+        format!("{del}; {}", add(&format!("not from {from}"))),
+        format!("{del}; {} suppress_prefixlength 24", add("")),
+        format!("{del}; {}", add("fwmark 0x0/0xf0")),
+        format!("{} ipproto tcp dport 80", add(&format!("to {from}"))),
+        add("tos 0x10 iif lo"),
     ]
     .into_iter()
     .map(|line| Sabotage::script(space, line))
     .collect()
+}
+
+fn route(
+    space: &Space,
+    key: &route::Key,
+    route::Seen { way: seen, .. }: &route::Seen,
+) -> Vec<Sabotage> {
+    let v6 = key.dst.addr().is_ipv6();
+    let family = if v6 { "-6" } else { "-4" };
+    let (dst, table) = (key.dst, key.table);
+    let metric = if key.metric == 0 { String::new() } else { format!(" metric {}", key.metric) };
+    let via = seen.via.map_or(String::new(), |via| format!(" via {via}"));
+    let scope = if seen.scope == route::Scope::Link { " scope link" } else { "" };
+    let dev = seen.dev.expect("a device");
+    let to = format!("{via} dev {dev}");
+    let place = format!("{dst} table {table}{metric} proto 203");
+    let replace = format!("ip {family} route replace");
+    // The kernel takes no two equal next hops of IPv6.
+    let hops = match v6 {
+        true => format!("nexthop via fe80::98 dev {dev} nexthop via fe80::99 dev {dev}"),
+        false => format!("nexthop{to} weight 1 nexthop{to} weight 2"),
+    };
+    // Nor does it take an IPv6 route that differs from another one in a metric alone.
+    let append = match v6 {
+        true => format!("ip -6 route append {place} via fe80::97 dev {dev}"),
+        false => format!("ip route append {place}{to}{scope} mtu 1322"),
+    };
+    let mut lines = vec![
+        format!("ip {family} route del {place}"),
+        format!("{replace} {place}{to}{scope} mtu 1333"),
+        format!("{replace} {place}{to}{scope} advmss 1234"),
+        format!("{replace} blackhole {place}"),
+        format!("{replace} unreachable {place}"),
+        format!("{replace} {place}{scope} {hops}"),
+        append.clone(),
+        format!("{replace} blackhole {place}; {append}"),
+    ];
+    if v6 {
+        lines.push(format!("{replace} {place}{to} expires 3000"));
+        lines.push(format!("ip -6 route add {place}{to} from fd77::/64"));
+    } else {
+        lines.push(format!("ip route add {place}{to}{scope} tos 0x10"));
+    }
+    // The router is an address of the node, which is no gateway by this way.
+    if !via.is_empty() && dev.as_str() != "cilium_host" {
+        lines.push(format!("{replace} {place}{to} onlink"));
+    }
+    lines.into_iter().map(|line| Sabotage::script(space, line)).collect()
 }
 
 /// Every setting gets another value.
@@ -175,31 +241,58 @@ pub fn nftables(node: &Node, observed: &Observed) -> Vec<Sabotage> {
             }
         }
     }
+    for chain in observed.nftables.values().flat_map(|table| table.chains.keys()) {
+        lines.push(format!("nft 'chain inet ciliate {chain} {{ policy drop; }}'"));
+        lines.push(format!("nft add rule inet ciliate {chain} ip daddr 10.1.1.1 accept comment x"));
+    }
+    lines.push("nft 'add table inet ciliate { flags dormant; }'".into());
+    for alone in [
+        "add counter inet ciliate stranger",
+        "add map inet ciliate stranger { type ipv4_addr : ipv4_addr; }",
+    ] {
+        lines.push(format!("nft '{alone}'"));
+    }
+    // A whole table of ours that differs in one property, put there in one step.
+    let edit = |sed: &str| {
+        format!(
+            "(echo 'delete table inet ciliate'; nft list table inet ciliate | sed '{sed}') | nft -f -"
+        )
+    };
+    for sed in [
+        "s/priority srcnat/priority 77/",
+        "s/hook output/hook forward/",
+        "s/masquerade/masquerade comment \"x\"/",
+        "s/flags interval/flags interval; auto-merge; comment \"x\"/",
+    ] {
+        lines.push(edit(sed));
+    }
     lines.push("nft add chain inet ciliate stranger".into());
     lines.push("nft 'add set inet ciliate stranger { type ipv4_addr; }'".into());
     lines.into_iter().map(|line| Sabotage::script(&node.space, line)).collect()
 }
 
-/// Every entry of the maps: taken away, and given another value. The records of what was before can't
-/// be given another value: nothing else knows what they held.
+/// Every entry of the maps: taken away, and given another value. The daemon knows what records of settings held;
+/// the one of the namespace says whose the others are, and is believed.
 pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
     for (key, seen) in &observed.bpf_map_entries {
         let pin = pins::map(&node.bpf, key.map.def().name);
-        if key.map.def().kind != ciliate::bpf_abi::MapKind::Array && !is_side_effect(key, observed)
-        {
+        if key.map.def().kind != ciliate::bpf_abi::MapKind::Array {
             let (pin, key) = (pin.clone(), key.clone());
             all.push(Sabotage::new(format!("delete {key}"), move || {
                 let map = Map::open(&pin).expect("open the map");
                 map.delete(&[&key.key]).expect("delete the entry");
             }));
         }
-        if key.map == MapName::BEFORE {
-            continue;
-        }
         let bpf_map_entry::Seen { mut value } = seen.clone();
         let place = altered_byte(key.map, value.len());
-        value[place] ^= 0xff;
+        if key.map != MapName::BEFORE {
+            value[place] ^= 0xff;
+        } else if bpf_map_entry::c_text(&key.key).starts_with("sysctl:") {
+            value[place] = b'7';
+        } else {
+            continue;
+        }
         let key = key.clone();
         all.push(Sabotage::new(format!("alter byte {place} of {key}"), move || {
             let map = Map::open(&pin).expect("open the map");
@@ -209,22 +302,17 @@ pub fn map_entries(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     all
 }
 
-/// Whether an entry is the record of a setting that only the kernel changes, along with another one. Once
-/// lost, what it held can't be told any more.
-fn is_side_effect(key: &bpf_map_entry::Key, observed: &Observed) -> bool {
-    let text = bpf_map_entry::c_text(&key.key);
-    let path = text.strip_prefix("sysctl:").map(str::to_string);
-    key.map == MapName::BEFORE
-        && path.is_none_or(|path| !observed.sysctls.contains_key(&sysctl::Key::host(path)))
-}
-
 /// A byte whose right value follows from the configuration. In `ciliate_device` ids and addresses are
 /// what the kernel remembers for us.
 fn altered_byte(map: MapName, length: usize) -> usize {
     use ciliate::bpf_abi::{DeviceValue, Record};
     let fields = DeviceValue::FIELDS;
     let identity = fields.iter().find(|field| field.name == "identity").expect("a field").offset;
-    if map.def().name == "ciliate_device" { identity } else { 4.min(length - 1) }
+    match map {
+        MapName::BEFORE => 0,
+        map if map.def().name == "ciliate_device" => identity,
+        _ => 4.min(length - 1),
+    }
 }
 
 /// Pins, and attachments behind them.
@@ -260,12 +348,13 @@ pub fn bpf_objects(node: &Node, observed: &Observed) -> Vec<Sabotage> {
                 .expect("swap the program");
         }));
     }
-    all.push({
-        let folder = node.bpf.join("links");
-        Sabotage::new(format!("rm -r {}", folder.display()), move || {
+    let folder = node.bpf.join("links");
+    // Clsact filters have no pins.
+    if folder.exists() {
+        all.push(Sabotage::new(format!("rm -r {}", folder.display()), move || {
             fs::remove_dir_all(&folder).expect("remove the links");
-        })
-    });
+        }));
+    }
     all
 }
 

@@ -27,7 +27,7 @@ const QUESTIONS: &[&str] = &[
     "nft list ruleset",
     "tc qdisc show",
     // TCX links don't show here; they live as long as their pins, which are compared as files.
-    "for d in $(tc qdisc show | sed -n 's/^qdisc clsact .* dev \\([^ ]*\\) .*/\\1/p'); \
+    "for d in $(tc qdisc show | sed -nE 's/^qdisc (clsact|ingress) .* dev ([^ ]*) .*/\\2/p'); \
      do tc filter show dev $d ingress; tc filter show dev $d egress; done",
 ];
 

@@ -7,7 +7,8 @@ use ciliate::apply::{ExecError, interpret};
 use ciliate::kinds::bpf_map::{Layout, MapName};
 use ciliate::kinds::bpf_program::Key as Program;
 use ciliate::kinds::{
-    Desired, ObjectKey, Observed, Op, Phase, bpf_link, bpf_map_entry, bpf_program,
+    Desired, ObjectKey, Observed, Op, Origin, Phase, Wanted, bpf_link, bpf_map_entry, bpf_program,
+    link,
 };
 use ciliate::plan::{Plan, check};
 use ciliate::report::Outcome;
@@ -55,7 +56,8 @@ fn what_the_next_round_has_to_know_is_not_removed() {
         ifindex: 2,
         twice: false,
         qdisc_ours: true,
-        foreign: false,
+        foreign: None,
+        pinned_as: None,
     };
     observed.bpf_links.insert(link.clone(), seen);
     let (plan, _) = Plan::make(&Desired::default(), observed.clone());
@@ -70,6 +72,73 @@ fn what_the_next_round_has_to_know_is_not_removed() {
         [ObjectKey::BpfProgram(program("cil_from_netdev")), ObjectKey::BpfMap(MapName::BEFORE)];
     assert_eq!(skipped, stay);
     assert_eq!(outcomes.iter().filter(|o| **o == Outcome::Done).count(), outcomes.len() - 4);
+}
+
+/// The entry that says which tunnel the programs send packets to.
+fn node() -> ObjectKey {
+    ObjectKey::BpfMapEntry(bpf_map_entry::node())
+}
+
+/// Whether the op removes the device of a tunnel.
+fn takes_a_tunnel(op: &Op) -> bool {
+    let Op::Link(change) = op else { return false };
+    op.phase() == Phase::Remove && change.expects().is_some_and(|seen| seen.tunnel.is_some())
+}
+
+/// Asks for a tunnel's device, a program on it, and the entry that names it.
+fn ask_for_tunnel(desired: &mut Desired, ifname: &str, protocol: link::Protocol, ifindex: u8) {
+    let (ifname, hook) = (super::worlds::name(ifname), bpf_link::Hook::Ingress);
+    let program = Program { name: "cil_from_overlay".into(), digest: "0123".into() };
+    let end = link::End {
+        mac: ciliate::net::Mac([2, 0, 0, 0, 0, ifindex]),
+        mtu_bytes: 1500,
+        up: true,
+        arp: true,
+        alias: "ciliate tunnel".into(),
+        grouped: true,
+        enslaved: false,
+        promiscuous: false,
+    };
+    let (form, origin) = (link::Form::Tunnel { protocol, port: 8472 }, Origin::Routing);
+    let spec = link::Spec { ifindex: ifindex.into(), end, form };
+    desired.links.insert(ifname, Wanted { spec, origin: origin.clone() });
+    let (maps, globals) = (BTreeSet::new(), bpf_program::Globals::new());
+    let spec = bpf_program::Spec { object: "bpf_overlay".into(), maps, globals };
+    desired.bpf_programs.insert(program.clone(), Wanted { spec, origin: origin.clone() });
+    let at = bpf_link::Key { ifname, hook, program: program.name.clone() };
+    let (mode, link, qdisc_ours) = (bpf_link::Mode::Tcx, Some(ifname), false);
+    let spec = bpf_link::Spec { program, mode, ifindex: ifindex.into(), link, qdisc_ours };
+    desired.bpf_links.insert(at.clone(), Wanted { spec, origin: origin.clone() });
+    let map = bpf_map_entry::node().map;
+    desired.bpf_maps.insert(map, Wanted { spec: Layout::of(map), origin: origin.clone() });
+    let leads_to = vec![ObjectKey::Link(ifname), ObjectKey::BpfLink(at)];
+    let spec = bpf_map_entry::Spec { leads_to, ..bpf_map_entry::Spec::of(&[ifindex; 4]) };
+    desired.bpf_map_entries.insert(bpf_map_entry::node(), Wanted { spec, origin });
+}
+
+/// Whatever of the new tunnel can't be had, the old one stays in force, whole.
+#[test]
+fn a_tunnel_stays_until_another_has_taken_its_place() {
+    let (mut before, mut desired) = (Desired::default(), Desired::default());
+    ask_for_tunnel(&mut before, "cilium_vxlan", link::Protocol::Vxlan, 7);
+    ask_for_tunnel(&mut desired, "cilium_geneve", link::Protocol::Geneve, 8);
+    let (_, observed) = Plan::make(&before, Observed::default());
+    let (plan, predicted) = Plan::make(&desired, observed.clone());
+    assert_eq!(plan.ops.len(), 5, "{:?}", plan.ops);
+    for op in plan.ops.iter().filter(|op| op.phase() == Phase::Add) {
+        let mut state = observed.clone();
+        let outcomes = run(&plan.ops, &mut state, &BTreeSet::from([op.object()]));
+        assert_eq!(state.bpf_map_entries, observed.bpf_map_entries, "without {}", op.line());
+        for (key, seen) in &observed.links {
+            assert_eq!(state.links.get(key), Some(seen), "without {}: {outcomes:?}", op.line());
+        }
+        for (key, seen) in &observed.bpf_links {
+            assert_eq!(state.bpf_links.get(key), Some(seen), "without {}", op.line());
+        }
+        let (rest, _) = Plan::make(&desired, state.clone());
+        assert!(run(&rest.ops, &mut state, &BTreeSet::new()).iter().all(|o| *o == Outcome::Done));
+        assert_eq!(state, predicted, "after {}", op.line());
+    }
 }
 
 proptest! {
@@ -96,6 +165,7 @@ proptest! {
                     prop_assert!(!broken.contains(&object), "{} is done", op.line());
                     let lacks = op.needs().into_iter().find(|need| failed.contains(need));
                     prop_assert!(lacks.is_none(), "{} is done without {:?}", op.line(), lacks);
+                    prop_assert!(!takes_a_tunnel(op) || !failed.contains(&node()), "{}", op.line());
                     continue;
                 }
                 Outcome::Skipped { needs } => {

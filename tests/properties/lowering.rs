@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use ciliate::intent::{Endpoint, Intent};
+use ciliate::intent::{Endpoint, Intent, Routing, RoutingMode, Tunnel, TunnelProtocol};
 use ciliate::kinds::bpf_map::MapName;
+use ciliate::kinds::link::{self, End, LinkInfo};
 use ciliate::kinds::{Desired, Observed};
 use ciliate::lower::{LXC_HEALTH, lower, lower_nothing, lxc_name};
+use ciliate::net::Mac;
 use ciliate::plan::{Plan, check};
 use proptest::prelude::*;
 
@@ -72,6 +74,30 @@ fn given_to(lxc: &str, observed: &Observed) -> Option<Given> {
 /// Without the reasons, which name what is in the way now.
 fn objects(desired: Desired) -> Desired {
     Desired { blocked: Vec::new(), ..desired }
+}
+
+/// Somebody else's device on a port.
+fn foreign_tunnel(ifname: &str, port: u16) -> LinkInfo {
+    let (mac, alias) = (Mac([2, 0, 0, 0, 0, 99]), String::new());
+    LinkInfo {
+        ifindex: 999,
+        ifname: ifname.parse().unwrap(),
+        kind: "vxlan".into(),
+        end: End {
+            mac,
+            mtu_bytes: 1500,
+            up: true,
+            arp: true,
+            alias,
+            grouped: false,
+            enslaved: false,
+            promiscuous: false,
+        },
+        group: 0,
+        link: None,
+        link_netnsid: None,
+        tunnel: Some(link::Tunnel { port, flow_based: false }),
+    }
 }
 
 proptest! {
@@ -148,6 +174,35 @@ proptest! {
     }
 
     #[test]
+    fn a_tunnel_that_cannot_be_had_leaves_the_one_that_is_there(
+        mut life in life(false),
+        geneve in any::<bool>(),
+        to_geneve in any::<bool>(),
+        by_name in any::<bool>(),
+    ) {
+        life.machine.links.retain(|link| link.tunnel.is_none());
+        let routing = |geneve, port| {
+            let protocol = if geneve { TunnelProtocol::Geneve } else { TunnelProtocol::Vxlan };
+            let mode = RoutingMode::Tunnel(Tunnel { protocol, port, underlay: None });
+            Routing { mode, ..life.intent.routing.clone() }
+        };
+        let intent = life.intents().next().unwrap();
+        let working = Intent { routing: routing(geneve, 8472), ..intent.clone() };
+        let observed = round(&life.machine, &working, &life.machine.untouched).2;
+        let (before, ..) = round(&life.machine, &working, &observed);
+        let other = Intent { routing: routing(to_geneve, 5555), ..intent };
+        let mut facts = facts(&life.machine, &other, &observed);
+        // Somebody else has the name or the port.
+        let device = if to_geneve { "cilium_geneve" } else { "cilium_vxlan" };
+        let theirs = if by_name && to_geneve != geneve { device } else { "theirs" };
+        facts.links.insert(theirs.parse().unwrap(), foreign_tunnel(theirs, 5555));
+        let (after, _) = lower(&other, &facts);
+        let reasons: Vec<String> = after.blocked.iter().map(ToString::to_string).collect();
+        prop_assert!(reasons.iter().any(|reason| reason.contains("stays as it is")), "{reasons:?}");
+        prop_assert_eq!(objects(after), objects(before));
+    }
+
+    #[test]
     fn destroying_leaves_the_machine_as_it_was(life in life(true), round_cut in 0.0..1.0f64) {
         let mut observed = life.machine.untouched.clone();
         let last = life.endpoints.len() - 1;
@@ -162,7 +217,7 @@ proptest! {
             }
         }
         let none = Intent { endpoints: Default::default(), ..life.intent.clone() };
-        let nothing = lower_nothing(&facts(&life.machine, &none, &observed));
+        let (nothing, _) = lower_nothing(&facts(&life.machine, &none, &observed));
         let (plan, after) = Plan::make(&nothing, observed.clone());
         prop_assert_eq!(check::check(&plan.ops, &observed), Ok(()));
         let counts = after.owned_counts();

@@ -156,6 +156,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             routing: Routing {
                 mode,
                 auto_direct_node_routes: auto,
+                past_host: auto && table.is_some(),
                 native_cidrs: Vec::new(),
                 mtu_bytes: None,
                 table,
@@ -191,6 +192,8 @@ fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
             arp: true,
             alias: String::new(),
             grouped: false,
+            enslaved: false,
+            promiscuous: false,
         },
         group: 0,
         link: None,

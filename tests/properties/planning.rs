@@ -30,7 +30,10 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         ObjectKey::Link(key) => observed.links.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Address(key) => observed.addresses.get(key).is_some_and(|seen| !seen.owned),
         ObjectKey::Neighbour(key) => observed.neighbours.get(key).is_some_and(|seen| !seen.owned),
-        ObjectKey::BpfLink(key) => observed.bpf_links.get(key).is_some_and(|seen| seen.foreign),
+        ObjectKey::Route(key) => observed.routes.get(key).is_some_and(|seen| seen.foreign),
+        ObjectKey::BpfLink(key) => {
+            observed.bpf_links.get(key).is_some_and(|seen| seen.foreign.is_some())
+        }
         _ => false,
     }
 }
@@ -99,7 +102,7 @@ proptest! {
                 prop_assert_eq!(predicted.neighbours.get(key), Some(seen));
             }
         }
-        for (key, seen) in world.observed.bpf_links.iter().filter(|(_, seen)| seen.foreign) {
+        for (key, seen) in world.observed.bpf_links.iter().filter(|(_, seen)| seen.foreign.is_some()) {
             let ifname = key.ifname.to_string();
             if !gone.contains(&ifname) && !renamed(&ifname) {
                 prop_assert_eq!(predicted.bpf_links.get(key), Some(seen));
@@ -161,7 +164,8 @@ proptest! {
         let first = plan.ops.iter().position(|op| op.phase() == Phase::Remove);
         let (adding, removing) = plan.ops.split_at(first.unwrap_or(plan.ops.len()));
         prop_assert!(removing.iter().all(|op| op.phase() == Phase::Remove));
-        prop_assert!(adding.windows(2).all(|two| rank(&two[0]) <= rank(&two[1])));
+        let order = |op: &Op| (op.is_late(), rank(op));
+        prop_assert!(adding.windows(2).all(|two| order(&two[0]) <= order(&two[1])));
         let order = |op: &Op| (is_removed_late(op), std::cmp::Reverse(rank(op)));
         prop_assert!(removing.windows(2).all(|two| order(&two[0]) <= order(&two[1])));
     }

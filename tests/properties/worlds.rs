@@ -84,15 +84,19 @@ fn link_name() -> impl Strategy<Value = IfName> {
 
 fn end() -> impl Strategy<Value = link::End> {
     let text = select(vec!["", "ciliate router", "ciliate tunnel", "some \"text\"\n"]);
-    (mac(), select(vec![1280, 1500u32]), any::<bool>(), any::<bool>(), text, any::<bool>())
-        .prop_map(|(mac, mtu_bytes, up, arp, alias, grouped)| link::End {
+    let altered = (any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    (mac(), select(vec![1280, 1500u32]), any::<bool>(), any::<bool>(), text, altered).prop_map(
+        |(mac, mtu_bytes, up, arp, alias, (grouped, enslaved, promiscuous))| link::End {
             mac,
             mtu_bytes,
             up,
             arp,
             alias: alias.into(),
             grouped,
-        })
+            enslaved,
+            promiscuous,
+        },
+    )
 }
 
 fn peer(link: IfName) -> impl Strategy<Value = link::Peer> {
@@ -149,18 +153,44 @@ pub fn links() -> impl Strategy<Value = (IfName, link::Spec, link::Seen)> {
 }
 
 pub fn addresses() -> impl Strategy<Value = (address::Key, address::Spec, address::Seen)> {
-    (select(ends()), address(), link_name(), any::<bool>()).prop_map(|(end, ip, other, owned)| {
+    let seen = (any::<bool>(), any::<bool>());
+    (select(ends()), address(), link_name(), seen).prop_map(|(end, ip, other, (owned, expires))| {
         let (netns, ifname, link) = end;
         let key = address::Key { netns, ifname, address: IpNet::from(ip) };
-        (key, address::Spec { link: link.unwrap_or(other) }, address::Seen { owned })
+        (key, address::Spec { link: link.unwrap_or(other) }, address::Seen { owned, expires })
     })
 }
 
-fn path_of_route(dev: IfName) -> impl Strategy<Value = route::Seen> {
+fn way(dev: IfName) -> impl Strategy<Value = route::Way> {
     let scope = select(vec![Scope::Universe, Scope::Link, Scope::Other(200)]);
     (option::of(address()), option::of(address()), scope, option::of(Just(1400))).prop_map(
-        move |(via, src, scope, mtu_bytes)| route::Seen { via, dev, src, scope, mtu_bytes },
+        move |(via, src, scope, mtu_bytes)| {
+            let dev = Some(dev);
+            route::Way { via, dev, src, scope, mtu_bytes }
+        },
     )
+}
+
+/// A route as found: altered, with others for the same packets, somebody else's, leading nowhere.
+fn route_seen(dev: IfName, ours: bool) -> impl Strategy<Value = route::Seen> {
+    let strange = prop_oneof![3 => Just(""), 1 => Just("blackhole"), 1 => Just("onlink expires")];
+    let more = prop_oneof![3 => Just(0u32), 1 => 1..3u32];
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.1));
+    (way(dev), strange, more, flags).prop_map(move |(way, strange, more, (foreign, nowhere))| {
+        // One on a device of ours goes with that, which makes room in the middle of a plan. So does one
+        // from an address of ours.
+        let foreign = foreign && !ours;
+        let dev = way.dev.filter(|_| !nowhere);
+        let src = way.src.filter(|_| !foreign);
+        let way = route::Way { dev, src, ..way };
+        route::Seen { way, strange: strange.into(), more: if foreign { 0 } else { more }, foreign }
+    })
+}
+
+fn only() -> impl Strategy<Value = Option<Box<route::Only>>> {
+    let from = option::of(Just("fd00:1::/64".parse::<IpNet>().unwrap()));
+    let only = (1..4u8, from).prop_map(|(tos, from)| Box::new(route::Only { tos: tos * 4, from }));
+    prop_oneof![4 => Just(None), 1 => only.prop_map(Some)]
 }
 
 pub fn routes() -> impl Strategy<Value = (route::Key, route::Spec, route::Seen)> {
@@ -169,18 +199,24 @@ pub fn routes() -> impl Strategy<Value = (route::Key, route::Spec, route::Seen)>
     let place = (select(ends()), select(vec![254, 2005u32]), dst);
     let place = place.prop_flat_map(|(end, table, dst)| {
         let dev = end.1;
-        (Just((end, table, dst)), path_of_route(dev), path_of_route(dev))
+        let ours = end.2.is_some();
+        (Just((end, table, dst)), only(), way(dev), route_seen(dev, ours))
     });
-    place.prop_map(|(((netns, _, link), table, dst), route, seen)| {
-        (route::Key::in_table(netns, table, dst), route::Spec { route, link }, seen)
+    place.prop_map(|(((netns, _, link), table, dst), only, route, seen)| {
+        let key = route::Key { only, ..route::Key::in_table(netns, table, dst) };
+        (key, route::Spec { route, link }, seen)
     })
 }
 
 pub fn rules() -> impl Strategy<Value = (rule::Key, rule::Spec, rule::Seen)> {
     let mark = select(vec![None, Some((0xf00, 0xfff))]);
-    (any::<bool>(), 110..112u32, mark, 2004..2006u32).prop_map(|(ipv6, priority, fwmark, table)| {
-        (rule::Key { ipv6, priority, fwmark, table }, rule::Spec, rule::Seen)
-    })
+    let other = rule::Other { text: "from 1.2.3.4/32".into(), message: vec![2, 0, 32] };
+    let other = prop_oneof![3 => Just(None), 1 => Just(Some(Box::new(other)))];
+    (any::<bool>(), 110..112u32, mark, 2004..2006u32, other).prop_map(
+        |(ipv6, priority, fwmark, table, other)| {
+            (rule::Key { ipv6, priority, fwmark, table, other }, rule::Spec, rule::Seen)
+        },
+    )
 }
 
 pub fn neighbours() -> impl Strategy<Value = (neighbour::Key, neighbour::Spec, neighbour::Seen)> {
@@ -236,13 +272,21 @@ pub fn bpf_old_maps() -> impl Strategy<Value = (MapName, bpf_old_map::Spec, bpf_
 pub fn bpf_map_entries()
 -> impl Strategy<Value = (bpf_map_entry::Key, bpf_map_entry::Spec, bpf_map_entry::Seen)> {
     let value = || prop_oneof![0..3u8, Just(255)];
-    (map_name(), 1..4u8, value(), value(), option::of(link_name()), any::<bool>()).prop_map(
-        |(map, key, want, seen, link, odd)| {
+    let leads_to = prop_oneof![2 => Just(None), 1 => link_name().prop_map(Some)];
+    let links = (option::of(link_name()), leads_to);
+    // The entry of the node is one that tunnels wait for.
+    let map = prop_oneof![3 => map_name(), 1 => Just(bpf_map_entry::node().map)];
+    (map, 0..4u8, value(), value(), links, any::<bool>()).prop_map(
+        |(map, key, want, seen, (link, leads_to), odd)| {
             let def = map.def();
             // Bytes of a size that no record has are listed as well, as hexadecimal digits.
             let bytes = |byte, size| vec![byte; if odd { 3 } else { size as usize }];
             let key = bpf_map_entry::Key { map, key: bytes(key, def.key_size) };
-            let spec = bpf_map_entry::Spec { value: bytes(want, def.value_size), link };
+            let spec = bpf_map_entry::Spec {
+                value: bytes(want, def.value_size),
+                link,
+                leads_to: leads_to.into_iter().map(ObjectKey::Link).collect(),
+            };
             (key, spec, bpf_map_entry::Seen { value: bytes(seen, def.value_size) })
         },
     )
@@ -349,20 +393,25 @@ pub fn bpf_links() -> impl Strategy<Value = (bpf_link::Key, bpf_link::Spec, bpf_
     let hook = select(vec![Hook::Ingress, Hook::Egress]);
     let spec = (select(host), hook, program(), mode(), ifindex(), any::<bool>());
     let seen_index = prop_oneof![4 => ifindex(), 1 => Just(0)];
-    let flags = (any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2));
+    let weighted = proptest::bool::weighted;
+    let flags = (any::<bool>(), any::<bool>(), weighted(0.2), weighted(0.2));
     let seen = (option::of(program()), mode(), seen_index, flags);
     (spec, seen).prop_map(|((end, hook, program, mode, ifindex, qdisc_ours), seen)| {
         let (_, ifname, link) = end;
         let key = bpf_link::Key { ifname, hook, program: program.name.clone() };
         let spec = bpf_link::Spec { program, mode, ifindex, link, qdisc_ours };
-        let (program, mode, ifindex, (twice, qdisc_ours, foreign)) = seen;
+        let (program, mode, ifindex, (twice, qdisc_ours, foreign, renamed)) = seen;
         // What is left of an attachment whose device is gone is a pin.
         let mode = if ifindex == 0 { Mode::Tcx } else { mode };
         // One on a device of ours goes with that, which makes room in the middle of a plan.
         let foreign = foreign && link.is_none() && mode == Mode::Clsact && spec.mode == mode;
         let twice = twice && ifindex != 0 && !foreign;
         let program = program.filter(|_| !foreign);
-        (key, spec, bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours, foreign })
+        let foreign = foreign.then_some(bpf_link::Obstacle::Filter);
+        let renamed = renamed && mode == Mode::Tcx && ifindex != 0;
+        let pinned_as = renamed.then(|| name("before"));
+        let seen = bpf_link::Seen { program, mode, ifindex, twice, qdisc_ours, foreign, pinned_as };
+        (key, spec, seen)
     })
 }
 
@@ -496,7 +545,8 @@ fn close(mut world: World) -> World {
     desired.bpf_old_maps.clear();
     desired.routes.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
     for (key, wanted) in &mut desired.routes {
-        let (netns, ifname) = (key.netns.clone(), wanted.spec.route.dev);
+        let netns = key.netns.clone();
+        let Some(ifname) = wanted.spec.route.dev else { continue };
         let holds = |src: &IpAddr| {
             let address = IpNet::from(*src);
             addresses.contains(&address::Key { netns: netns.clone(), ifname, address })
@@ -509,8 +559,9 @@ fn close(mut world: World) -> World {
     let origin = Origin::Node;
     desired.bpf_links.retain(|_, wanted| wanted.spec.link.is_none_or(|link| ours(&link)));
     want_programs(desired);
-    let with_link =
-        |wanted: &Wanted<bpf_map_entry::Spec>| wanted.spec.link.is_none_or(|l| ours(&l));
+    let with_link = |wanted: &Wanted<bpf_map_entry::Spec>| {
+        wanted.spec.link.is_none_or(|l| ours(&l)) && wanted.spec.leads_to.iter().all(has_link)
+    };
     desired.bpf_map_entries.retain(|_, wanted| with_link(wanted));
     let of_programs = desired.bpf_programs.values().flat_map(|wanted| &wanted.spec.maps);
     let of_entries = desired.bpf_map_entries.keys().map(|key| &key.map);

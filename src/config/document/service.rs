@@ -60,8 +60,6 @@ pub enum Algorithm {
 pub enum LoadBalancingMode {
     /// Under this node's address, so that replies come back through it; the default.
     Snat,
-    /// Under the client's address: the other node replies to it directly.
-    Dsr,
 }
 
 /// `[load-balancing] no-backend`.

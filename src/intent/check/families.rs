@@ -13,6 +13,9 @@ use crate::intent::limits::{MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
 use crate::intent::{RoutingMode, Underlay};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
+    if !draft.routing.way_known {
+        return;
+    }
     if let RoutingMode::Tunnel(_) = draft.routing.value.mode {
         direct_routes(draft, problems);
         if let Some(underlay) = draft.underlay() {
@@ -27,6 +30,13 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
 
 /// There is one way to a peer: through the tunnel, or by a route.
 fn direct_routes(draft: &Draft, problems: &mut Problems) {
+    if let Some(span) = draft.routing.past_host {
+        let message = "host-routing = \"bpf\" is for mode = \"native\", and the mode is \"tunnel\"";
+        problems.push(Diagnostic::new(span, message).help(
+            "write mode = \"native\" below [routing] to reach the peers by routes, or remove this: \
+             packets into a tunnel don't pass the host's stack",
+        ));
+    }
     let Some(span) = draft.routing.auto_direct else { return };
     let message = "auto-direct-node-routes is for mode = \"native\", and the mode is \"tunnel\"";
     problems.push(Diagnostic::new(span, message).help(

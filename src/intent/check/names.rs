@@ -54,7 +54,7 @@ fn this_node(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// Two endpoints may share a namespace, with devices of different names.
+/// One endpoint in a namespace: each brings a default route, and its device says whose packets they are.
 fn namespaces(draft: &Draft, problems: &mut Problems) {
     let mut seen = BTreeMap::new();
     let health = cleaned(draft.paths.health_netns().path().unwrap_or_default());
@@ -70,21 +70,21 @@ fn namespaces(draft: &Draft, problems: &mut Problems) {
             problems.push(Diagnostic::new(netns.span, message).help(help));
             continue;
         }
-        let earlier = seen.entry((path, endpoint.ifname)).or_insert(endpoint);
+        let earlier = seen.entry(path).or_insert(endpoint);
         // A duplicate name has been complained about, and is probably the same table twice.
         if std::ptr::eq(*earlier, endpoint) || earlier.name.value == endpoint.name.value {
             continue;
         }
         let message = format!(
-            "endpoints `{}` and `{}` have the same device {} in the same namespace",
-            earlier.name.value, endpoint.name.value, endpoint.ifname
+            "endpoints `{}` and `{}` are the same namespace",
+            earlier.name.value, endpoint.name.value
         );
         let problem = Diagnostic::new(netns.span, message);
         let earlier = earlier.netns.as_ref().map_or(earlier.span, |netns| netns.span);
         problems.push(
             problem
                 .related(earlier, "the first one")
-                .help("give them different namespaces, or different `ifname`s"),
+                .help("give each a namespace of its own, or remove one of them"),
         );
     }
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_spanned::Spanned;
 
-use super::{Algorithm, Forwarding, LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend};
+use super::{Algorithm, LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend};
 use crate::config::{self, Diagnostic, Document};
 use crate::intent::draft::Problems;
 use crate::intent::routing::number;
@@ -26,10 +26,6 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
         algorithm: match written.algorithm.as_ref().map(Spanned::get_ref) {
             Some(config::Algorithm::Maglev) => Algorithm::Maglev,
             Some(config::Algorithm::Random) | None => Algorithm::Random,
-        },
-        forwarding: match written.mode.as_ref().map(Spanned::get_ref) {
-            Some(config::LoadBalancingMode::Dsr) => Forwarding::Dsr,
-            Some(config::LoadBalancingMode::Snat) | None => Forwarding::Snat,
         },
         no_backend: match written.no_backend.as_ref().map(Spanned::get_ref) {
             Some(config::NoBackend::Drop) => NoBackend::Drop,

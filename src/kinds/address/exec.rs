@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
 };
@@ -18,14 +18,23 @@ use crate::kinds::{Action, Change, Desired, owner};
 use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round, namespaces};
 
+/// `INFINITY_LIFE_TIME` (net/addrconf.h).
+const FOR_EVER: u32 = u32::MAX;
+
 impl Observe for Address {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for netns in namespaces(desired) {
-            for (ifname, address, owned) in addresses(round, &netns)? {
+            let links = round.links(&netns)?;
+            let on_ours = |ifname| links.iter().any(|link| link.ifname == ifname && link.owned());
+            for (ifname, address, mut found) in addresses(round, &netns)? {
                 let key = Key { netns: netns.clone(), ifname, address };
-                if owned || desired.addresses.contains_key(&key) {
-                    seen.insert(key, Seen { owned });
+                // Who gives one of ours an end takes the mark away with it.
+                if found.expires && desired.addresses.contains_key(&key) && on_ours(ifname) {
+                    found.owned = true;
+                }
+                if found.owned || desired.addresses.contains_key(&key) {
+                    seen.insert(key, found);
                 }
             }
         }
@@ -33,14 +42,14 @@ impl Observe for Address {
     }
 }
 
-/// All addresses of a namespace: device, address with prefix length, and whether it is ours.
+/// All addresses of a namespace: device, address with prefix length, and what is said of it.
 ///
 /// # Errors
 /// The dump fails.
 pub fn addresses(
     round: &mut Round<'_>,
     netns: &Netns,
-) -> Result<Vec<(IfName, IpNet, bool)>, KernelError> {
+) -> Result<Vec<(IfName, IpNet, Seen)>, KernelError> {
     let names = round.names(netns)?;
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let messages = round.dump(netns, "list addresses", &request)?;
@@ -56,19 +65,25 @@ pub fn addresses(
 fn decode(
     message: &AddressMessage,
     names: &BTreeMap<u32, IfName>,
-) -> Option<(IfName, IpNet, bool)> {
-    let (mut local, mut address, mut owned) = (None, None, false);
+) -> Option<(IfName, IpNet, Seen)> {
+    let (mut local, mut address) = (None, None);
+    let mut seen = Seen { owned: false, expires: false };
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Protocol(protocol) => owned = u8::from(*protocol) == owner::PROTOCOL,
+            AddressAttribute::Protocol(protocol) => {
+                seen.owned = u8::from(*protocol) == owner::PROTOCOL;
+            }
+            AddressAttribute::CacheInfo(info) => {
+                seen.expires = [info.ifa_valid, info.ifa_preferred].iter().any(|t| *t != FOR_EVER);
+            }
             _ => {}
         }
     }
     // On a point-to-point device `Address` is the far end.
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some((*names.get(&message.header.index)?, address, owned))
+    Some((*names.get(&message.header.index)?, address, seen))
 }
 
 impl Apply for Address {
@@ -101,8 +116,8 @@ impl Apply for Address {
 }
 
 /// What one address op expects to find, read again: interface indexes, and the addresses that are
-/// there, with whether each is ours.
-type Listed = (BTreeMap<IfName, u32>, BTreeMap<(IfName, IpNet), bool>);
+/// there.
+type Listed = (BTreeMap<IfName, u32>, BTreeMap<(IfName, IpNet), Seen>);
 
 fn listed(kernel: &mut Kernel, netns: &Netns) -> Result<Listed, ExecError> {
     let mut round = Round::new(kernel);
@@ -110,7 +125,7 @@ fn listed(kernel: &mut Kernel, netns: &Netns) -> Result<Listed, ExecError> {
     let there = addresses(&mut round, netns).map_err(ExecError::from)?;
     Ok((
         names.into_iter().map(|(index, name)| (name, index)).collect(),
-        there.into_iter().map(|(ifname, address, owned)| ((ifname, address), owned)).collect(),
+        there.into_iter().map(|(ifname, address, seen)| ((ifname, address), seen)).collect(),
     ))
 }
 
@@ -118,7 +133,7 @@ fn listed(kernel: &mut Kernel, netns: &Netns) -> Result<Listed, ExecError> {
 fn request(
     change: &Change<Address>,
     names: &BTreeMap<IfName, u32>,
-    there: &BTreeMap<(IfName, IpNet), bool>,
+    there: &BTreeMap<(IfName, IpNet), Seen>,
 ) -> Result<Option<Request>, ExecError> {
     let Key { ifname, address, .. } = &change.key;
     let found = there.get(&(*ifname, *address));
@@ -132,10 +147,15 @@ fn request(
     };
     let message = message(*address, *ifindex);
     match (removal, found) {
-        (true, None) | (false, Some(_)) => Ok(None),
-        (true, Some(false)) => Err(ExecError::refused("an address of ours", "a foreign one")),
+        (true, None) => Ok(None),
+        (false, Some(seen)) if change.expects().is_none() || !seen.expires => Ok(None),
+        // Gives it the lifetimes of the message, which has none, so it stays for ever.
+        (false, Some(_)) => Ok(Some((RouteNetlinkMessage::NewAddress(message), NLM_F_REPLACE))),
+        (true, Some(seen)) if !seen.owned => {
+            Err(ExecError::refused("an address of ours", "a foreign one"))
+        }
         // On a removal the bit of EXCL would mean NLM_F_BULK.
-        (true, Some(true)) => Ok(Some((RouteNetlinkMessage::DelAddress(message), 0))),
+        (true, Some(_)) => Ok(Some((RouteNetlinkMessage::DelAddress(message), 0))),
         (false, None) => {
             Ok(Some((RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)))
         }

@@ -1,6 +1,7 @@
 //! Addresses on links of ours. Ownership: `IFA_PROTO` (Linux 5.18) is
 //! [`owner::PROTOCOL`](super::owner::PROTOCOL); on older kernels an address can be added but not
-//! proved to be ours, and goes with its link.
+//! proved to be ours, and goes with its link. One that we ask for, on a link of ours, and that expires is
+//! ours too: ours don't, and `ip address change`, which gives it an end, takes the protocol away.
 //!
 //! Pure but for `exec.rs`.
 
@@ -47,6 +48,9 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub owned: bool,
+    /// Whether somebody gave it an end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expires: bool,
 }
 
 impl Kind for Address {
@@ -56,11 +60,11 @@ impl Kind for Address {
     const NAME: &'static str = "address";
 
     fn realise(_key: &Key, _spec: &Spec) -> Seen {
-        Seen { owned: true }
+        Seen { owned: true, expires: false }
     }
 
-    fn fields(_key: &Key, _spec: &Spec, _seen: &Seen) -> Vec<Field> {
-        Vec::new()
+    fn fields(_key: &Key, _spec: &Spec, seen: &Seen) -> Vec<Field> {
+        Field::differs("expires", &seen.expires, &false).into_iter().collect()
     }
 
     fn owned(seen: &Seen) -> bool {
@@ -94,6 +98,6 @@ impl Kind for Address {
         }
         observed
             .routes
-            .retain(|k, route| k.netns != key.netns || route.src != Some(key.address.addr()));
+            .retain(|k, route| k.netns != key.netns || route.way.src != Some(key.address.addr()));
     }
 }

@@ -11,7 +11,7 @@ use super::{BpfLink, Hook, Key, Mode, Seen, Spec};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
 use crate::kinds::{Action, Change, Desired, bpf_program, cgroup_link};
-use crate::net::Netns;
+use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round};
 
 impl Observe for BpfLink {
@@ -20,19 +20,23 @@ impl Observe for BpfLink {
         let filters = filter::list(round, &programs, &desired.bpf_links)?.into_iter();
         let mut seen: BTreeMap<Key, Seen> =
             filters.map(|(key, (filter, _))| (key, filter)).collect();
-        for (key, info) in tcx_links(round.kernel.bpf_root())? {
+        let links = tcx_links(round.kernel.bpf_root())?;
+        for (key, info) in &links {
+            let pinned = key;
+            let key = renamed(key, info, &links, desired).unwrap_or(key).clone();
             let found = Seen {
                 program: programs.get(&info.program_id).cloned(),
                 mode: Mode::Tcx,
                 ifindex: info.ifindex,
                 twice: false,
                 qdisc_ours: false,
-                foreign: false,
+                foreign: None,
+                pinned_as: (pinned.ifname != key.ifname).then_some(pinned.ifname),
             };
             let wanted = desired.bpf_links.get(&key).map(|wanted| wanted.spec.mode);
             match seen.get_mut(&key) {
                 // The link stays too, until the foreign filter has made room.
-                Some(filter) if filter.foreign => {}
+                Some(filter) if filter.foreign.is_some() => {}
                 // Attached both ways, after a change of mode that was cut short.
                 Some(filter) if wanted == Some(Mode::Clsact) => filter.twice = true,
                 Some(filter) => *filter = Seen { twice: true, ..found },
@@ -41,6 +45,24 @@ impl Observe for BpfLink {
         }
         Ok(seen)
     }
+}
+
+/// The attachment that a link is, if it is pinned by a name that its device no longer has.
+fn renamed<'a>(
+    pinned: &Key,
+    info: &bpf::TcxLinkInfo,
+    links: &[(Key, bpf::TcxLinkInfo)],
+    desired: &'a Desired,
+) -> Option<&'a Key> {
+    if info.ifindex == 0 || desired.bpf_links.contains_key(pinned) {
+        return None;
+    }
+    let mut wanted = desired.bpf_links.iter().filter(|(key, wanted)| {
+        (key.hook, &key.program) == (pinned.hook, &pinned.program)
+            && (wanted.spec.ifindex, wanted.spec.mode) == (info.ifindex, Mode::Tcx)
+    });
+    let (key, _) = wanted.next()?;
+    links.iter().all(|(other, _)| other != key).then_some(key)
 }
 
 /// The links behind our pins.
@@ -146,6 +168,13 @@ fn change_one(
 ) -> Result<(), KernelError> {
     let key = &change.key;
     kernel.writes += 2;
+    if let Some(old) = change.expects().and_then(|seen| seen.pinned_as) {
+        // The device was renamed: what is attached stays, and the pin follows.
+        let pin = |ifname: IfName| pins::link(root, ifname.as_str(), &key.program);
+        pins::make_folder_of(&pin(key.ifname))?;
+        pins::rename(&pin(old), &pin(key.ifname))?;
+        pins::remove(root, &pin(old))?;
+    }
     match &change.action {
         Action::Delete { from } => {
             if from.twice {
@@ -208,6 +237,7 @@ fn attach_filter(
     let added = crate::apply::send(kernel, &Netns::HOST, "add a clsact qdisc", request).pop();
     match added {
         Some(Err(error)) if error.errno() != Some(libc::EEXIST) => return Err(refusal(key, error)),
+        Some(Err(_)) if key.hook == Hook::Egress => filter::has_egress(kernel, spec.ifindex)?,
         _ => {}
     }
     program::clsact_attach(&pin, key.ifname.as_str(), key.hook == Hook::Egress, swap)

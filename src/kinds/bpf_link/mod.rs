@@ -1,5 +1,6 @@
 //! Programs attached to devices: TCX links pinned at `<paths.bpf>/links/<device>/<program>` where the
-//! kernel has them (6.6), else one clsact filter at preference 1, handle 1.
+//! kernel has them (6.6), else one clsact filter at preference 1, handle 1. A qdisc `ingress` that is there
+//! serves as well, for ingress: a device has one of the two.
 //!
 //! Ownership: the pin; for a filter, that the program it runs is one of our pinned programs, or uses one of
 //! our pinned maps, by id.
@@ -10,6 +11,7 @@
 
 pub mod exec;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -94,9 +96,22 @@ pub struct Seen {
     pub twice: bool,
     /// Clsact: the qdisc goes with the filter.
     pub qdisc_ours: bool,
-    /// Clsact is wanted, and at our place is a filter that isn't ours. It stays.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub foreign: bool,
+    /// Clsact is wanted, and this is in our way. It stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Obstacle>,
+    /// TCX: the pin is where another device's is to be, since somebody renamed this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_as: Option<IfName>,
+}
+
+/// What of others keeps our filter from its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Obstacle {
+    /// A filter, at our place or beside it where the kernel takes no other.
+    Filter,
+    /// A qdisc `ingress`, which has no egress: the kernel takes filters for that, and runs them on ingress.
+    IngressQdisc,
 }
 
 impl Seen {
@@ -133,19 +148,24 @@ impl Kind for BpfLink {
             ifindex: spec.ifindex,
             twice: false,
             qdisc_ours: spec.qdisc_ours,
-            foreign: false,
+            foreign: None,
+            pinned_as: None,
         }
     }
 
     fn owned(seen: &Seen) -> bool {
-        !seen.foreign
+        seen.foreign.is_none()
     }
 
-    fn in_the_way(key: &Key) -> BlockedReason {
-        BlockedReason::FilterTaken { ifname: key.ifname.to_string(), hook: key.hook.to_string() }
+    fn in_the_way(key: &Key, seen: &Seen) -> BlockedReason {
+        let (ifname, hook) = (key.ifname.to_string(), key.hook.to_string());
+        match seen.foreign {
+            Some(Obstacle::IngressQdisc) => BlockedReason::IngressQdisc { ifname },
+            _ => BlockedReason::FilterTaken { ifname, hook },
+        }
     }
 
-    fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
+    fn fields(key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
         // Within one build, programs differ by name.
         let show = |key: Option<&bpf_program::Key>| match key {
             None => "unknown".to_string(),
@@ -158,6 +178,7 @@ impl Kind for BpfLink {
             Field::immutable("ifindex", &seen.ifindex, &spec.ifindex),
             Field::immutable("attached twice", &seen.twice, &false),
             Field::differs("program", &seen_program, &want),
+            Field::differs("pinned as", &seen.pinned_as.unwrap_or(key.ifname), &key.ifname),
         ]
         .into_iter()
         .flatten()
@@ -176,5 +197,14 @@ impl Kind for BpfLink {
         let mut needs = vec![ObjectKey::BpfProgram(spec.program.clone())];
         needs.extend(spec.link.map(ObjectKey::Link));
         needs
+    }
+
+    /// The attachment of a device that was to go first, and is still there.
+    fn outlives<'a>(
+        key: &Key,
+        seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        if seen.ifindex == 0 { failed.get(&ObjectKey::Link(key.ifname)) } else { None }
     }
 }

@@ -172,7 +172,11 @@ impl Kind for BpfMap {
     }
 
     /// A record that has to stay needs its map.
-    fn outlives<'a>(key: &MapName, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    fn outlives<'a>(
+        key: &MapName,
+        _seen: &Layout,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         let is_record = |other: &ObjectKey| matches!(other, ObjectKey::BpfMapEntry(entry) if entry.map == MapName::BEFORE);
         failed.iter().find(|other| *key == MapName::BEFORE && is_record(other))
     }

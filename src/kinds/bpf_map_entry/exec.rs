@@ -6,7 +6,7 @@ mod undo;
 use std::collections::BTreeMap;
 use std::io;
 
-use super::{BpfMapEntry, Key, Seen, c_text, is_managed};
+use super::{BpfMapEntry, Key, Seen, c_text, is_managed, text};
 use crate::apply::{Apply, ExecError};
 use crate::bpf_abi::MapKind;
 use crate::kernel::bpf_map::Map;
@@ -119,6 +119,36 @@ impl Apply for BpfMapEntry {
     }
 }
 
+/// Refuses changes of records that are not what the plan expects. What they hold nothing else knows; other
+/// entries follow from the configuration, so that the one to write is right whatever was there.
+fn compare(
+    map: MapName,
+    open: &Map,
+    batch: &[&Change<BpfMapEntry>],
+    results: &mut [Result<(), ExecError>],
+) {
+    let found: BTreeMap<_, _> = match open.entries() {
+        Ok(entries) => entries.into_iter().collect(),
+        Err(source) => {
+            let error = ExecError::from(failed("read the entries of", map, source));
+            results.iter_mut().for_each(|result| *result = Err(error.clone()));
+            return;
+        }
+    };
+    for (change, result) in batch.iter().zip(results) {
+        let found = found.get(&change.key.key);
+        let expected = change.expects().map(|seen| &seen.value);
+        let wanted = change.spec().map(|spec| &spec.value);
+        if found != expected && found != wanted {
+            let show = |value: Option<&Vec<u8>>| match value {
+                Some(value) => text::value(map, value),
+                None => "no such record".into(),
+            };
+            *result = Err(ExecError::refused(show(expected), show(found)));
+        }
+    }
+}
+
 fn exec_map(
     kernel: &mut Kernel,
     map: MapName,
@@ -127,7 +157,12 @@ fn exec_map(
     results: &mut [Result<(), ExecError>],
 ) {
     let zero = vec![0; open.shape().value_size as usize];
-    let writes = batch.iter().enumerate().filter_map(|(index, change)| match change.spec() {
+    if map == MapName::BEFORE {
+        compare(map, open, batch, results);
+    }
+    let due = |index: &usize| results[*index].is_ok();
+    let all = batch.iter().enumerate().filter(|(index, _)| due(index));
+    let writes = all.filter_map(|(index, change)| match change.spec() {
         Some(spec) => Some((index, (change.key.key.as_slice(), spec.value.as_slice()))),
         None if is_array(map) => Some((index, (change.key.key.as_slice(), zero.as_slice()))),
         None => None,
@@ -149,7 +184,7 @@ fn exec_map(
     let mut removals: Vec<(usize, &[u8])> = batch
         .iter()
         .enumerate()
-        .filter(|(_, change)| change.spec().is_none())
+        .filter(|(index, change)| results[*index].is_ok() && change.spec().is_none())
         .map(|(index, change)| (index, change.key.key.as_slice()))
         .collect();
     if map == MapName::BEFORE {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bpf_map::MapName;
 use super::{Field, Kind, ObjectKey};
-use crate::bpf_abi::{CILIATE_MONITOR, LB_MAPS, MapKind};
+use crate::bpf_abi::{CILIATE_MONITOR, CILIATE_NODE, LB_MAPS, MapKind};
 use crate::net::IfName;
 
 pub use exec::{dump, flush};
@@ -43,6 +43,21 @@ pub struct Spec {
     pub value: Vec<u8>,
     /// The link whose ifindex or address the value holds.
     pub link: Option<IfName>,
+    /// What the value sends packets to. It takes the place of another value once that is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leads_to: Vec<ObjectKey>,
+}
+
+impl Spec {
+    /// A value that stands by itself.
+    pub fn of(value: &[u8]) -> Self {
+        Self { value: value.to_vec(), link: None, leads_to: Vec::new() }
+    }
+}
+
+/// The entry that says what the node is, the tunnel's device among it.
+pub fn node() -> Key {
+    Key { map: MapName::of_abi(CILIATE_NODE), key: vec![0; 4] }
 }
 
 /// What the kernel has.
@@ -97,6 +112,10 @@ impl Kind for BpfMapEntry {
         let mut objects = Self::needs(key, spec);
         objects.extend(spec.link.map(ObjectKey::Link));
         objects
+    }
+
+    fn gives_way_to(_key: &Key, spec: &Spec) -> Vec<ObjectKey> {
+        spec.leads_to.clone()
     }
 }
 

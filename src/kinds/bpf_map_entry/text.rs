@@ -6,6 +6,7 @@ use crate::bpf_abi::{
     self, DeviceKey, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, NodeValue,
 };
 use crate::kinds::bpf_map::{self, MapName};
+use crate::kinds::record;
 use crate::net::Mac;
 
 /// Bytes as hexadecimal digits.
@@ -57,6 +58,7 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
         bpf_abi::CILIATE_NODE => {
             <&[u8; 64]>::try_from(bytes).ok().map(|b| node(&NodeValue::from_bytes(b)))
         }
+        bpf_map::BEFORE_NAME if c_text(bytes) == record::LOST => Some("was not known".into()),
         bpf_map::BEFORE_NAME => Some(format!("was {:?}", c_text(bytes))),
         _ => None,
     };
@@ -126,7 +128,10 @@ fn node(value: &NodeValue) -> String {
     );
     if value.tunnel_ifindex != 0 {
         let mac = Mac(value.tunnel_mac);
-        text += &format!(" tunnel-ifindex={} tunnel-mac={mac}", value.tunnel_ifindex);
+        let port = u16::from_be_bytes(value.tunnel_port_be);
+        let (ifindex, mtu) = (value.tunnel_ifindex, value.tunnel_mtu);
+        text += &format!(" tunnel-ifindex={ifindex} tunnel-mac={mac}");
+        text += &format!(" tunnel-port={port} tunnel-mtu={mtu}");
     }
     if value.flags != 0 {
         text += &format!(" flags=0x{:04x}", value.flags);

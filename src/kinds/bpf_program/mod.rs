@@ -98,7 +98,11 @@ impl Kind for BpfProgram {
     }
 
     /// A filter is known for ours by the pin of the program that it runs.
-    fn outlives<'a>(key: &Key, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    fn outlives<'a>(
+        key: &Key,
+        _seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         let runs = |link: &bpf_link::Key| link.program == key.name;
         failed.iter().find(|other| matches!(other, ObjectKey::BpfLink(link) if runs(link)))
     }

@@ -171,7 +171,11 @@ impl Kind for LbBackend {
     }
 
     /// A service that could not be taken off its backends still sends there.
-    fn outlives<'a>(_key: &Key, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    fn outlives<'a>(
+        _key: &Key,
+        _seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         failed.iter().find(|other| matches!(other, ObjectKey::LbService(_)))
     }
 }

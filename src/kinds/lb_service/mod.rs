@@ -157,7 +157,11 @@ impl Kind for LbService {
     }
 
     /// What is left under a number goes when no frontend has that number any more.
-    fn outlives<'a>(key: &Key, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    fn outlives<'a>(
+        key: &Key,
+        _seen: &Self::Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         let is_frontend =
             |other: &&ObjectKey| matches!(other, ObjectKey::LbService(Key::Frontend(_)));
         match key {

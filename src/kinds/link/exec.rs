@@ -1,7 +1,9 @@
-//! Links in the kernel: listing and changing. With `exec/removal.rs`, the only file of this kind that may
+//! Links in the kernel: listing and changing. With what is in `exec/`, the only file of this kind that may
 //! import `kernel`.
 
+mod rehearsal;
 mod removal;
+mod stray;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
@@ -44,6 +46,9 @@ impl Observe for Link {
             };
             seen.insert(link.ifname, link.as_seen(peer));
         }
+        for (key, peer) in stray::halves(round, desired)? {
+            seen.entry(key).or_insert_with(|| stray::as_seen(peer));
+        }
         Ok(seen)
     }
 }
@@ -60,8 +65,9 @@ pub fn taken(
     let host = round.links(&Netns::HOST)?;
     let by_name: BTreeMap<&IfName, &LinkInfo> =
         host.iter().map(|link| (&link.ifname, link)).collect();
+    let halves = stray::halves(round, desired)?;
     let mut all = BTreeMap::new();
-    for (key, wanted) in &desired.links {
+    for (key, wanted) in desired.links.iter().filter(|(key, _)| !halves.contains_key(key)) {
         let Some(peer) = wanted.spec.peer() else { continue };
         let there = round.links(&peer.netns)?;
         let Some(found) = there.iter().find(|link| link.ifname == peer.ifname) else { continue };
@@ -100,6 +106,9 @@ impl Apply for Link {
         let removals = |change: &Change<Self>| {
             matches!(change.action, Action::Delete { .. } | Action::Replace { .. })
         };
+        rehearsal::rehearse(kernel, changes, &mut results);
+        stray::remove(kernel, changes, &mut results);
+        let removals = |change: &Change<Self>| removals(change) && !stray::is_half(change);
         removal::remove(kernel, changes, removals, &mut results);
         create(kernel, changes, &mut results);
         update(kernel, changes, &mut results);
@@ -213,10 +222,17 @@ fn send_new(
     send(kernel, &Netns::HOST, "create a link", requests, order, results);
     for index in order {
         let (Err(error), Some(spec)) = (&results[*index], changes[*index].spec()) else { continue };
-        let Some(meaning) = meaning(error.errno(), changes[*index].key, spec) else { continue };
-        let error =
-            ExecError::Failed { error: format!("{error}: {meaning}"), errno: error.errno() };
-        results[*index] = Err(error);
+        results[*index] = Err(explained(error.clone(), changes[*index].key, spec));
+    }
+}
+
+/// The error, and what it may mean.
+fn explained(error: ExecError, ifname: IfName, spec: &Spec) -> ExecError {
+    match meaning(error.errno(), ifname, spec) {
+        None => error,
+        Some(meaning) => {
+            ExecError::Failed { error: format!("{error}: {meaning}"), errno: error.errno() }
+        }
     }
 }
 
@@ -366,7 +382,9 @@ fn flags(end: &End) -> (LinkFlags, LinkFlags) {
     let mut flags = LinkFlags::empty();
     flags.set(LinkFlags::Up, end.up);
     flags.set(LinkFlags::Noarp, !end.arp);
-    (flags, LinkFlags::Up | LinkFlags::Noarp)
+    let quiet = LinkFlags::Promisc | LinkFlags::Allmulti;
+    flags.set(quiet, end.promiscuous);
+    (flags, LinkFlags::Up | LinkFlags::Noarp | quiet)
 }
 
 fn new_link(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkMessage {
@@ -440,6 +458,8 @@ fn set(ifname: &IfName, end: &End) -> RouteNetlinkMessage {
         LinkAttribute::Mtu(end.mtu_bytes),
         LinkAttribute::Group(owner::LINK_GROUP),
         LinkAttribute::IfAlias(end.alias.clone()),
+        // Out of whatever it is a port of.
+        LinkAttribute::Controller(0),
     ];
     RouteNetlinkMessage::SetLink(message)
 }

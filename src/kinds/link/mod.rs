@@ -13,9 +13,11 @@
 pub mod exec;
 mod seen;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{BlockedReason, Field, Kind, ObjectKey, Observed};
+use super::{BlockedReason, Field, Kind, ObjectKey, Observed, bpf_map_entry};
 use crate::net::{IfName, Mac, Netns};
 
 pub use seen::{ALIAS_TUNNEL, LinkInfo, decode, pair};
@@ -35,6 +37,13 @@ pub struct End {
     pub alias: String,
     /// Whether the link is in our group.
     pub grouped: bool,
+    /// Whether it is a port of another device: a bridge, a bond, a VRF.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enslaved: bool,
+    /// Whether it was told to take all packets (`IFF_PROMISC` or `IFF_ALLMULTI`). Who only listens doesn't
+    /// set it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promiscuous: bool,
 }
 
 /// The other end of a veth pair.
@@ -213,12 +222,22 @@ impl Kind for Link {
         netns.map(|netns| ObjectKey::Netns(netns.clone())).into_iter().collect()
     }
 
+    /// The programs send packets to a tunnel until the node's entry names another one, or none.
+    fn outlives<'a>(
+        _key: &IfName,
+        seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        seen.tunnel?;
+        failed.get(&ObjectKey::BpfMapEntry(bpf_map_entry::node()))
+    }
+
     fn cascade(key: &IfName, gone: &Seen, observed: &mut Observed) {
         let mut ends = vec![(Netns::HOST, *key)];
         ends.extend(gone.peer.iter().map(|p| (p.netns.clone(), p.ifname)));
         for (netns, ifname) in &ends {
             observed.addresses.retain(|k, _| k.netns != *netns || k.ifname != *ifname);
-            observed.routes.retain(|k, route| k.netns != *netns || route.dev != *ifname);
+            observed.routes.retain(|k, route| k.netns != *netns || route.way.dev != Some(*ifname));
             observed.sysctls.retain(|k, _| k.netns != *netns || !k.is_of_device(ifname));
             if *netns == Netns::HOST {
                 observed.neighbours.retain(|k, _| k.ifname != *ifname);
@@ -263,6 +282,8 @@ fn end_fields(prefix: &str, want: &End, seen: &End, fields: &mut Vec<Field>) {
     fields.extend(Field::differs(&name("arp"), &seen.arp, &want.arp));
     fields.extend(Field::differs(&name("alias"), &quoted(&seen.alias), &quoted(&want.alias)));
     fields.extend(Field::differs(&name("group"), &seen.grouped, &want.grouped));
+    fields.extend(Field::differs(&name("enslaved"), &seen.enslaved, &want.enslaved));
+    fields.extend(Field::differs(&name("promiscuous"), &seen.promiscuous, &want.promiscuous));
 }
 
 fn quoted(text: &str) -> String {

@@ -78,6 +78,8 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
             arp: !message.header.flags.contains(LinkFlags::Noarp),
             alias: String::new(),
             grouped: false,
+            enslaved: false,
+            promiscuous: message.header.flags.intersects(LinkFlags::Promisc | LinkFlags::Allmulti),
         },
         group: 0,
         link: None,
@@ -102,6 +104,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
                 info.end.grouped = *group == owner::LINK_GROUP;
                 info.group = *group;
             }
+            LinkAttribute::Controller(index) => info.end.enslaved = *index != 0,
             LinkAttribute::Link(index) => info.link = Some(*index),
             LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(*id),
             LinkAttribute::LinkInfo(infos) => {

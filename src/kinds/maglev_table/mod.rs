@@ -109,7 +109,11 @@ impl Kind for MaglevTable {
     }
 
     /// A service that could not be given another table still looks things up in this one.
-    fn outlives<'a>(_key: &Key, failed: &'a BTreeSet<ObjectKey>) -> Option<&'a ObjectKey> {
+    fn outlives<'a>(
+        _key: &Key,
+        _seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
         failed.iter().find(|other| matches!(other, ObjectKey::LbService(_)))
     }
 }

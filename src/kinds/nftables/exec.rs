@@ -16,7 +16,14 @@ impl Observe for Nftables {
     ) -> Result<BTreeMap<Key, Table>, KernelError> {
         let table = match round.kernel.nft_cache.table(owner::NFTABLES_TABLE) {
             Ok(None) => None,
-            Ok(Some(listing)) => Some(parse(&listing)),
+            Ok(Some(listing)) => {
+                let mut table = parse(&listing.json);
+                // Of these the JSON says nothing, or what isn't so.
+                let said = [(listing.flags != 0, "flags"), (listing.annotated, "comment")];
+                let said = said.into_iter().filter(|(is_said, _)| *is_said);
+                table.strange.extend(said.map(|(_, what)| format!("{what} of the table")));
+                Some(table)
+            }
             // There is a table and `nft` can't say what is in it: it is not as asked, whatever is
             // asked, and the op that follows fails with the reason, without stopping the others.
             Err(error @ (KernelError::Nft(_) | KernelError::NftMissing)) => {

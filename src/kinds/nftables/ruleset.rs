@@ -103,10 +103,9 @@ pub fn render(table: Option<&Table>) -> Value {
     if let Some(table) = table {
         commands.push(json!({"add": header}));
         for (set, elements) in &table.sets {
-            let v6 = set.ends_with("_v6");
             let mut body = json!({
                 "family": "inet", "table": name, "name": set,
-                "type": if v6 { "ipv6_addr" } else { "ipv4_addr" }, "flags": ["interval"],
+                "type": set_type(set), "flags": ["interval"],
             });
             if !elements.is_empty() {
                 body["elem"] = elements.iter().map(element).collect();
@@ -147,12 +146,17 @@ pub fn parse(listing: &Value) -> Table {
         match what.as_str() {
             "metainfo" | "table" => {}
             "set" => match elements(body) {
-                Some(elements) => drop(table.sets.insert(name, elements)),
-                None => table.strange.push(format!("set {name}")),
+                Some(elements) if is_ours_but_for_elements(&name, body) => {
+                    drop(table.sets.insert(name, elements));
+                }
+                _ => table.strange.push(format!("set {name}")),
             },
             "chain" => drop(table.chains.insert(name, without_identity(body))),
             "rule" => {
                 let chain = body["chain"].as_str().unwrap_or_default().to_string();
+                if !has_only(body, &["family", "table", "chain", "handle", "expr"]) {
+                    table.strange.push(format!("comment of a rule of chain {chain}"));
+                }
                 table.rules.push((chain, body["expr"].to_string()));
             }
             other => table.strange.push(format!("{other} {name}")),
@@ -171,6 +175,21 @@ fn without_identity(body: &Value) -> String {
         }
     }
     properties.to_string()
+}
+
+fn has_only(body: &Value, keys: &[&str]) -> bool {
+    body.as_object().is_some_and(|object| object.keys().all(|key| keys.contains(&key.as_str())))
+}
+
+/// Whether a set has the type that goes with its name, and no property that we never ask for.
+fn is_ours_but_for_elements(name: &str, body: &Value) -> bool {
+    body["type"] == set_type(name)
+        && has_only(body, &["family", "table", "name", "handle", "type", "flags", "elem"])
+}
+
+/// The type of a set of ours.
+fn set_type(name: &str) -> &'static str {
+    if name.ends_with("_v6") { "ipv6_addr" } else { "ipv4_addr" }
 }
 
 /// The prefixes of a set, or `None` for a set that can't be one of ours.

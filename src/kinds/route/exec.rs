@@ -1,30 +1,85 @@
 //! Routes in the kernel: listing and changing. The only file of this kind that may import `kernel`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Key, Route, Seen, decode, encode};
+use super::{Key, Route, Seen, Spec, Way, decode, encode, encode_removal};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Outgoing;
 use crate::kernel::{Kernel, KernelError};
-use crate::kinds::{Action, Change, Desired, owner};
+use crate::kinds::{Action, BlockedReason, Change, Desired, owner};
 use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round, namespaces};
 
 impl Observe for Route {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let mut seen = Vec::new();
+        let mut listed = Vec::new();
         for netns in namespaces(desired) {
             let names = round.names(&netns)?;
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-                list_family(round, &netns, family, &names, &mut seen)?;
+                list_family(round, &netns, family, &names, &mut listed)?;
             }
         }
-        Ok(seen.into_iter().collect())
+        let mut seen = collect(listed);
+        in_the_way(round, desired, &mut seen)?;
+        Ok(seen)
     }
+}
+
+/// Routes by key. Of several for the same packets the kernel uses the first one listed.
+fn collect(listed: Vec<(Key, Seen)>) -> BTreeMap<Key, Seen> {
+    let count = listed.len();
+    // In bulk, which takes a fraction of the time for many. Of equal keys the last one stays.
+    let mut seen: BTreeMap<Key, Seen> = listed.iter().rev().cloned().collect();
+    if seen.len() < count {
+        seen.values_mut().for_each(|route| route.more = u32::MAX);
+        for (key, _) in listed {
+            seen.entry(key).and_modify(|route| route.more = route.more.wrapping_add(1));
+        }
+    }
+    seen
+}
+
+/// Looks for foreign routes where desired ones are missing.
+fn in_the_way(
+    round: &mut Round<'_>,
+    desired: &Desired,
+    seen: &mut BTreeMap<Key, Seen>,
+) -> Result<(), KernelError> {
+    let missing = desired.routes.keys().filter(|key| !seen.contains_key(key));
+    let places: BTreeSet<(Netns, u32, bool)> =
+        missing.map(|key| (key.netns.clone(), key.table, key.dst.addr().is_ipv6())).collect();
+    for (netns, table, ipv6) in places {
+        let names = round.names(&netns)?;
+        let wanted = |key: &Key| desired.routes.contains_key(key);
+        let decode = |payload: &[u8]| {
+            let route = decode(&netns, payload, &names)?;
+            (route.seen.foreign && wanted(&route.key)).then_some((route.key, route.seen))
+        };
+        let found = match dump(round, &netns, of_table(table, ipv6), decode) {
+            Ok(found) => found,
+            // The kernel makes a table along with its first route.
+            Err(KernelError::Netlink { source, .. }) if source.errno() == Some(libc::ENOENT) => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (key, route) in found {
+            seen.entry(key).or_insert(route);
+        }
+    }
+    Ok(())
+}
+
+fn of_table(table: u32, ipv6: bool) -> RouteMessage {
+    let mut request = RouteMessage::default();
+    request.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    request.header.table = 0;
+    request.attributes = vec![RouteAttribute::Table(table)];
+    request
 }
 
 /// Our routes of one family: the kernel filters by protocol (strict checking, Linux 4.20).
@@ -40,7 +95,7 @@ fn list_family(
     request.header.protocol = RouteProtocol::from(owner::PROTOCOL);
     let routes = dump(round, netns, request, |payload| {
         let route = decode(netns, payload, names)?;
-        (route.protocol == owner::PROTOCOL).then_some((route.key, route.seen))
+        (!route.seen.foreign).then_some((route.key, route.seen))
     })?;
     seen.extend(routes);
     Ok(())
@@ -56,26 +111,31 @@ fn dump<T>(
     round.dump_with(netns, "list routes", &RouteNetlinkMessage::GetRoute(request), decode)
 }
 
-/// What is asked of the kernel for one change.
-struct Asked<'a> {
-    change: &'a Change<Route>,
-    route: &'a Seen,
-    ifindex: u32,
+/// What is asked of the kernel.
+enum Asked<'a> {
+    /// A route, and flags beyond `NLM_F_CREATE`.
+    Make {
+        key: &'a Key,
+        way: &'a Way,
+        ifindex: u32,
+        flags: u16,
+    },
+    Remove(&'a Key),
 }
 
 impl Outgoing for Asked<'_> {
     fn header(&self) -> (u16, u16) {
-        match &self.change.action {
-            Action::Delete { .. } => (libc::RTM_DELROUTE, 0),
-            Action::Create { .. } => (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),
-            Action::Update { .. } | Action::Replace { .. } => {
-                (libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
-            }
+        match self {
+            Asked::Remove(_) => (libc::RTM_DELROUTE, 0),
+            Asked::Make { flags, .. } => (libc::RTM_NEWROUTE, NLM_F_CREATE | flags),
         }
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
-        encode(&self.change.key, self.route, self.ifindex, bytes);
+        match self {
+            Asked::Remove(key) => encode_removal(key, bytes),
+            Asked::Make { key, way, ifindex, .. } => encode(key, way, *ifindex, bytes),
+        }
     }
 }
 
@@ -108,45 +168,64 @@ fn exec_in(
     let mut requests = Vec::with_capacity(indexes.len());
     let mut order = Vec::with_capacity(indexes.len());
     for index in indexes {
-        let change = changes[*index];
-        let (route, removal) = match (change.spec(), change.expects()) {
-            (Some(to), _) => (&to.route, false),
-            (None, Some(from)) => (from, true),
-            (None, None) => continue,
-        };
-        let Some(ifindex) = names.get(&route.dev) else {
-            if !removal {
-                let error = ExecError::refused(format!("device {}", route.dev), "no such device");
-                results[*index] = Err(error);
+        match ask(kernel, netns, changes[*index], names) {
+            Ok(asked) => {
+                order.extend(asked.iter().map(|_| *index));
+                requests.extend(asked);
             }
-            continue;
-        };
-        if let Action::Update { .. } | Action::Replace { .. } = change.action
-            && let Err(error) = guard_replace(kernel, netns, &change.key)
-        {
-            results[*index] = Err(error);
-            continue;
+            Err(error) => results[*index] = Err(error),
         }
-        requests.push(Asked { change, route, ifindex: *ifindex });
-        order.push(*index);
     }
+    let removals: Vec<bool> = requests.iter().map(|r| matches!(r, Asked::Remove(_))).collect();
     let outcomes = crate::apply::send(kernel, netns, "change a route", requests);
-    for (index, outcome) in order.into_iter().zip(outcomes) {
-        results[index] = outcome.or_else(|error| forgive(changes[index], error));
+    for ((index, removal), outcome) in order.into_iter().zip(removals).zip(outcomes) {
+        let outcome = outcome.or_else(|error| forgive(changes[index], removal, error));
+        results[index] = std::mem::replace(&mut results[index], Ok(())).and(outcome);
+    }
+}
+
+/// The messages for a change.
+fn ask<'a>(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    change: &'a Change<Route>,
+    names: &BTreeMap<IfName, u32>,
+) -> Result<Vec<Asked<'a>>, ExecError> {
+    let key = &change.key;
+    let remove = |from: &Seen| (0..=from.more).map(|_| Asked::Remove(key)).collect::<Vec<_>>();
+    let make = |to: &'a Spec, flags| {
+        let ifindex = to.route.dev.and_then(|dev| names.get(&dev).copied());
+        let Some(ifindex) = ifindex else {
+            let dev = to.route.dev.map_or_else(String::new, |dev| dev.to_string());
+            return Err(ExecError::refused(format!("device {dev}"), "no such device"));
+        };
+        Ok(Asked::Make { key, way: &to.route, ifindex, flags })
+    };
+    match &change.action {
+        Action::Delete { from } => Ok(remove(from)),
+        Action::Create { to } => Ok(vec![make(to, NLM_F_EXCL)?]),
+        Action::Update { to, .. } => {
+            guard_replace(kernel, netns, key)?;
+            Ok(vec![make(to, NLM_F_REPLACE)?])
+        }
+        Action::Replace { from, to, .. } => {
+            let made = make(to, NLM_F_EXCL)?;
+            let mut asked = remove(from);
+            asked.push(made);
+            Ok(asked)
+        }
     }
 }
 
 /// A removal of what is gone is done. A creation that finds a route says whose it may be.
-fn forgive(change: &Change<Route>, error: ExecError) -> Result<(), ExecError> {
-    match (&change.action, error.errno()) {
-        (Action::Delete { .. }, Some(libc::ESRCH)) => Ok(()),
-        (Action::Create { .. }, Some(libc::EEXIST)) => Err(ExecError::Failed {
-            error: format!(
-                "{error}: a route to {} that ciliate doesn't own is in the way; remove it or change its metric",
-                change.key
-            ),
-            errno: Some(libc::EEXIST),
-        }),
+fn forgive(change: &Change<Route>, removal: bool, error: ExecError) -> Result<(), ExecError> {
+    match (removal, error.errno()) {
+        (true, Some(libc::ESRCH)) => Ok(()),
+        (false, Some(libc::EEXIST)) => {
+            let reason = BlockedReason::RouteTaken { route: change.key.to_string() };
+            let error = format!("{error}: {reason}");
+            Err(ExecError::Failed { error, errno: Some(libc::EEXIST) })
+        }
         _ => Err(error),
     }
 }
@@ -154,23 +233,16 @@ fn forgive(change: &Change<Route>, error: ExecError) -> Result<(), ExecError> {
 /// `NLM_F_REPLACE` replaces the first route of the same destination and metric, whoever made it. So
 /// it is used only where every route there is ours.
 fn guard_replace(kernel: &mut Kernel, netns: &Netns, key: &Key) -> Result<(), ExecError> {
-    let mut request = RouteMessage::default();
-    request.header.address_family = family(key);
-    request.header.table = 0;
-    request.attributes = vec![RouteAttribute::Table(key.table)];
+    let request = of_table(key.table, key.dst.addr().is_ipv6());
     let mut round = Round::new(kernel);
     let names = round.names(netns).map_err(ExecError::from)?;
     let routes = dump(&mut round, netns, request, |payload| decode(netns, payload, &names))
         .map_err(ExecError::from)?;
-    match routes.iter().find(|r| r.key == *key && r.protocol != owner::PROTOCOL) {
+    match routes.iter().find(|r| r.key == *key && r.seen.foreign) {
         None => Ok(()),
         Some(route) => Err(ExecError::refused(
             "only routes of ours",
             format!("one of protocol {}", route.protocol),
         )),
     }
-}
-
-fn family(key: &Key) -> AddressFamily {
-    if key.dst.addr().is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }

@@ -1,6 +1,7 @@
-//! Unicast routes. Ownership: `rtm_protocol` is [`owner::PROTOCOL`](super::owner::PROTOCOL); the
-//! kernel is asked for these only, and `RTM_DELROUTE` with a protocol matches these only, so a
-//! foreign route is neither seen nor touched.
+//! Routes. We make unicast ones with one next hop. Ownership: `rtm_protocol` is
+//! [`owner::PROTOCOL`](super::owner::PROTOCOL), whatever else the route says: what somebody made of it is
+//! replaced or removed. `RTM_DELROUTE` with a protocol matches these only. A foreign route is looked for
+//! where one of ours is missing, since it may be what is in the way.
 //!
 //! Pure but for `exec.rs`.
 
@@ -14,10 +15,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, ObjectKey};
+use super::{BlockedReason, Field, Kind, ObjectKey};
 use crate::net::{IfName, Netns};
 
-pub use message::{Decoded, TABLE_MAIN, decode, encode};
+pub use message::{Decoded, TABLE_MAIN, decode, encode, encode_removal};
 
 /// Metric the kernel gives an IPv6 route that asks for none (`IP6_RT_PRIO_USER`).
 pub const METRIC_IPV6_DEFAULT: u32 = 1024;
@@ -34,6 +35,26 @@ pub struct Key {
     pub dst: IpNet,
     /// 0 for IPv4 and [`METRIC_IPV6_DEFAULT`] for IPv6 where none is asked for.
     pub metric: u32,
+    /// Ours are for all packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Box<Only>>,
+}
+
+/// Which packets a route is for, beyond their destination.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Only {
+    pub tos: u8,
+    /// Source, of IPv6.
+    pub from: Option<IpNet>,
+}
+
+impl fmt::Display for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tos != 0 {
+            write!(f, " tos {:#x}", self.tos)?;
+        }
+        self.from.map_or(Ok(()), |from| write!(f, " from {from}"))
+    }
 }
 
 impl Key {
@@ -45,7 +66,7 @@ impl Key {
     /// A route of a table with the family's default metric.
     pub fn in_table(netns: Netns, table: u32, dst: IpNet) -> Self {
         let metric = if dst.addr().is_ipv6() { METRIC_IPV6_DEFAULT } else { 0 };
-        Self { netns, table, dst, metric }
+        Self { netns, table, dst, metric, only: None }
     }
 }
 
@@ -59,6 +80,7 @@ impl Ord for Key {
             .then_with(|| other.dst.prefix_len().cmp(&self.dst.prefix_len()))
             .then_with(|| self.dst.cmp(&other.dst))
             .then_with(|| self.metric.cmp(&other.metric))
+            .then_with(|| self.only.cmp(&other.only))
     }
 }
 
@@ -82,6 +104,9 @@ impl fmt::Display for Key {
         if self.table != TABLE_MAIN {
             write!(f, " table {}", self.table)?;
         }
+        if let Some(only) = &self.only {
+            write!(f, "{only}")?;
+        }
         match self.netns.path() {
             None => Ok(()),
             Some(path) => write!(f, " netns {path}"),
@@ -101,27 +126,60 @@ pub enum Scope {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    pub route: Seen,
+    pub route: Way,
     /// The link object `dev` belongs to, when it is ours.
     pub link: Option<IfName>,
 }
 
-/// What the kernel has, and what is asked of it.
+/// Where packets go, and how: all that we ask of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Way {
     pub via: Option<IpAddr>,
-    pub dev: IfName,
+    /// `None`: to no device, or to several. Never asked for.
+    pub dev: Option<IfName>,
     pub src: Option<IpAddr>,
     pub scope: Scope,
     pub mtu_bytes: Option<u32>,
 }
 
-impl fmt::Display for Seen {
+/// What the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    #[serde(flatten)]
+    pub way: Way,
+    /// What we never ask for, in the words of `ip`: another type, next hops, other metrics. Empty if there
+    /// is nothing of the kind.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub strange: Box<str>,
+    /// How many more of ours there are for the same packets, after this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u32,
+    /// Somebody else's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Seen {
+    /// One of ours that is nothing but its way.
+    pub fn plain(way: Way) -> Self {
+        Self { way, strange: "".into(), more: 0, foreign: false }
+    }
+}
+
+impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(via) = self.via {
             write!(f, "via {via} ")?;
         }
-        write!(f, "dev {}", self.dev)?;
+        match self.dev {
+            Some(dev) => write!(f, "dev {dev}")?,
+            None => f.write_str("without device")?,
+        }
         match self.scope {
             Scope::Universe => {}
             Scope::Link => f.write_str(" scope link")?,
@@ -137,6 +195,13 @@ impl fmt::Display for Seen {
     }
 }
 
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.way)?;
+        if self.strange.is_empty() { Ok(()) } else { write!(f, " {}", self.strange) }
+    }
+}
+
 impl Kind for Route {
     type Key = Key;
     type Spec = Spec;
@@ -144,20 +209,26 @@ impl Kind for Route {
     const NAME: &'static str = "route";
 
     fn realise(_key: &Key, spec: &Spec) -> Seen {
-        spec.route.clone()
+        Seen::plain(spec.route.clone())
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
         let show = |ip: Option<IpAddr>| ip.map_or("none".to_string(), |ip| ip.to_string());
+        let dev = |dev: Option<IfName>| dev.map_or("none".to_string(), |dev| dev.to_string());
         let mtu = |mtu: Option<u32>| mtu.map_or("none".to_string(), |mtu| mtu.to_string());
-        let want = &spec.route;
+        let (want, way) = (&spec.route, &seen.way);
         let scope = |scope: Scope| format!("{scope:?}").to_lowercase();
+        let none = "none".to_string();
+        let strange = if seen.strange.is_empty() { &*none } else { &*seen.strange };
         [
-            Field::differs("via", &show(seen.via), &show(want.via)),
-            Field::differs("dev", &seen.dev, &want.dev),
-            Field::differs("src", &show(seen.src), &show(want.src)),
-            Field::differs("scope", &scope(seen.scope), &scope(want.scope)),
-            Field::differs("mtu", &mtu(seen.mtu_bytes), &mtu(want.mtu_bytes)),
+            Field::differs("via", &show(way.via), &show(want.via)),
+            Field::differs("dev", &dev(way.dev), &dev(want.dev)),
+            Field::differs("src", &show(way.src), &show(want.src)),
+            Field::differs("scope", &scope(way.scope), &scope(want.scope)),
+            Field::differs("mtu", &mtu(way.mtu_bytes), &mtu(want.mtu_bytes)),
+            Field::differs("otherwise", &strange, &&*none),
+            // The kernel replaces the first of them.
+            Field::immutable("others like it", &seen.more, &0),
         ]
         .into_iter()
         .flatten()
@@ -165,7 +236,15 @@ impl Kind for Route {
     }
 
     fn is_as_asked(_key: &Key, spec: &Spec, seen: &Seen) -> bool {
-        spec.route == *seen
+        spec.route == seen.way && seen.strange.is_empty() && seen.more == 0
+    }
+
+    fn owned(seen: &Seen) -> bool {
+        !seen.foreign
+    }
+
+    fn in_the_way(key: &Key, _seen: &Seen) -> BlockedReason {
+        BlockedReason::RouteTaken { route: key.to_string() }
     }
 
     fn describe_spec(_key: &Key, spec: &Spec) -> String {
@@ -179,10 +258,10 @@ impl Kind for Route {
     fn needs(key: &Key, spec: &Spec) -> Vec<ObjectKey> {
         let Some(link) = spec.link else { return Vec::new() };
         let mut needs = vec![ObjectKey::Link(link)];
-        needs.extend(spec.route.src.map(|src| {
+        needs.extend(spec.route.src.zip(spec.route.dev).map(|(src, ifname)| {
             ObjectKey::Address(super::address::Key {
                 netns: key.netns.clone(),
-                ifname: spec.route.dev,
+                ifname,
                 address: IpNet::from(src),
             })
         }));

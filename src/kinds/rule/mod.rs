@@ -1,5 +1,6 @@
 //! Policy routing rules that send packets to a table of ours. Ownership: `FRA_PROTOCOL` is
-//! [`owner::PROTOCOL`](super::owner::PROTOCOL). Rule 0 (`from all lookup local`) is never moved.
+//! [`owner::PROTOCOL`](super::owner::PROTOCOL), whatever else the rule says: one that somebody altered is
+//! another rule of ours, which nobody asks for. Rule 0 (`from all lookup local`) is never moved.
 //!
 //! Pure but for `exec.rs`.
 
@@ -23,6 +24,19 @@ pub struct Key {
     /// `(mark, mask)`; `None` matches every packet.
     pub fwmark: Option<(u32, u32)>,
     pub table: u32,
+    /// What we never ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Box<Other>>,
+}
+
+/// What else a rule of ours says, after somebody altered it: other selectors, another action.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Other {
+    /// For people.
+    pub text: String,
+    /// The rule as the kernel lists it (`struct fib_rule_hdr`, attributes), by which it is removed: the
+    /// kernel removes the first rule that has all of what it is given.
+    pub message: Vec<u8>,
 }
 
 impl fmt::Display for Key {
@@ -32,7 +46,8 @@ impl fmt::Display for Key {
         if let Some((mark, mask)) = self.fwmark {
             write!(f, " fwmark {mark:#x}/{mask:#x}")?;
         }
-        write!(f, " lookup {}", self.table)
+        write!(f, " lookup {}", self.table)?;
+        self.other.as_ref().map_or(Ok(()), |other| write!(f, " {}", other.text))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The part of the model that is about ICMPv6: neighbour discovery, and the error when a packet has no hop left.
+//! The part of the model that is about ICMPv6: neighbour discovery, and errors.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -97,11 +97,20 @@ fn advertisement(device: &DeviceValue, asked: &[u8], flags: u8, target: Ipv6Addr
 }
 
 pub fn time_exceeded(world: &World, to: Mac, from: Mac, frame: &[u8]) -> Result<Vec<u8>, u8> {
+    error(world, (to, from), frame, (3, 0)).ok_or(DROP_TTL_EXCEEDED)
+}
+
+/// An error, by type and the last word of its header; `None` where there must be none.
+pub fn error(
+    world: &World,
+    (to, from): (Mac, Mac),
+    frame: &[u8],
+    (kind, word): (u8, u32),
+) -> Option<Vec<u8>> {
     let packet = &frame[ETH_LEN..];
     let router = v6(&world.node.router_ipv6_be);
-    let (source, destination) = addresses(frame)?;
-    let (IpAddr::V6(source), IpAddr::V6(destination)) = (source, destination) else {
-        return Err(DROP_TTL_EXCEEDED);
+    let Ok((IpAddr::V6(source), IpAddr::V6(destination))) = addresses(frame) else {
+        return None;
     };
     let nobody = source.is_unspecified() || source.is_multicast() || destination.is_multicast();
     let about_error = match upper_layer(packet) {
@@ -109,10 +118,10 @@ pub fn time_exceeded(world: &World, to: Mac, from: Mac, frame: &[u8]) -> Result<
         upper => upper.is_none(),
     };
     if router.is_unspecified() || nobody || about_error {
-        return Err(DROP_TTL_EXCEEDED);
+        return None;
     }
     let quote = &packet[..packet.len().min(1280 - 48)];
-    let body = [&[0; 4][..], quote].concat();
-    let packet = ipv6_with(router, source, 64, ICMP6, &icmp6(router, source, 3, 0, &body));
-    Ok(ethernet(to, from, TYPE_IPV6, &packet))
+    let body = [&word.to_be_bytes()[..], quote].concat();
+    let packet = ipv6_with(router, source, 64, ICMP6, &icmp6(router, source, kind, 0, &body));
+    Some(ethernet(to, from, TYPE_IPV6, &packet))
 }

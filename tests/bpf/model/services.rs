@@ -265,8 +265,9 @@ fn unreachable(run: &Run<'_>, device: &DeviceValue) -> Fate {
     let (ethertype, error) = match super::addresses(run.frame)? {
         (IpAddr::V4(source), IpAddr::V4(service)) => {
             let mut error = ipv4_of(ICMP4, service, source, 64, &icmp4(3, 3, &body));
-            // Without identification or flags.
-            error[4..8].fill(0);
+            // Without identification.
+            error[4..6].fill(0);
+            error[6..8].copy_from_slice(&[0x40, 0]);
             error[10..12].fill(0);
             let sum = checksum(&[&error[..20]]);
             error[10..12].copy_from_slice(&sum.to_be_bytes());

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
-use super::super::{BpfLink, Hook, Key, Mode, Seen};
+use super::super::{BpfLink, Hook, Key, Mode, Obstacle, Seen};
 use crate::apply::{ExecError, send};
 use crate::kernel::netlink::Request;
 use crate::kernel::program::{FILTER_HANDLE, FILTER_PRIORITY};
@@ -30,8 +30,8 @@ fn parent(hook: Hook) -> TcHandle {
     }
 }
 
-/// Our filters on all devices that have a clsact qdisc, and foreign ones where ours have to be, with the ids of
-/// their programs. `programs`: the pinned ones by their ids.
+/// Our filters on all devices that have a qdisc for them, and what keeps ours from their places, with the ids
+/// of their programs. `programs`: the pinned ones by their ids.
 ///
 /// # Errors
 /// A dump fails.
@@ -47,8 +47,20 @@ pub fn list(
         .map(|(key, _)| ((key.ifname, key.hook), key))
         .collect();
     let records = bpf_map_entry::exec::records(round.kernel)?;
-    for (ifindex, ifname) in clsact_devices(round)? {
-        for hook in [Hook::Ingress, Hook::Egress] {
+    for (ifindex, (ifname, qdisc)) in qdiscs(round)? {
+        let found = |program, foreign| Seen {
+            program,
+            mode: Mode::Clsact,
+            ifindex,
+            twice: false,
+            qdisc_ours: qdisc == Qdisc::Clsact && records.contains_key(&record::of_clsact(ifindex)),
+            foreign,
+            pinned_as: None,
+        };
+        if let (Qdisc::Ingress, Some(key)) = (qdisc, wanted.get(&(ifname, Hook::Egress))) {
+            seen.insert((*key).clone(), (found(None, Some(Obstacle::IngressQdisc)), 0));
+        }
+        for hook in qdisc.hooks().iter().copied() {
             let filters = filters_at(round, ifindex, hook)?;
             let id = our_filter(&filters);
             let pinned = id.and_then(|id| programs.get(&id));
@@ -64,47 +76,78 @@ pub fn list(
                 }
                 (None, None) => None,
             };
-            let foreign = ours.is_none();
+            let foreign = ours.is_none().then_some(Obstacle::Filter);
             let key = match (ours, wanted.get(&(ifname, hook))) {
                 (Some(program), _) => Key { ifname, hook, program },
                 (None, Some(key)) if filters.iter().any(in_our_way) => (*key).clone(),
                 _ => continue,
             };
-            let found = Seen {
-                program: pinned.cloned(),
-                mode: Mode::Clsact,
-                ifindex,
-                twice: false,
-                qdisc_ours: records.contains_key(&record::of_clsact(ifindex)),
-                foreign,
-            };
-            seen.insert(key, (found, id.unwrap_or_default()));
+            seen.insert(key, (found(pinned.cloned(), foreign), id.unwrap_or_default()));
         }
     }
     Ok(seen)
 }
 
-/// The devices with a clsact qdisc.
+/// What filters are attached to. A device has at most one of the two, at the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qdisc {
+    Clsact,
+    /// Older, and still what `tc qdisc add … ingress` makes. Never ours.
+    Ingress,
+}
+
+impl Qdisc {
+    fn of(message: &TcMessage) -> Option<Self> {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) if kind == "clsact" => Some(Self::Clsact),
+            TcAttribute::Kind(kind) if kind == "ingress" => Some(Self::Ingress),
+            _ => None,
+        })
+    }
+
+    /// The sides that it has. Asked for egress, `ingress` shows what is on ingress
+    /// (`ingress_tcf_block`, net/sched/sch_ingress.c).
+    fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Clsact => &[Hook::Ingress, Hook::Egress],
+            Self::Ingress => &[Hook::Ingress],
+        }
+    }
+}
+
+/// The devices that filters can be attached to, by ifindex.
 ///
 /// # Errors
 /// The dump fails.
-pub fn clsact_devices(round: &mut Round<'_>) -> Result<BTreeMap<u32, IfName>, KernelError> {
+pub fn qdiscs(round: &mut Round<'_>) -> Result<BTreeMap<u32, (IfName, Qdisc)>, KernelError> {
     let names = round.names(&Netns::HOST)?;
     let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
     let messages = round.dump(&Netns::HOST, "list queueing disciplines", &request)?;
-    let clsact = |message: &TcMessage| {
-        message.attributes.iter().any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "clsact"))
+    let device = |message: &TcMessage| {
+        let ifindex = u32::try_from(message.header.index).ok()?;
+        Some((ifindex, (*names.get(&ifindex)?, Qdisc::of(message)?)))
     };
     Ok(messages
         .iter()
         .filter_map(|message| match message {
-            RouteNetlinkMessage::NewQueueDiscipline(message) if clsact(message) => {
-                let ifindex = u32::try_from(message.header.index).ok()?;
-                Some((ifindex, *names.get(&ifindex)?))
-            }
+            RouteNetlinkMessage::NewQueueDiscipline(message) => device(message),
             _ => None,
         })
         .collect())
+}
+
+/// Makes sure that a device which has a qdisc already has one with an egress.
+///
+/// # Errors
+/// It has not: a filter for egress would run on ingress.
+pub fn has_egress(kernel: &mut Kernel, ifindex: u32) -> Result<(), KernelError> {
+    match qdiscs(&mut Round::new(kernel))?.get(&ifindex) {
+        Some((_, Qdisc::Ingress)) => Err(KernelError::Refused {
+            expected: "a clsact qdisc, or none".into(),
+            found: "a qdisc `ingress`".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// All filters on one side of a device.
@@ -196,8 +239,8 @@ pub fn removal(
 pub fn put_back(kernel: &mut Kernel, ifindex: u32) -> Result<(), ExecError> {
     let programs = bpf_program::exec::pinned(kernel)?;
     let mut round = Round::new(kernel);
-    let devices = clsact_devices(&mut round)?;
-    let Some(device) = devices.get(&ifindex) else { return Ok(()) };
+    let devices = qdiscs(&mut round)?;
+    let Some((device, Qdisc::Clsact)) = devices.get(&ifindex) else { return Ok(()) };
     let mut filters = 0;
     for hook in [Hook::Ingress, Hook::Egress] {
         let found = filters_at(&mut round, ifindex, hook)?;

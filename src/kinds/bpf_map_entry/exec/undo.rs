@@ -21,7 +21,8 @@ pub fn names(kernel: &mut Kernel) -> Result<Names, ExecError> {
     Ok(Round::new(kernel).names(&Netns::HOST)?)
 }
 
-/// Makes sure that nothing is left to undo of the change that a record is about.
+/// Makes sure that nothing is left to undo of the change that a record is about; where the record was lost, nobody
+/// can.
 ///
 /// # Errors
 /// The setting has another value, or the qdisc is there still: what keeps it so is worth knowing.
@@ -32,6 +33,9 @@ pub fn undone(
     was: Option<&Seen>,
 ) -> Result<(), ExecError> {
     let what = c_text(key);
+    if was.is_some_and(|was| c_text(&was.value) == record::LOST) {
+        return Ok(());
+    }
     let path = record::setting(&what, |ifindex| names.get(&ifindex).copied());
     if let (Some(path), Some(was)) = (path, was) {
         return setting(&path, &c_text(&was.value));

@@ -26,7 +26,8 @@ pub(super) fn remove(
     which: impl Fn(&Change<Link>) -> bool,
     results: &mut [Result<(), ExecError>],
 ) {
-    let picked: Vec<usize> = (0..changes.len()).filter(|i| which(changes[*i])).collect();
+    let picked = (0..changes.len()).filter(|i| which(changes[*i]) && results[*i].is_ok());
+    let picked: Vec<usize> = picked.collect();
     if picked.is_empty() {
         return;
     }
@@ -53,11 +54,16 @@ pub(super) fn remove(
 /// The links can't be read, or the other one can't be deleted.
 pub(super) fn make_room(kernel: &mut Kernel, ifname: IfName, port: u16) -> Result<(), ExecError> {
     let links = Round::new(kernel).links(&Netns::HOST).map_err(ExecError::from)?;
-    let others = links.iter().filter(|link| link.ifname != ifname && link.owned());
-    let others = others.filter(|link| link.tunnel.is_some_and(|tunnel| tunnel.port == port));
+    let others = links.iter().filter(|link| is_in_the_way(link, ifname, port));
     let requests = others.map(|link| delete(link.ifindex)).collect();
     let outcomes = crate::apply::send(kernel, &Netns::HOST, "delete a link", requests);
     outcomes.into_iter().collect()
+}
+
+/// Whether the link is another one of ours with the tunnel's port.
+pub(super) fn is_in_the_way(link: &LinkInfo, ifname: IfName, port: u16) -> bool {
+    let has_port = link.tunnel.is_some_and(|tunnel| tunnel.port == port);
+    has_port && link.ifname != ifname && link.owned()
 }
 
 /// Deletes all of them by one message. Says whether they are gone; if not, some may be.
@@ -116,6 +122,13 @@ fn delete(ifindex: u32) -> Request {
     (RouteNetlinkMessage::DelLink(message), 0)
 }
 
+/// Deletes the link that has a name.
+pub(super) fn delete_named(ifname: IfName) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(ifname.to_string())];
+    (RouteNetlinkMessage::DelLink(message), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +149,8 @@ mod tests {
                 arp: true,
                 alias: format!("ciliate endpoint {ifindex}"),
                 grouped: group == owner::LINK_GROUP,
+                enslaved: false,
+                promiscuous: false,
             },
             group,
             link: None,
