@@ -188,7 +188,7 @@ fn from_netdev_past_the_host_is_the_model() {
             if random.chance(90) {
                 frame[..6].copy_from_slice(&HOST_MAC);
             }
-            if random.chance(70) {
+            if random.chance(90) {
                 from_peer(&mut frame);
             }
             let mark = mark(random);

@@ -271,7 +271,8 @@ fn no_backend() {
         assert_eq!((out.action, &out.frame[..6]), (Action::Redirect, &MAC_A[..]));
         let mut told = error(ends.vip, ends.a, &asked);
         if ends.a.is_ipv4() {
-            told[4..8].fill(0);
+            told[4..6].fill(0);
+            told[6..8].copy_from_slice(&[0x40, 0]);
             told[10..12].fill(0);
             let sum = checksum(&[&told[..20]]);
             told[10..12].copy_from_slice(&sum.to_be_bytes());
