@@ -382,6 +382,9 @@ fn a_foreign_file_in_the_place() {
     assert_eq!(fs::read_to_string(&beside).expect("read it"), "more");
     ping(&client, HEALTH_A[0]);
     fs::remove_file(&beside).expect("remove the file");
+    // The folder was there before ciliate, so it stays.
+    lab.a.destroy();
+    fs::remove_dir(&lab.a.runtime).expect("remove the folder");
 }
 
 /// An endpoint's namespace mounted there: the endpoint keeps it, health gets another.
