@@ -39,6 +39,7 @@ mod diagnostic;
 mod document;
 mod load;
 mod merge;
+mod reference;
 mod render;
 mod schema;
 mod search;
@@ -56,6 +57,7 @@ pub use document::{
     TunnelProtocol, UnderlayProtocol,
 };
 pub use load::{Document, limits};
+pub use reference::{Key, Section, reference};
 pub use render::render;
 pub use schema::schema;
 pub use search::Search;
