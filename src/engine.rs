@@ -102,6 +102,16 @@ pub enum EngineError {
     Saved(#[from] SavedPlanError),
 }
 
+impl EngineError {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            EngineError::Kernel(error) => error.errno(),
+            EngineError::Listen(_) | EngineError::BadPlan(_) | EngineError::Saved(_) => None,
+        }
+    }
+}
+
 /// One look at the kernel: what it has, what is desired, and the plan between them.
 #[derive(Debug)]
 pub struct View {

@@ -18,6 +18,7 @@ const COMMANDS: &[&str] = &[
     "plan",
     "apply",
     "run",
+    "reload",
     "status",
     "get",
     "bpf",
@@ -35,6 +36,7 @@ const COMMANDS: &[&str] = &[
     "destroy",
     "schema",
     "completion",
+    "manual",
     "cat-config",
     "version",
 ];

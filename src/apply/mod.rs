@@ -168,8 +168,8 @@ fn run_batch(
                 Some(Err(ExecError::Refused { expected, found })) => {
                     Outcome::Refused { expected, found }
                 }
-                Some(Err(ExecError::Failed { error, .. })) => Outcome::Failed { error },
-                None => Outcome::Failed { error: "no result".into() },
+                Some(Err(ExecError::Failed { error, errno })) => Outcome::Failed { error, errno },
+                None => Outcome::Failed { error: "no result".into(), errno: None },
             },
         })
         .collect()

@@ -164,7 +164,7 @@ mod tests {
             desired.rules.insert(key, wanted);
         }
         let (plan, _) = Plan::make(&desired, Observed::default());
-        let failed = Outcome::Failed { error: "no".into() };
+        let failed = Outcome::Failed { error: "no".into(), errno: None };
         let skipped = Outcome::Skipped { needs: "it".into() };
         let outcomes = vec![failed, Outcome::Done, skipped];
         let again = Report { outcomes: vec![Outcome::Done; 3], writes: 0 };

@@ -11,9 +11,11 @@ mod completion;
 mod destroy;
 mod get;
 mod health;
+mod manual;
 mod monitor;
 mod output;
 mod plan;
+mod reload;
 mod run;
 mod schema;
 mod status;
@@ -97,6 +99,7 @@ enum Command {
     Plan(plan::Arguments),
     Apply(apply::Arguments),
     Run(run::Arguments),
+    Reload(reload::Arguments),
     Status(status::Arguments),
     Get(get::Arguments),
     Bpf(bpf::Arguments),
@@ -104,6 +107,7 @@ enum Command {
     Destroy(destroy::Arguments),
     Schema(schema::Arguments),
     Completion(completion::Arguments),
+    Manual(manual::Arguments),
     CatConfig(cat_config::Arguments),
     Version(version::Arguments),
 }
@@ -177,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Plan(a) => plan::run(&a, &search, &mut output),
         Command::Apply(a) => apply::run(&a, &search, &mut output),
         Command::Run(a) => run::run(&a, &search, &mut output),
+        Command::Reload(a) => reload::run(&a, &search, &mut output),
         Command::Status(a) => status::run(&a, &search, &mut output),
         Command::Get(a) => get::run(&a, &search, &mut output),
         Command::Bpf(a) => bpf::run(&a, &search, &mut output),
@@ -184,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Destroy(a) => destroy::run(&a, &search, &mut output),
         Command::Schema(a) => schema::run(&a, &mut output),
         Command::Completion(a) => completion::run(&a, &mut output),
+        Command::Manual(a) => manual::run(&a, &mut output),
         Command::CatConfig(a) => cat_config::run(&a, &search, &mut output),
         Command::Version(a) => version::run(&a, &mut output),
     };

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Failure, Output};
 use crate::config::Search;
+use crate::daemon::classes::CLASSES;
 use crate::daemon::{self, Options};
 
 /// Keep the kernel as configured: converge, then watch files and kernel and repair
@@ -50,12 +52,29 @@ fn stderr_is_the_journal() -> bool {
         .is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
+/// One layer for each class of messages, which adds its id, and one for those of no class.
+fn journal<S>() -> std::io::Result<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let mut layers = Vec::new();
+    for (target, id) in CLASSES {
+        let layer = tracing_journald::layer()?.with_field_prefix(Some("CILIATE".into()));
+        let layer = layer.with_custom_fields([("MESSAGE_ID", id)]);
+        layers.push(layer.with_filter(filter_fn(move |event| event.target() == *target)).boxed());
+    }
+    let other = tracing_journald::layer()?.with_field_prefix(Some("CILIATE".into()));
+    let in_no_class = |target: &str| CLASSES.iter().all(|(class, _)| *class != target);
+    layers.push(other.with_filter(filter_fn(move |event| in_no_class(event.target()))).boxed());
+    Ok(layers.boxed())
+}
+
 /// systemd sets `JOURNAL_STREAM` for services whose output goes to the journal (systemd.exec(5)). Then
 /// messages go there with their fields (`CILIATE_OBJECT=…`); else they are lines on standard error.
 fn log_to_journal_or_stderr(level: LevelFilter) {
-    let journal = stderr_is_the_journal().then(|| tracing_journald::layer().ok()).flatten();
+    let journal = stderr_is_the_journal().then(|| journal().ok()).flatten();
     let layer = match journal {
-        Some(journal) => journal.with_field_prefix(Some("CILIATE".into())).boxed(),
+        Some(journal) => journal,
         None => tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(false)

@@ -45,11 +45,9 @@ impl Process {
 
     /// A daemon that is there and repairs nothing.
     fn problem(self) -> Option<Problem> {
-        matches!(self, Self::Silent { .. }).then(|| Problem {
-            object: "daemon".into(),
-            error: format!(
-                "{self}: it is stopped or stuck, and repairs nothing; see its log, restart it"
-            ),
+        matches!(self, Self::Silent { .. }).then(|| {
+            let error = "it is stopped or stuck, and repairs nothing; see its log, restart it";
+            Problem::new("daemon", format!("{self}: {error}"))
         })
     }
 }
@@ -98,14 +96,12 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             let mut status = Status::new(&loaded);
             status.describe(&view);
             status.converged = view.plan.is_converged();
-            let pending = view.plan.ops.iter().map(|op| Problem {
-                object: op.object().to_string(),
-                error: format!("change pending: {}", op.line()),
-            });
-            let blocked = view.plan.blocked.iter().map(|blocked| Problem {
-                object: blocked.origin.to_string(),
-                error: blocked.reason.to_string(),
-            });
+            let pending = view.plan.ops.iter();
+            let pending = pending
+                .map(|op| Problem::new(op.object(), format!("change pending: {}", op.line())));
+            let blocked = view.plan.blocked.iter();
+            let blocked =
+                blocked.map(|blocked| Problem::new(&blocked.origin, blocked.reason.to_string()));
             status.problems = process.problem().into_iter().chain(pending).chain(blocked).collect();
             status.converged &= process.problem().is_none();
             status

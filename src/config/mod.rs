@@ -39,6 +39,7 @@ mod diagnostic;
 mod document;
 mod load;
 mod merge;
+mod reference;
 mod render;
 mod schema;
 mod search;
@@ -57,6 +58,7 @@ pub use document::{
     Service, ServiceProtocol, TrafficPolicy, TunnelProtocol, UnderlayProtocol,
 };
 pub use load::{Document, limits};
+pub use reference::{Key, Section, reference};
 pub use render::render;
 pub use schema::schema;
 pub use search::Search;

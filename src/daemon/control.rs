@@ -55,6 +55,16 @@ const CLIENTS_MAX: usize = 16;
 pub struct Problem {
     pub object: String,
     pub error: String,
+    /// The kernel's error number, if it was the kernel that refused.
+    #[serde(skip)]
+    pub errno: Option<i32>,
+}
+
+impl Problem {
+    /// One that is not about a refusal of the kernel.
+    pub fn new(object: impl ToString, error: impl Into<String>) -> Self {
+        Self { object: object.to_string(), error: error.into(), errno: None }
+    }
 }
 
 /// How the daemon stands.
@@ -335,6 +345,21 @@ fn question(mut stream: &UnixStream) -> io::Result<String> {
     Ok(line)
 }
 
+/// Has a daemon read its configuration again, and waits for the round that follows, however long it takes.
+/// `None` where none runs; else what is wrong with the configuration, if it was refused.
+pub fn reload(runtime: &Path) -> Option<Result<(), String>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<String>,
+    }
+    let mut stream = UnixStream::connect(path(runtime)).ok()?;
+    stream.write_all(b"{\"command\":\"reload\"}\n").ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    let answer: Answer = serde_json::from_str(&line).ok()?;
+    Some(answer.error.map_or(Ok(()), Err))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,7 +436,7 @@ mod tests {
         let intent = crate::intent::read(&document).expect("valid");
         let mut status = Status::new(&Loaded { document, intent });
         assert!(!status.converged && status.summary().starts_with("converging: "));
-        status.problems.push(Problem { object: "node".into(), error: "no".into() });
+        status.problems.push(Problem::new("node", "no"));
         assert!(status.summary().starts_with("not converged: "), "{}", status.summary());
     }
 }

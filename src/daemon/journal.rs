@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tracing::{debug, info};
 
+use super::classes;
 use crate::engine::Loaded;
 use crate::kinds::Op;
 use crate::plan::Plan;
@@ -25,7 +26,7 @@ pub fn begin(loaded: &Loaded) {
     };
     let shown = files[..files.len().min(FILES_MAX)].join(", ");
     let version = env!("CARGO_PKG_VERSION");
-    info!(version, "ciliate {version} starts; configuration: {shown}{more}");
+    info!(target: classes::STARTED, version, "ciliate {version} starts; configuration: {shown}{more}");
 }
 
 /// What was done. What is `contested` was said to be so, and is not said each time.
@@ -45,13 +46,21 @@ pub fn log_done(
     }
     for op in done() {
         let (object, operation, origin) = (op.object(), op.verb(), op.origin());
+        let drift = op.drift();
         if counts[&(op.kind(), operation)] > LINES_MAX || contested(op) {
-            debug!(generation, %object, operation, %origin, "{}", op.line());
+            debug!(target: classes::CHANGED, generation, %object, operation, %origin, drift, "{}", op.line());
         } else {
-            info!(generation, %object, operation, %origin, "{}", op.line());
+            info!(target: classes::CHANGED, generation, %object, operation, %origin, drift, "{}", op.line());
         }
     }
     for ((kind, operation), count) in counts.into_iter().filter(|(_, count)| *count > LINES_MAX) {
-        info!(generation, kind, operation, count, "{operation} {count} of kind {kind}");
+        info!(
+            target: classes::CHANGED,
+            generation,
+            kind,
+            operation,
+            count,
+            "{operation} {count} of kind {kind}"
+        );
     }
 }

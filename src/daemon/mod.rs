@@ -4,6 +4,7 @@
 //! says only that, not what changed; each round looks at everything afresh and keeps nothing from the
 //! round before but the configuration. Threads that watch send a [`Wake`]; one thread does the work.
 
+pub mod classes;
 mod concerns;
 pub mod control;
 mod fights;
@@ -148,7 +149,7 @@ impl Daemon<'_> {
             wakes.try_iter().for_each(|wake| wanted.add(wake));
             if wanted.terminate {
                 self.systemd.stopping();
-                info!("stopping; the kernel stays as it is");
+                info!(target: classes::STOPPING, "stopping; the kernel stays as it is");
                 return Ok(());
             }
             let mut answer = Ok(());
@@ -207,7 +208,8 @@ impl Daemon<'_> {
                     status.generation += 1;
                     // What was converged was the generation before.
                     status.converged = false;
-                    info!(generation = status.generation, "configuration read");
+                    let generation = status.generation;
+                    info!(target: classes::CONFIGURED, generation, "configuration read");
                 }
                 drop(status);
                 if changed {
@@ -229,7 +231,13 @@ impl Daemon<'_> {
                     for located in locate(invalid.document.sources(), &invalid.diagnostics) {
                         let place = located.place;
                         let (file, line) = (&place.file, place.line);
-                        error!(file, line, "configuration refused: {}", place.message);
+                        error!(
+                            target: classes::REFUSED,
+                            file,
+                            line,
+                            "configuration refused: {}",
+                            place.message
+                        );
                     }
                 }
                 Err(text)
@@ -255,9 +263,10 @@ impl Daemon<'_> {
             Err(failure) => {
                 let text = chain(failure);
                 if !matches!(failure, EngineError::Kernel(KernelError::Locked { .. })) {
-                    error!("round failed: {text}");
+                    let errno = failure.errno();
+                    error!(target: classes::FAILED, errno, "round failed: {text}");
                 }
-                problems.push(Problem { object: "node".into(), error: text });
+                problems.push(Problem { errno: failure.errno(), ..Problem::new("node", text) });
                 false
             }
         };
@@ -286,7 +295,8 @@ impl Daemon<'_> {
         }
         // A fight is settled again and again.
         if settled && !was_settled && !fought {
-            info!("{}", status.summary());
+            let generation = status.generation;
+            info!(target: classes::CONVERGED, generation, "{}", status.summary());
         }
         drop(status);
         if let Ok(converged) = &result {
@@ -341,7 +351,10 @@ impl Daemon<'_> {
                 Vec::new()
             }
             Err(failure) => {
-                vec![Problem { object: "control socket".into(), error: chain(&failure) }]
+                vec![Problem {
+                    errno: failure.errno(),
+                    ..Problem::new("control socket", chain(&failure))
+                }]
             }
         }
     }
@@ -360,22 +373,20 @@ impl Daemon<'_> {
                 self.fights.is_contested(&op.object(), now)
             });
             for (op, bad) in ops.filter(|(_, outcome)| !matches!(outcome, Outcome::Done)) {
-                let (object, error) = (op.object().to_string(), format!("{}: {bad}", op.verb()));
-                problems.push(Problem { object, error });
+                let problem = Problem::new(op.object(), format!("{}: {bad}", op.verb()));
+                problems.push(Problem { errno: bad.errno(), ..problem });
             }
         }
         for blocked in &converged.last.plan.blocked {
-            let object = blocked.origin.to_string();
-            problems.push(Problem { object, error: blocked.reason.to_string() });
+            problems.push(Problem::new(&blocked.origin, blocked.reason.to_string()));
         }
         for object in self.fights.contested(now) {
-            let (object, error) = (object.to_string(), fights::EXPLANATION.to_string());
-            problems.push(Problem { object, error });
+            problems.push(Problem::new(object, fights::EXPLANATION));
         }
         if problems.is_empty() {
-            let left = converged.last.plan.ops.iter().map(|op| Problem {
-                object: op.object().to_string(),
-                error: format!("changed again while it was repaired; to do: {}", op.line()),
+            let left = converged.last.plan.ops.iter().map(|op| {
+                let error = format!("changed again while it was repaired; to do: {}", op.line());
+                Problem::new(op.object(), error)
             });
             problems.extend(left);
         }
@@ -385,7 +396,8 @@ impl Daemon<'_> {
     /// Logs the problems that weren't there before.
     fn say_new(&mut self, problems: &[Problem]) {
         for problem in problems.iter().filter(|problem| !self.known.contains(problem)) {
-            warn!(object = %problem.object, "not as configured: {}", problem.error);
+            let (object, errno) = (&problem.object, problem.errno);
+            warn!(target: classes::PROBLEM, %object, errno, "not as configured: {}", problem.error);
         }
         self.known = problems.to_vec();
     }

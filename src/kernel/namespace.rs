@@ -1,20 +1,21 @@
 //! Network namespaces that ciliate makes: empty files in a folder, each with a namespace mounted on it,
 //! as `ip netns` has them below /run/netns.
 //!
-//! The mount is what keeps a namespace alive. It is made in the mount namespace that the process is in:
-//! a service with a mount namespace of its own would hide it from commands outside.
+//! The mount is what keeps a namespace alive. A service that systemd locks in has mounts of its own, which
+//! nobody outside sees and which end with it; so the mount is made among those of process 1, from where it
+//! comes to be seen in the service too.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::netns::{self, NSFS_MAGIC};
 
@@ -95,20 +96,55 @@ pub fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
     }
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    let path = path.to_path_buf();
-    let job = move || -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    // A thread of its own: it ends in the new namespace, and that lives on by the open file.
+    let namespace = in_a_thread(|| {
         // SAFETY: the flag changes nothing but this thread's network namespace; its table of files, the
         // one thing the function asks about, stays that of the process.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-        Ok(mount_bind("/proc/thread-self/ns/net", &path)?)
-    };
-    // A thread of its own: it ends in the new namespace, and that lives on by the mount.
-    let thread = thread::Builder::new().name("unshare".into()).spawn(job)?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it ended")))
+        File::open("/proc/thread-self/ns/net")
+    })?;
+    let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    in_a_thread(|| match goes_to_mounts_of_process_1(path, &file)? {
+        true => Ok(mount_bind(&source, path)?),
+        false => Ok(()),
+    })?;
+    // They may be the same mounts, or not be seen here.
+    match look(path)? {
+        Some(Place::Network(_)) => Ok(()),
+        _ => Ok(mount_bind(&source, path)?),
+    }
 }
 
-/// Takes away every mount of a namespace at a path, then the file, then its folder if that is empty.
+fn in_a_thread<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("unshare".into()).spawn_scoped(scope, job)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it ended")))
+    })
+}
+
+/// Takes this thread, for good, to the mounts of process 1, if it has others and may. Says whether the path
+/// leads to the same file there: in a container or a test it need not.
+fn goes_to_mounts_of_process_1(path: &Path, file: &File) -> io::Result<bool> {
+    let own = fs::metadata("/proc/thread-self/ns/mnt")?;
+    let Ok(mounts) = File::open("/proc/1/ns/mnt") else { return Ok(false) };
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    if same(&own, &mounts.metadata()?) {
+        return Ok(false);
+    }
+    // SAFETY: the flag gives this thread a working directory and a root of its own, which a change of
+    // mounts demands; its table of files stays that of the process.
+    unsafe { unshare_unsafe(UnshareFlags::FS) }?;
+    if move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount)).is_err() {
+        return Ok(false);
+    }
+    let there = fs::symlink_metadata(path);
+    Ok(there.is_ok_and(|there| file.metadata().is_ok_and(|here| same(&here, &there))))
+}
+
+/// Takes away every mount of a namespace at a path, then the file, then its folder if that is empty. What
+/// is mounted there among the mounts of other processes goes with the file.
 /// What isn't there, or isn't a namespace or an empty file, is left alone.
 ///
 /// # Errors

@@ -150,6 +150,15 @@ impl<K: Kind> Change<K> {
         }
     }
 
+    /// What about the object is not as asked.
+    pub fn drift(&self) -> String {
+        match &self.action {
+            Action::Create { .. } => "missing".to_string(),
+            Action::Update { fields, .. } | Action::Replace { fields, .. } => join(fields),
+            Action::Delete { .. } => "no longer wanted".to_string(),
+        }
+    }
+
     /// The op as one line: verb, kind, key, properties, and who asks for it and why.
     pub fn line(&self) -> String {
         let text = match (self.spec(), self.expects()) {
@@ -157,11 +166,7 @@ impl<K: Kind> Change<K> {
             (None, Some(seen)) => K::describe_seen(&self.key, seen),
             (None, None) => String::new(),
         };
-        let why = match &self.action {
-            Action::Create { .. } => "missing".to_string(),
-            Action::Update { fields, .. } | Action::Replace { fields, .. } => join(fields),
-            Action::Delete { .. } => "no longer wanted".to_string(),
-        };
+        let why = self.drift();
         let gap = if text.is_empty() { "" } else { " " };
         let verb = self.verb();
         format!("{verb} {} {}{gap}{text}  ({}: {why})", K::NAME, self.key, self.origin)

@@ -292,6 +292,11 @@ macro_rules! closed_types {
                 match self { $(Op::$kind(change) => change.line(),)* }
             }
 
+            /// What about the object is not as asked.
+            pub fn drift(&self) -> String {
+                match self { $(Op::$kind(change) => change.drift(),)* }
+            }
+
             /// `+` makes, `~` changes, `-/+` makes anew, `-` removes.
             pub fn verb(&self) -> &'static str {
                 match self { $(Op::$kind(change) => change.verb(),)* }

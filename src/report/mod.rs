@@ -10,6 +10,9 @@ pub enum Outcome {
     /// The kernel refused.
     Failed {
         error: String,
+        /// The kernel's error number, if it was the kernel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        errno: Option<i32>,
     },
     /// The object was not what the op expects.
     Refused {
@@ -42,11 +45,21 @@ impl Report {
     }
 }
 
+impl Outcome {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Outcome::Failed { errno, .. } => *errno,
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Outcome::Done => f.write_str("done"),
-            Outcome::Failed { error } => f.write_str(error),
+            Outcome::Failed { error, .. } => f.write_str(error),
             Outcome::Refused { expected, found } => {
                 write!(
                     f,

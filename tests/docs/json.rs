@@ -63,12 +63,12 @@ fn samples_are_read_by_the_types() {
 #[test]
 fn outcomes_have_the_described_keys() {
     let text = || "x".to_string();
-    let failed = Outcome::Failed { error: text() };
+    let failed = Outcome::Failed { error: text(), errno: Some(1) };
     let refused = Outcome::Refused { expected: text(), found: text() };
     let skipped = Outcome::Skipped { needs: text() };
     let values = [failed, refused, skipped].map(|o| serde_json::to_value(o).expect("JSON"));
     let wanted = [
-        json!({"outcome": "failed", "error": "x"}),
+        json!({"outcome": "failed", "error": "x", "errno": 1}),
         json!({"outcome": "refused", "expected": "x", "found": "x"}),
         json!({"outcome": "skipped", "needs": "x"}),
     ];

@@ -293,8 +293,9 @@ fn a_fight_about_one_object_is_damped_and_named() {
     let log = std::fs::read_to_string(&node.log).expect("read the log");
     assert_eq!(log.matches(said).count(), 1, "{log}");
     assert!(log.contains("route 10.244.1.0/24"), "{log}");
-    let lines = log.matches("+ route 10.244.1.0/24").count();
-    assert!(lines <= 32, "{lines} lines about one route:\n{log}");
+    // The one that made it, and those before it was a fight; warnings say `+` of what is still to be done.
+    let lines = log.matches("INFO + route 10.244.1.0/24").count();
+    assert!(lines <= 30, "{lines} lines about one route:\n{log}");
     // In the end the route is there.
     daemon.wait("to converge", |status| status.converged);
     daemon.stop();

@@ -10,7 +10,7 @@ use ciliate::daemon::health::table::{Path, Side};
 
 use crate::daemon::{Daemon, PATIENCE, wait_until};
 use crate::lab::{DUAL, Families, Lab, V4, V6};
-use crate::node::{Text, peer};
+use crate::node::{CILIATE, Text, peer};
 use crate::space::{Space, sh};
 use crate::traffic::ping;
 
@@ -382,6 +382,9 @@ fn a_foreign_file_in_the_place() {
     assert_eq!(fs::read_to_string(&beside).expect("read it"), "more");
     ping(&client, HEALTH_A[0]);
     fs::remove_file(&beside).expect("remove the file");
+    // The folder was there before ciliate, so it stays.
+    lab.a.destroy();
+    fs::remove_dir(&lab.a.runtime).expect("remove the folder");
 }
 
 /// An endpoint's namespace mounted there: the endpoint keeps it, health gets another.
@@ -486,4 +489,30 @@ fn thousands_of_peers() {
     assert_eq!((own.local, own.reachable()), (true, Some(true)), "{own:#?}");
     assert!(status.converged);
     daemon.stop();
+}
+
+/// A machine whose process 1 is a shell; it gives services mounts of their own, as systemd does. `$1` is
+/// ciliate, `$2` its configuration.
+const SERVICES: &str = r#"
+mount --make-rshared /
+service() { unshare --mount --propagation slave "$@" >&2; }
+service "$1" -c "$2" apply
+"$1" -c "$2" plan
+service "$1" -c "$2" apply
+"$1" -c "$2" plan
+service "$1" -c "$2" destroy
+"#;
+
+/// What is made by one service is seen outside and by the next one, and removed by it.
+#[test]
+fn the_namespace_is_seen_outside_of_a_service() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through_with_health();
+    let config = lab.a.config.to_str().expect("a path of text");
+    let mut machine = lab.a.space.command("unshare");
+    machine.args(["--fork", "--pid", "--mount-proc", "sh", "-euc", SERVICES, "sh"]);
+    let ran = machine.args([CILIATE, config]).output().expect("run unshare");
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "No changes.\nNo changes.\n", "{ran:?}");
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(!lab.a.runtime.join("netns").exists());
 }

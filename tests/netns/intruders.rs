@@ -159,7 +159,10 @@ fn wrong_identities_and_fragments_out_of_the_tunnel() {
             line(invalid, "bpf_overlay.c", "unknown", &between(from, plan.busybox_a)),
             line(no_first, "bpf_overlay.c", "300", &piece),
         ];
-        assert_eq!(shown(reader, &names, "xx drop"), expected);
+        let mut lines = shown(reader, &names, "xx drop");
+        // Endpoints may still be asking whether they are alone with their addresses.
+        lines.retain(|line| line.contains("bpf_overlay.c"));
+        assert_eq!(lines, expected);
     }
 }
 

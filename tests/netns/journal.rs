@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 
+use ciliate::daemon::classes::{self, CLASSES};
+
 use crate::daemon::{PATIENCE, wait_until};
 use crate::lab::{Lab, V4};
 use crate::node::{CILIATE, Node, Text, peer};
@@ -85,6 +87,11 @@ fn hear<const N: usize>(socket: &UnixDatagram, begin: &str, fields: [&str; N]) -
     }
 }
 
+/// The `MESSAGE_ID` of a class.
+fn id(class: &str) -> &'static str {
+    CLASSES.iter().find(|(target, _)| *target == class).expect("a class").1
+}
+
 #[test]
 fn messages_have_their_fields() {
     let Some(lab) = Lab::new(V4) else { return };
@@ -103,22 +110,32 @@ fn messages_have_their_fields() {
 
     let service = Service::start(&lab.a, folder, "");
     let version = env!("CARGO_PKG_VERSION");
-    let fields = ["PRIORITY", "SYSLOG_IDENTIFIER", "CILIATE_VERSION"];
+    let fields = ["PRIORITY", "SYSLOG_IDENTIFIER", "CILIATE_VERSION", "MESSAGE_ID"];
     let found = hear(&socket, &format!("ciliate {version} starts"), fields);
-    assert_eq!(found, ["5", "ciliate", version]);
-    let fields =
-        ["PRIORITY", "CILIATE_GENERATION", "CILIATE_OBJECT", "CILIATE_OPERATION", "CILIATE_ORIGIN"];
+    assert_eq!(found, ["5", "ciliate", version, id(classes::STARTED)]);
+    let fields = [
+        "PRIORITY",
+        "MESSAGE_ID",
+        "CILIATE_GENERATION",
+        "CILIATE_OBJECT",
+        "CILIATE_OPERATION",
+        "CILIATE_ORIGIN",
+        "CILIATE_DRIFT",
+    ];
     let found = hear(&socket, "+ link cilium_host", fields);
-    assert_eq!(found, ["5", "1", "link cilium_host", "+", "node"]);
+    let changed = id(classes::CHANGED);
+    assert_eq!(found, ["5", changed, "1", "link cilium_host", "+", "node", "missing"]);
     // Those of the peers, of the router and of its CIDR.
     let found = hear(&socket, "+ 123 of kind route", ["CILIATE_KIND", "CILIATE_COUNT"]);
     assert_eq!(found, ["route", "123"]);
     let problem = "not as configured: 192.0.2.77 is not on-link";
-    assert_eq!(hear(&socket, problem, ["PRIORITY", "CILIATE_OBJECT"]), ["4", "peer far"]);
+    let fields = ["PRIORITY", "CILIATE_OBJECT", "MESSAGE_ID"];
+    assert_eq!(hear(&socket, problem, fields), ["4", "peer far", id(classes::PROBLEM)]);
     fs::write(&lab.a.config, "[nose]\n").expect("write the configuration");
-    let fields = ["PRIORITY", "CILIATE_FILE", "CILIATE_LINE"];
+    let fields = ["PRIORITY", "CILIATE_FILE", "CILIATE_LINE", "MESSAGE_ID"];
     let file = lab.a.config.display().to_string();
-    assert_eq!(hear(&socket, "configuration refused: ", fields), ["3", &file, "1"]);
+    let found = hear(&socket, "configuration refused: ", fields);
+    assert_eq!(found, ["3", &file, "1", id(classes::REFUSED)]);
     drop(service);
     assert_eq!(fs::read_to_string(&lab.a.log).expect("read the log"), "");
 

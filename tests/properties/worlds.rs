@@ -10,7 +10,7 @@
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ciliate::kinds::bpf_link::{Hook, Mode};
