@@ -199,9 +199,10 @@ proptest! {
             op.predict(&mut moved);
         } else {
             lose(op, &mut moved);
-            // A map that is made anew leaves it behind once more.
+            // A map that is made anew leaves it behind once more, itself or what was under the numbers of its frontends.
             let anew = |other: &Op| matches!(other, Op::BpfMap(_)) && other.verb() == "-/+";
-            if matches!(op, Op::BpfOldMap(_)) && plan.ops[..at].iter().any(anew) {
+            let left_behind = matches!(op, Op::BpfOldMap(_) | Op::LbService(_));
+            if left_behind && plan.ops[..at].iter().any(anew) {
                 return Ok(());
             }
         }
