@@ -94,8 +94,8 @@ pub struct Service {
     /// The same, of a load balancer.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = SOCKET)))]
     pub load_balancer_ips: Maybe<Vec<Spanned<String>>>,
-    /// Addresses of this node and ports, for everybody, with the backends that are on this node. 0.0.0.0
-    /// and [::] stand for every underlay address of the family.
+    /// Addresses of this node and ports, for everybody, with the backends that are on this node. `0.0.0.0`
+    /// and `[::]` stand for every underlay address of the family.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = SOCKET)))]
     pub host_ports: Maybe<Vec<Spanned<String>>>,
     /// How long a client stays at its backend after it was last heard of, like "3h" or "90s"; at most a
