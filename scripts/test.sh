@@ -15,12 +15,15 @@ step() {
     "$@"
 }
 
-step cargo fmt --check
+step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
+step cargo clippy --locked --all-targets --package ciliate-kubernetes -- -D warnings
 RUSTDOCFLAGS='-D warnings' step cargo doc --locked --no-deps --document-private-items
 step cargo test --locked --doc --quiet
 if cargo nextest --version >/dev/null 2>&1; then
+    step cargo nextest run --locked --package ciliate-kubernetes --no-fail-fast
     step cargo nextest run --locked --lib --bins --tests --no-fail-fast
 else
+    step cargo test --locked --package ciliate-kubernetes --lib --bins --tests --no-fail-fast
     step cargo test --locked --lib --bins --tests --no-fail-fast -- --skip geneve::
 fi

@@ -50,6 +50,8 @@ fn imports_are_those_of_the_table() {
     let mut found = Imports::new();
     let mut files = Vec::new();
     list(&path("src"), &mut files);
+    // A crate of its own, which can't name this one's modules: `kubernetes::size::it_cannot_touch_the_kernel`.
+    files.retain(|file| !file.starts_with(path("src/kubernetes")));
     for file in files {
         let text = fs::read_to_string(&file).expect("text");
         found.entry(module(&file)).or_default().extend(imported(&text));

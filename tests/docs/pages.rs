@@ -73,7 +73,8 @@ fn test_exists(name: &str) -> Option<bool> {
     let parts: Vec<&str> = name.split("::").collect();
     let [binary, modules @ .., function] = parts.as_slice() else { return None };
     let root = match *binary {
-        "architecture" | "bpf" | "cli" | "config" | "docs" | "netns" | "properties" => {
+        "architecture" | "bpf" | "cli" | "config" | "docs" | "kubernetes" | "netns"
+        | "properties" => {
             format!("tests/{binary}")
         }
         "ciliate" => "src".to_owned(),

@@ -11,6 +11,8 @@ pub const PAGES: &[&str] = &[
     "bpf/README.md",
     "config/README.md",
     "docs/json.md",
+    "packaging/kubernetes/README.md",
+    "src/kubernetes/README.md",
     "src/ARCHITECTURE.md",
 ];
 

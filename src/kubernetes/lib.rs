@@ -1,0 +1,16 @@
+#![doc = include_str!("README.md")]
+#![forbid(unsafe_code)]
+
+pub mod adapter;
+mod endpoints;
+pub mod folder;
+pub mod mapping;
+pub mod metrics;
+mod networks;
+mod nodes;
+mod objects;
+pub mod page;
+mod services;
+pub mod status;
+mod stores;
+mod watch;
