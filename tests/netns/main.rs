@@ -29,6 +29,7 @@ mod hitless;
 mod host_routing;
 mod intruders;
 mod journal;
+mod kubernetes;
 mod l3_device;
 mod lab;
 mod main_job;
