@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::config::{Diagnostic, Document, Search, Span};
-use crate::facts::{Facts, NetnsProblem};
+use crate::facts::{Facts, NetnsProblem, Remembered};
 use crate::intent::{self, Endpoint, Intent};
 use crate::kernel::lock::{self, WriterScope};
 use crate::kernel::{Kernel, KernelError, pins};
@@ -150,17 +150,17 @@ pub fn at_home(kernel: &Kernel) -> Result<(), EngineError> {
 /// # Errors
 /// Something can't be read, or the plan fails its check.
 pub fn view(kernel: &mut Kernel, intent: &Intent) -> Result<View, EngineError> {
-    view_with(kernel, intent, &BTreeMap::new())
+    view_with(kernel, intent, &Remembered::default())
 }
 
-/// The same for whoever looked before and remembers the [`View::records`], which somebody may have removed since.
+/// The same for whoever knows more: the [`View::records`] of looks before, and which backends are dead.
 ///
 /// # Errors
 /// Something can't be read, or the plan fails its check.
 pub fn view_with(
     kernel: &mut Kernel,
     intent: &Intent,
-    remembered: &BTreeMap<String, String>,
+    remembered: &Remembered,
 ) -> Result<View, EngineError> {
     // Without one every program, map and link would fail for one and the same reason.
     pins::check_place(kernel.bpf_root())?;
@@ -177,7 +177,7 @@ pub fn view_with(
 pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
     let nothing = nothing();
     let mut round = Round::new(kernel);
-    let facts = facts::read(&mut round, &nothing, &BTreeMap::new(), interest)?;
+    let facts = facts::read(&mut round, &nothing, &Remembered::default(), interest)?;
     let (desired, lost) = lower_nothing(&facts);
     let summary = Summary { lost, ..Summary::of(&nothing, None) };
     finish_view(round, facts, desired, summary)

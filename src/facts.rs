@@ -39,6 +39,18 @@ pub enum NetnsProblem {
     Refused(String),
 }
 
+/// Backends that were found dead: each by the service that has it checked, and its address.
+pub type Dead = BTreeSet<(Arc<str>, SocketAddr)>;
+
+/// What a process knows that the machine doesn't tell.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    /// Records as they were, which somebody may have removed since.
+    pub records: BTreeMap<String, String>,
+    /// What the daemon's health checks have found.
+    pub dead: Arc<Dead>,
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
@@ -61,6 +73,8 @@ pub struct Facts {
     pub before: BTreeMap<String, String>,
     /// The same as the daemon knows it from its rounds before, where records may have been removed or altered.
     pub remembered: BTreeMap<String, String>,
+    /// Backends that get nothing new.
+    pub dead: Arc<Dead>,
     /// `ciliate_device`: what earlier rounds gave to endpoints, by ifindex.
     pub devices: BTreeMap<u32, DeviceValue>,
     /// The numbers that services and backends have.

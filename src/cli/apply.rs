@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{
-    EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, load_to_plan, open, view_strictly,
+    EXIT_ERROR, EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, found, load_to_plan, look, open,
+    view_strictly,
 };
 use crate::config::Search;
 use crate::engine::{self, Converged, EngineError, tally};
@@ -51,7 +52,8 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let scope = engine::lock(&loaded.intent.paths.runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();
     let tick = |done, total| progress.tick(done, total);
-    let look = |kernel: &mut _| engine::view(kernel, &loaded.intent);
+    let found = found(&loaded.intent);
+    let look = |kernel: &mut _| look(kernel, &loaded.intent, &found);
     let converged = match &saved {
         None => engine::converge(&scope, &mut kernel, look, tick)?,
         // Compared again: whoever had the lock may have changed the kernel.

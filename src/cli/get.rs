@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::output::table;
-use super::{EXIT_OK, Failure, Format, Output, load, open};
+use super::{EXIT_OK, Failure, Format, Output, found, load, look, open};
 use crate::bpf_abi::{CILIUM_IPCACHE, DeviceValue, IpcacheKey, IpcacheValue};
 use crate::config::Search;
-use crate::engine::{self, Loaded, View};
+use crate::engine::{Loaded, View};
 use crate::facts::NextHop;
 use crate::intent::{Endpoint, Identity};
 use crate::kinds::bpf_map::MapName;
@@ -49,12 +49,13 @@ enum What {
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = load(search)?;
     let mut kernel = open(&loaded)?;
-    let view = engine::view(&mut kernel, &loaded.intent)?;
+    let found = found(&loaded.intent);
+    let view = look(&mut kernel, &loaded.intent, &found)?;
     let (name, headings, rows): (_, &[&str], Vec<Vec<Value>>) = match arguments.what {
         What::Endpoints => ("endpoints", ENDPOINTS, endpoints(&loaded, &view)),
         What::Peers => ("peers", PEERS, peers(&loaded, &view)),
         What::Identities => ("identities", IDENTITIES, identities(&loaded)),
-        What::Services => ("services", services::HEADINGS, services::rows(&view)),
+        What::Services => ("services", services::HEADINGS, services::rows(&view, &found)),
         What::Routes => ("routes", ROUTES, routes(&view)),
         What::Links => ("links", LINKS, links(&view)),
     };

@@ -28,7 +28,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Search, locate, render};
-use crate::engine::{self, EngineError, Invalid, Loaded};
+use crate::daemon::checks::Found;
+use crate::daemon::control;
+use crate::engine::{self, EngineError, Invalid, Loaded, View};
+use crate::facts::Remembered;
+use crate::intent::Intent;
 use crate::kernel::{Kernel, KernelError, chain};
 use crate::listen::ListenError;
 use output::Output;
@@ -228,9 +232,22 @@ fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
     Ok(Kernel::open(&paths.bpf, &paths.runtime)?)
 }
 
+/// Which backends the daemon has found dead. Nobody knows that but the daemon, if one runs.
+fn found(intent: &Intent) -> Found {
+    let checked = intent.services.values().any(|service| service.health_check.is_some());
+    let status = if checked { control::ask(&intent.paths.runtime).status() } else { None };
+    status.map(|status| status.backend_checks).unwrap_or_default()
+}
+
+/// Looks at the kernel as the daemon would that has found this.
+fn look(kernel: &mut Kernel, intent: &Intent, found: &Found) -> Result<View, EngineError> {
+    let remembered = Remembered { dead: found.dead().into(), ..Remembered::default() };
+    engine::view_with(kernel, intent, &remembered)
+}
+
 /// Looks at the kernel; a namespace that isn't there is an error of the configuration.
-fn view_strictly(kernel: &mut Kernel, loaded: Loaded) -> Result<(Loaded, engine::View), Failure> {
-    let view = engine::view(kernel, &loaded.intent)?;
+fn view_strictly(kernel: &mut Kernel, loaded: Loaded) -> Result<(Loaded, View), Failure> {
+    let view = look(kernel, &loaded.intent, &found(&loaded.intent))?;
     let diagnostics = engine::missing_namespaces(&loaded.intent, &view.facts);
     if diagnostics.is_empty() {
         return Ok((loaded, view));

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, health, open};
 use crate::bpf_abi::MONITOR_SLOTS;
 use crate::config::Search;
+use crate::daemon::checks::Found;
 use crate::daemon::control::{self, Daemon, Problem, Status};
 use crate::daemon::gc::Collections;
 use crate::engine;
@@ -138,6 +139,14 @@ fn services(summary: &Summary) -> String {
     format!("{services} [{}, {}]", counted(*frontends, "frontend"), counted(*backends, "backend"))
 }
 
+/// How many backends are asked whether they are alive, and how many aren't.
+fn checks(found: &Found) -> String {
+    match (found.checked, found.dead.len()) {
+        (checked, 0) => format!("Ok   {checked} asked"),
+        (checked, dead) => format!("Warning   {checked} asked, {dead} dead"),
+    }
+}
+
 /// Whether anybody can listen to events, and how many do.
 fn monitor(readers: Option<u32>) -> String {
     let (Some(readers), Ok(cpus)) = (readers, online_cpus()) else { return "Disabled".into() };
@@ -234,9 +243,13 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         ("Endpoints:", summary.endpoints.to_string()),
         ("Peers:", summary.peers.to_string()),
         ("Services:", services(summary)),
+        ("Backend checks:", checks(&status.backend_checks)),
         ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];
+    if status.backend_checks.checked == 0 {
+        rows.retain(|(name, _)| *name != "Backend checks:");
+    }
     if daemon != Process::Answers {
         // They are the daemon's.
         rows.retain(|(name, _)| *name != "Controller Status:");

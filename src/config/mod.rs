@@ -53,9 +53,10 @@ pub use cat::cat_config;
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
     Algorithm, AttachMode, Backend, BackendEntry, BackendState, Conntrack, Datapath, Encryption,
-    EncryptionMode, Endpoint, Health, HostRouting, LoadBalancing, LoadBalancingMode, Masquerade,
-    MasqueradeMode, NoBackend, Node, Paths, Peer, PeerEndpoint, Root, Routing, RoutingMode,
-    Service, ServiceProtocol, TrafficPolicy, TunnelProtocol, UnderlayProtocol,
+    EncryptionMode, Endpoint, Health, HealthCheck, HealthCheckType, HostRouting, LoadBalancing,
+    LoadBalancingMode, Masquerade, MasqueradeMode, NoBackend, Node, Paths, Peer, PeerEndpoint,
+    Root, Routing, RoutingMode, Service, ServiceProtocol, TrafficPolicy, TunnelProtocol,
+    UnderlayProtocol,
 };
 pub use load::{Document, limits};
 pub use reference::{Key, Section, reference};

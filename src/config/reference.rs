@@ -66,7 +66,7 @@ fn section(name: &str, schema: &Value, sections: &mut Vec<Section>) {
         return sections.push(described(format!("[{name}]"), schema, schema));
     };
     let (inner, plain): (Map<String, Value>, Map<String, Value>) =
-        of(items).into_iter().partition(|(_, schema)| schema["items"]["type"] == "object");
+        of(items).into_iter().partition(|(_, schema)| has_header(schema));
     let mut own = items.clone();
     own["properties"] = Value::Object(plain.clone());
     sections.push(described(format!("[[{name}]]"), &own, schema));
@@ -94,6 +94,11 @@ fn described(header: String, schema: &Value, about: &Value) -> Section {
     });
     let keys = keys.collect();
     Section { header, about, keys }
+}
+
+/// Whether a key is a table, or a list of tables, with a header of its own.
+fn has_header(schema: &Value) -> bool {
+    schema["items"]["type"] == "object" || schema["properties"].is_object()
 }
 
 /// The table that an entry of a list may be instead of text.

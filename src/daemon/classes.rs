@@ -17,6 +17,10 @@ pub const CONVERGED: &str = "ciliate::converged";
 pub const PROBLEM: &str = "ciliate::problem";
 /// A round could not be done at all.
 pub const FAILED: &str = "ciliate::failed";
+/// A backend was found dead.
+pub const DEAD: &str = "ciliate::dead";
+/// A backend that was found dead is alive again.
+pub const ALIVE: &str = "ciliate::alive";
 /// The daemon ends.
 pub const STOPPING: &str = "ciliate::stopping";
 
@@ -29,6 +33,8 @@ pub const CLASSES: &[(&str, &str)] = &[
     (CONVERGED, "5ecdc9b8032d4e5284e662f56946c911"),
     (PROBLEM, "0d7c5520d6c546a1bb1aace528dafc31"),
     (FAILED, "1baef9bd49d84f4e99f68b7e53b651da"),
+    (DEAD, "e40b5ad2800e45cba2eeee217f2be870"),
+    (ALIVE, "f2da2caaee194c84a8e20090d8681c72"),
     (STOPPING, "237a6bd149084a489abe85ac76f4e36c"),
 ];
 

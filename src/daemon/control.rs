@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Wake;
+use super::checks::Found;
 use super::gc::Collections;
 use super::health::table::Health;
 use crate::engine::{Loaded, View};
@@ -90,6 +91,9 @@ pub struct Status {
     pub controllers: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub health: Health,
+    /// What health checks found of services' backends.
+    #[serde(default)]
+    pub backend_checks: Found,
     pub problems: Vec<Problem>,
     /// Removal of flows that are over; zeros where no daemon runs.
     pub conntrack_gc: Collections,
@@ -112,6 +116,7 @@ impl Status {
             summary: Summary { attach: Mode::Tcx, ..Summary::of(&loaded.intent, None) },
             controllers: BTreeMap::new(),
             health: Health { enabled: loaded.intent.health.enabled, ..Health::default() },
+            backend_checks: Found::default(),
             problems: Vec::new(),
             conntrack_gc: Collections::default(),
         }

@@ -4,6 +4,7 @@
 //! says only that, not what changed; each round looks at everything afresh and keeps nothing from the
 //! round before but the configuration. Threads that watch send a [`Wake`]; one thread does the work.
 
+pub mod checks;
 pub mod classes;
 mod concerns;
 pub mod control;
@@ -23,11 +24,13 @@ use tracing::{error, info, warn};
 
 use crate::config::{Search, locate, render};
 use crate::engine::{self, Converged, EngineError, Loaded, View};
+use crate::facts::{Dead, Remembered};
 use crate::kernel::{Kernel, KernelError, chain};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
 use crate::lower::lost_text;
 use crate::report::Outcome;
+use checks::Checks;
 use control::{CONVERGE, Control, Problem, Status};
 use fights::Fights;
 use health::{Service, Task};
@@ -61,6 +64,7 @@ struct Daemon<'a> {
     systemd: Systemd,
     status: Arc<Mutex<Status>>,
     health: Service,
+    checks: Checks,
     retry: Duration,
     fights: Fights,
     /// All that is left to do is fought about: how long to leave it alone.
@@ -93,6 +97,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         systemd,
         status: status.clone(),
         health: Service::new(status.clone()),
+        checks: Checks::new(status.clone(), sender.clone()),
         retry: RETRY_MIN,
         fights: Fights::default(),
         pause: Duration::ZERO,
@@ -110,6 +115,9 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     daemon.follow(&mut watchers);
     // So is what was saved after the command line read the files. What is wrong with it is in the status.
     let _ = daemon.reload(false);
+    // What a daemon before this one found dead is not tried on clients again.
+    let dead = checks::inherited(&daemon.kernel, &daemon.loaded.intent)?;
+    daemon.follow_checks(dead);
     let runtime = daemon.loaded.intent.paths.runtime.clone();
     daemon.control = Some(control::serve(&runtime, status, sender)?);
     daemon.round();
@@ -158,6 +166,7 @@ impl Daemon<'_> {
                 // would wake nobody. Afterwards those of endpoints' namespaces, which the round looks at.
                 self.follow(watchers);
                 answer = self.reload(wanted.reload);
+                self.follow_checks(Dead::new());
                 self.follow(watchers);
             }
             let begin = Instant::now();
@@ -314,11 +323,19 @@ impl Daemon<'_> {
         }
     }
 
+    /// Backends are asked as the configuration says; `dead` are known to be so without being asked.
+    fn follow_checks(&mut self, dead: Dead) {
+        if let Err(failure) = self.checks.follow(&self.loaded.intent, dead) {
+            warn!("backends can't be checked: {failure}");
+        }
+    }
+
     fn try_round(&mut self) -> Result<Converged, EngineError> {
         let intent = &self.loaded.intent;
         // A look that finds nothing to do needs no lock.
-        let records = &self.records;
-        let look = |kernel: &mut Kernel| engine::view_with(kernel, intent, records);
+        let dead = self.lock_status().backend_checks.dead();
+        let remembered = Remembered { records: self.records.clone(), dead: dead.into() };
+        let look = |kernel: &mut Kernel| engine::view_with(kernel, intent, &remembered);
         let view = look(&mut self.kernel)?;
         self.pause = self.fights.pause(view.plan.ops.iter().map(Op::object), Instant::now());
         if view.plan.ops.is_empty() || !self.pause.is_zero() {
@@ -429,7 +446,7 @@ impl Wanted {
         match wake {
             Wake::Terminate => self.terminate = true,
             Wake::Config => self.config = true,
-            Wake::Kernel => {}
+            Wake::Kernel | Wake::Backends => {}
             Wake::Reload(reply) => {
                 self.reload = true;
                 self.replies.extend(reply);

@@ -29,6 +29,8 @@ pub enum Wake {
     Config,
     /// Something in the kernel may have changed.
     Kernel,
+    /// A backend was found dead or alive.
+    Backends,
     /// Somebody asked for the configuration to be read, and may wait for an answer.
     Reload(Option<Reply>),
     /// SIGTERM or SIGINT.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Backend, Conntrack, Datapath, Endpoint, Frontend, Health, Identity, Intent, LoadBalancing,
-    Masquerade, Node, Paths, Peer, PeerEndpoint, Protocol, Routing, RoutingMode, Tunnel, Underlay,
-    datapath, endpoint, health, node, peer, routing, service,
+    Backend, Conntrack, Datapath, Endpoint, Frontend, Health, HealthCheck, Identity, Intent,
+    LoadBalancing, Masquerade, Node, Paths, Peer, PeerEndpoint, Protocol, Routing, RoutingMode,
+    Tunnel, Underlay, datapath, endpoint, health, node, peer, routing, service,
 };
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns};
@@ -119,6 +119,7 @@ pub(super) struct DraftService {
     pub source_ranges: Vec<IpNet>,
     /// By address.
     pub backends: Vec<Backend>,
+    pub health_check: Option<Arc<HealthCheck>>,
     pub span: Span,
 }
 

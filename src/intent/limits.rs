@@ -3,6 +3,8 @@
 //!
 //! Pure; imports nothing.
 
+use std::time::Duration;
+
 /// Longest name of a node, peer or endpoint: that of a DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -113,6 +115,22 @@ pub const WEIGHT_DEFAULT: u16 = 100;
 
 /// Longest session affinity, in seconds: a day, as in Kubernetes.
 pub const AFFINITY_S_MAX: u32 = 86_400;
+
+/// Time between two questions of a backend's health check, and for the answer to one, if none is given.
+pub const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub const CHECK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+pub const CHECK_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+pub const CHECK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Answers in a row that bring a backend back or declare it dead.
+pub const CHECK_THRESHOLD_MAX: u32 = 100;
+pub const CHECK_RISE_DEFAULT: u32 = 2;
+pub const CHECK_FALL_DEFAULT: u32 = 3;
+
+/// Longest path of a health check by HTTP, and the statuses that are good if none are given: those of Kubernetes'
+/// probes.
+pub const CHECK_PATH_BYTES_MAX: usize = 1024;
+pub const CHECK_STATUS_DEFAULT: (u16, u16) = (200, 399);
 
 /// Most pairs of frontend and backend that clients are kept at: what `cilium_lb_affinity_match` has room for.
 pub const AFFINITY_PAIRS_MAX: usize = 131_072;

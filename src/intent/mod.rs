@@ -36,8 +36,8 @@ use crate::net::{IfName, Mac, Netns};
 
 pub use identity::{Identity, IdentityError, identity_of_labels};
 pub use service::{
-    Algorithm, Backend, BackendState, Frontend, FrontendKind, LoadBalancing, MAGLEV_TABLE_SIZES,
-    NoBackend, Protocol, Service,
+    Algorithm, Backend, BackendState, Frontend, FrontendKind, HealthCheck, LoadBalancing,
+    MAGLEV_TABLE_SIZES, NoBackend, Protocol, Question, Service,
 };
 
 /// What the operator asked for.

@@ -2,6 +2,7 @@
 //!
 //! Pure.
 
+mod health_check;
 pub(super) mod load_balancing;
 pub(super) mod read;
 mod socket_address;
@@ -14,6 +15,8 @@ use ipnet::IpNet;
 
 use super::limits;
 use crate::config::Span;
+
+pub use health_check::{HealthCheck, Question};
 
 /// `[load-balancing]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub struct Service {
     pub source_ranges: Vec<IpNet>,
     /// By address; both families may be among them, a frontend uses those of its own.
     pub backends: Vec<Backend>,
+    /// How active backends are asked whether they are alive.
+    pub health_check: Option<Arc<HealthCheck>>,
     pub span: Span,
 }
 

@@ -18,6 +18,7 @@ use crate::bpf_abi::{
     BACKEND_ACTIVE, BACKEND_MAINTENANCE, BACKEND_QUARANTINED, BACKEND_TERMINATING, CILIUM_LXC,
     EndpointKey, LB_ALGORITHM_MAGLEV, LB_ALGORITHM_RANDOM, SERVICE_FLAG_AFFINITY,
 };
+use crate::facts::Dead;
 use crate::intent::{Algorithm, Backend, BackendState, Service};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::lb_backend::{self, LbBackend};
@@ -31,7 +32,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     if roles.is_empty() {
         return;
     }
-    let backends = Backends::of(&roles, lowering);
+    let dead = lowering.facts.dead.clone();
+    let backends = Backends::of(&roles, &dead, lowering);
     let local = local_addresses(&lowering.desired);
     let held = &lowering.facts.services;
     let frontends: Vec<_> = roles.iter().map(|role| role.frontend).collect();
@@ -44,7 +46,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
             lowering.block(Origin::Service(role.service.name.clone()), reason);
             continue;
         };
-        let chosen = Chosen::of(role, &backends, &local);
+        let chosen = Chosen::of(role, &backends, &local, &dead);
         let maglev = lowering.intent.load_balancing.algorithm == Algorithm::Maglev;
         // From inside, clients are not to be told apart by a hash.
         let members = (maglev && role.is_wide()).then(|| chosen.members(role));
@@ -71,6 +73,16 @@ fn local_addresses(desired: &Desired) -> BTreeSet<IpAddr> {
     keys.filter_map(|key| address(&key.key)).collect()
 }
 
+/// The state of a backend of a service: what the configuration says, unless a health check says that it is dead.
+fn state_of(service: &Service, backend: &Backend, dead: &Dead) -> BackendState {
+    let checked = service.health_check.is_some() && backend.state == BackendState::Active;
+    // Most of the time there is none, and a name needn't be counted.
+    if checked && !dead.is_empty() && dead.contains(&(service.name.clone(), backend.address)) {
+        return BackendState::Quarantined;
+    }
+    backend.state
+}
+
 /// The state of a backend that several services have, as the programs see it: the best that one of them says.
 fn state(state: BackendState) -> u8 {
     match state {
@@ -86,13 +98,16 @@ struct Backends(Vec<((SocketAddr, u8), u32)>);
 
 impl Backends {
     /// Those of all services, which are asked for.
-    fn of(roles: &[Role<'_>], lowering: &mut Lowering<'_>) -> Self {
+    fn of(roles: &[Role<'_>], dead: &Dead, lowering: &mut Lowering<'_>) -> Self {
         let mut used = Vec::new();
         for role in roles {
             let ipv6 = role.frontend.address.is_ipv6();
             let protocol = role.frontend.protocol;
             let of_family = role.service.backends.iter().filter(|b| b.address.is_ipv6() == ipv6);
-            used.extend(of_family.map(|b| ((b.address, protocol), state(b.state), role.service)));
+            used.extend(of_family.map(|b| {
+                let state = state(state_of(role.service, b, dead));
+                ((b.address, protocol), state, role.service)
+            }));
         }
         used.sort_unstable_by_key(|(backend, state, service)| (*backend, *state, &service.name));
         used.dedup_by_key(|(backend, ..)| *backend);
@@ -124,7 +139,7 @@ struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    fn of(role: &Role<'a>, backends: &Backends, local: &BTreeSet<IpAddr>) -> Self {
+    fn of(role: &Role<'a>, backends: &Backends, local: &BTreeSet<IpAddr>, dead: &Dead) -> Self {
         let (ipv6, protocol) = (role.frontend.address.is_ipv6(), role.frontend.protocol);
         let candidates = role.service.backends.iter().filter(|backend| {
             let address = backend.address;
@@ -133,7 +148,8 @@ impl<'a> Chosen<'a> {
         let numbered = candidates.filter_map(|b| Some((backends.id(b.address, protocol)?, b)));
         let mut all: Vec<(u32, &Backend)> = numbered.collect();
         all.sort_unstable_by_key(|(id, _)| *id);
-        let of_state = |state| all.iter().filter(move |(_, b)| b.state == state).copied();
+        let state = |backend| state_of(role.service, backend, dead);
+        let of_state = |wanted| all.iter().filter(move |(_, b)| state(b) == wanted).copied();
         let mut in_use: Vec<_> = of_state(BackendState::Active).collect();
         if in_use.is_empty() {
             in_use = of_state(BackendState::Terminating).collect();

@@ -13,7 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, ServiceIds};
+use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, Remembered, ServiceIds};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
 use crate::kernel::{Kernel, KernelError, bpf, cgroup, chain};
@@ -58,15 +58,15 @@ pub fn at_home(kernel: &Kernel) -> Result<(), KernelError> {
     home(kernel, &bpf_map_entry::exec::records(kernel)?).map(drop)
 }
 
-/// Reads the facts an intent calls for. Of the settings, those that are of `interest`. Of records, what the caller
-/// has `remembered` is passed on.
+/// Reads the facts an intent calls for. Of the settings, those that are of `interest`. What the caller has
+/// `remembered` is passed on.
 ///
 /// # Errors
 /// Something that has to be known can't be read.
 pub fn read(
     round: &mut Round<'_>,
     intent: &Intent,
-    remembered: &BTreeMap<String, String>,
+    remembered: &Remembered,
     interest: impl FnOnce(&Intent, &Facts) -> Vec<Arc<str>>,
 ) -> Result<Facts, KernelError> {
     let links: BTreeMap<_, _> =
@@ -84,7 +84,8 @@ pub fn read(
         links,
         netns,
         before,
-        remembered: remembered.clone(),
+        remembered: remembered.records.clone(),
+        dead: remembered.dead.clone(),
         ..Facts::default()
     };
     (facts.namespaces, facts.health) = namespaces(round, intent)?;

@@ -1,11 +1,13 @@
 //! What good files become: merged, with defaults, and written out again.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ciliate::config::{Document, cat_config, render};
 use ciliate::intent::{
-    self, Algorithm, AttachMode, Backend, BackendState, FrontendKind, Intent, LoadBalancing,
-    Masquerade, NoBackend, Protocol, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    self, Algorithm, AttachMode, Backend, BackendState, FrontendKind, HealthCheck, Intent,
+    LoadBalancing, Masquerade, NoBackend, Protocol, Question, RoutingMode, Tunnel, TunnelProtocol,
+    Underlay,
 };
 
 /// The contract's example, as far as this version goes.
@@ -171,6 +173,30 @@ fn services_of_the_contract_are_understood() {
         backend("[fd00:10:244::9]:9494", 100, BackendState::Active),
     ];
     assert_eq!(service.backends, backends);
+}
+
+#[test]
+fn health_checks_are_understood() {
+    let check = |text: &str| {
+        let text = format!("{MINIMAL}[[service]]\nname = \"a\"\n{text}");
+        let intent = read(&[("c.toml", &text)]);
+        intent.services["a"].health_check.as_deref().cloned()
+    };
+    let milliseconds = Duration::from_millis;
+    assert_eq!(check(""), None);
+    let (question, port) = (Question::Tcp, None);
+    let (interval, timeout) = (milliseconds(10_000), milliseconds(1000));
+    let default = HealthCheck { question, port, interval, timeout, rise: 2, fall: 3 };
+    assert_eq!(check("[service.health-check]\n"), Some(default.clone()));
+    let short = check("health-check = { interval = \"300ms\", rise = 1, fall = 9 }\n");
+    let (interval, timeout) = (milliseconds(300), milliseconds(300));
+    assert_eq!(short, Some(HealthCheck { interval, timeout, rise: 1, fall: 9, ..default.clone() }));
+    let http = "protocol = \"UDP\"\nhealth-check = { type = \"http\", port = 81, path = \"/ok?a=b\", status = [204, 204] }\n";
+    let question = Question::Http { path: "/ok?a=b".into(), status: (204, 204) };
+    assert_eq!(check(http), Some(HealthCheck { question, port: Some(81), ..default.clone() }));
+    let question = Question::Http { path: "/".into(), status: (200, 399) };
+    let plain = check("[service.health-check]\ntype = \"http\"\n");
+    assert_eq!(plain, Some(HealthCheck { question, ..default }));
 }
 
 #[test]

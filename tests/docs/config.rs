@@ -78,11 +78,15 @@ fn the_default_file_has_every_key_and_sets_none() {
         let whole = &file[top];
         let mut table = whole.get(0).unwrap_or(whole);
         for part in parts {
-            table = &table[part][0];
+            table = table[part].get(0).unwrap_or(&table[part]);
         }
         let table = table.as_table().expect("a table");
-        let plain = |value: &toml::Value| value.get(0).is_none_or(|first| !first.is_table());
-        let plain = table.iter().filter(|(_, value)| plain(value));
+        let headed = |key: &str| format!("[{name}.{key}]");
+        let plain = |(key, value): &(&String, &toml::Value)| {
+            value.get(0).is_none_or(|first| !first.is_table())
+                && reference().iter().all(|section| section.header != headed(key))
+        };
+        let plain = table.iter().filter(plain);
         let mut written: BTreeSet<String> = plain.map(|(key, _)| key.clone()).collect();
         if name == "endpoint" {
             // One of the two has to be given, and only one.

@@ -104,7 +104,7 @@ fn reload(lab: &Lab, daemon: &Daemon<'_>) {
 }
 
 /// Makes the pinned programs those of another build: the daemon loads its own and swaps.
-fn swap_programs(node: &Node) {
+pub fn swap_programs(node: &Node) {
     let folder = node.bpf.join("programs");
     let builds: Vec<_> = fs::read_dir(&folder).expect("list programs").flatten().collect();
     for (number, build) in builds.into_iter().enumerate() {
@@ -114,6 +114,6 @@ fn swap_programs(node: &Node) {
 }
 
 /// Whether programs of another build are there.
-fn swapped(node: &Node) -> bool {
+pub fn swapped(node: &Node) -> bool {
     crate::snapshot::tree(&node.bpf.join("programs")).iter().any(|path| path.contains("/0000000"))
 }

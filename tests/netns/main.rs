@@ -7,9 +7,12 @@
 
 mod adversary;
 mod allocation;
+mod backend_states;
+mod backends;
 mod blocked;
 mod capture;
 mod carrier;
+mod checks;
 mod conntrack;
 mod crash;
 mod daemon;

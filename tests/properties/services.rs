@@ -1,6 +1,7 @@
 //! Lowering of services: numbers stay, backends are shared, policies and states choose.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ciliate::bpf_abi::{SERVICE_FLAG_ROUTABLE, SERVICE_FLAG2_TWO_SCOPES};
 use ciliate::config::{Document, render};
@@ -75,6 +76,42 @@ fn states_choose_the_slots() {
         assert_eq!((head.count, head.quarantined), (count, quarantined), "{states:?}");
         assert_eq!(desired.lb_backends.len(), states.len());
     }
+}
+
+#[test]
+fn who_was_found_dead_is_out_of_use() {
+    let service = |name: &str, check: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\ncluster-ips = [\"10.96.0.1:{}\"]\nsession-affinity = \"1h\"\n\
+             backends = [\"10.244.1.1:80\", \"10.244.1.2:80\", {{ address = \"10.244.1.3:80\", state = \"terminating\" }}]\n{check}",
+            u32::from(name.as_bytes()[0])
+        )
+    };
+    let checked = "[service.health-check]\n";
+    let dead = |names: &[&str]| {
+        let each = names.iter().flat_map(|name| {
+            // Of those, .3 is not asked, and .9 is none.
+            [1, 3, 9].map(|n| ((*name).into(), format!("10.244.1.{n}:80").parse().unwrap()))
+        });
+        Facts { dead: Arc::new(each.collect()), ..Facts::default() }
+    };
+    let lowered = |text: &str, facts: &Facts| lower(&read(text), facts).0;
+    let states = |desired: &Desired| {
+        desired.lb_backends.values().map(|wanted| wanted.spec.state).collect::<Vec<_>>()
+    };
+    // `b` has nobody checked, whatever is said of it.
+    let both = service("a", checked) + &service("b", "");
+    let desired = lowered(&both, &dead(&["a", "b"]));
+    let (a, b) = (state(&desired, "10.96.0.1:97/TCP"), state(&desired, "10.96.0.1:98/TCP"));
+    assert_eq!(backends(&desired, "10.96.0.1:97/TCP"), ["10.244.1.2", "10.244.1.1"]);
+    let counts = |state: &State| state.head.map(|head| (head.count, head.quarantined));
+    assert_eq!((counts(&a), counts(&b)), (Some((1, 1)), Some((2, 0))));
+    assert_eq!((a.kept.len(), b.kept.len()), (1, 2), "nobody is kept at the dead");
+    assert_eq!(states(&desired), [0, 0, 1], "another service has it in use");
+    let alone = lowered(&service("a", checked), &dead(&["a"]));
+    assert_eq!(states(&alone), [2, 0, 1], "a SYN of an old flow goes elsewhere");
+    let nobody = lowered(&service("a", checked), &Facts::default());
+    assert_eq!(counts(&state(&nobody, "10.96.0.1:97/TCP")), Some((2, 0)));
 }
 
 #[test]

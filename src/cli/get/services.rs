@@ -1,11 +1,13 @@
 //! `ciliate get services`: every frontend with its backends, laid out as `cilium service list`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use super::cell;
-use crate::bpf_abi::protocol_name;
+use crate::bpf_abi::{BACKEND_QUARANTINED, protocol_name};
+use crate::daemon::checks::Found;
 use crate::engine::View;
 use crate::kinds::Origin;
 use crate::kinds::lb_backend::{self, Spec, state_name};
@@ -18,9 +20,11 @@ pub(super) const HEADINGS: &[&str] =
 const BACKEND: usize = 3;
 
 /// By number, as the configuration asks for them.
-pub(super) fn rows(view: &View) -> Vec<Vec<Value>> {
+pub(super) fn rows(view: &View, found: &Found) -> Vec<Vec<Value>> {
     let backends: BTreeMap<lb_backend::Key, &Spec> =
         view.desired.lb_backends.iter().map(|(key, wanted)| (*key, &wanted.spec)).collect();
+    let dead: BTreeMap<(&str, SocketAddr), &str> =
+        found.dead.iter().map(|d| ((&*d.service, d.address), d.problem.as_str())).collect();
     let mut rows = Vec::new();
     for (key, wanted) in &view.desired.lb_services {
         let state = match view.observed.lb_services.get(key) {
@@ -37,7 +41,7 @@ pub(super) fn rows(view: &View) -> Vec<Vec<Value>> {
             json!(wanted.spec.id()),
             json!(key.to_string()),
             json!(kind),
-            json!(of_frontend(*key, &wanted.spec, &backends)),
+            json!(of_frontend(*key, &wanted.spec, &backends, |a| dead.get(&(&*name, a)).copied())),
             json!(name),
             json!(state),
         ];
@@ -47,17 +51,26 @@ pub(super) fn rows(view: &View) -> Vec<Vec<Value>> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The backends of a frontend, those in use first.
-fn of_frontend(key: Key, state: &State, backends: &BTreeMap<lb_backend::Key, &Spec>) -> Vec<Value> {
+/// The backends of a frontend, those in use first, and the problem of each that was found dead.
+fn of_frontend<'a>(
+    key: Key,
+    state: &State,
+    backends: &BTreeMap<lb_backend::Key, &Spec>,
+    problem: impl Fn(SocketAddr) -> Option<&'a str>,
+) -> Vec<Value> {
     let ipv6 = key.is_ipv6();
+    let in_use = state.head.map_or(0, |head| head.count);
     let backend = |id: u32| backends.get(&lb_backend::Key { id, ipv6 });
-    let listed = state.slots.iter().filter_map(|slot| backend(slot.backend));
+    let listed = state.slots.iter().filter_map(|slot| Some((slot.number, backend(slot.backend)?)));
     listed
-        .map(|backend| {
+        .map(|(number, backend)| {
+            // Another service may have it in use.
+            let state = if number > in_use { BACKEND_QUARANTINED } else { backend.state };
             json!({
                 "address": backend.address,
                 "protocol": protocol_name(backend.protocol),
-                "state": state_name(backend.state),
+                "state": state_name(state),
+                "problem": problem(backend.address),
             })
         })
         .collect()
@@ -68,9 +81,10 @@ pub(super) fn lines(row: &[Value]) -> Vec<Vec<String>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let listed = row[BACKEND].as_array().into_iter().flatten();
     let mut backends = listed.enumerate().map(|(at, backend)| {
-        let [address, protocol, state] =
-            ["address", "protocol", "state"].map(|k| text(&backend[k]));
-        format!("{} => {address}/{protocol} ({state})", at + 1)
+        let [address, protocol, state, problem] =
+            ["address", "protocol", "state", "problem"].map(|k| text(&backend[k]));
+        let why = if problem.is_empty() { problem } else { format!(": {problem}") };
+        format!("{} => {address}/{protocol} ({state}{why})", at + 1)
     });
     let mut first: Vec<String> = row.iter().map(cell).collect();
     first[BACKEND] = backends.next().unwrap_or_default();

@@ -11,6 +11,7 @@ use serde_spanned::Spanned;
 use super::{CIDR, Maybe, SOCKET};
 
 const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,252}$";
+const PATH: &str = r"^/[!-~]*$";
 const TIME: &str = r"^[0-9]+ ?[A-Za-z]+( ?[0-9]+ ?[A-Za-z]+)*$";
 
 /// `[load-balancing]`.
@@ -115,6 +116,51 @@ pub struct Service {
     /// told what `no-backend` says.
     #[schemars(with = "Option<Vec<BackendEntry>>")]
     pub backends: Maybe<Vec<Spanned<BackendEntry>>>,
+    /// Asks the backends again and again, from this node, whether they are alive: those that are found dead get
+    /// nothing new. Only the daemon asks. Default: the backends are as `backends` says.
+    #[schemars(with = "Option<HealthCheck>")]
+    pub health_check: Maybe<HealthCheck>,
+}
+
+/// `[service.health-check]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HealthCheck {
+    /// What a backend is asked.
+    #[serde(rename = "type")]
+    #[schemars(with = "Option<HealthCheckType>")]
+    pub kind: Maybe<HealthCheckType>,
+    /// TCP port that is asked; needed unless the service's protocol is TCP. Default: that of each backend.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub port: Maybe<i64>,
+    /// Time between two questions, like "10s" or "500ms"; 100ms to 1h. Default: 10s.
+    #[schemars(with = "Option<String>", regex(pattern = TIME))]
+    pub interval: Maybe<String>,
+    /// Time for an answer, at most the interval. Default: 1s, or the interval where that is less.
+    #[schemars(with = "Option<String>", regex(pattern = TIME))]
+    pub timeout: Maybe<String>,
+    /// So many good answers in a row bring a dead backend back. Default: 2.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 100))]
+    pub rise: Maybe<i64>,
+    /// So many questions in a row without a good answer, and a backend is dead. Default: 3.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 100))]
+    pub fall: Maybe<i64>,
+    /// What is asked for by HTTP. Default: /.
+    #[schemars(with = "Option<String>", regex(pattern = PATH))]
+    pub path: Maybe<String>,
+    /// First and last status of HTTP that is a good answer. Default: 200 and 399.
+    #[schemars(with = "Option<Vec<i64>>", inner(range(min = 100, max = 599)))]
+    pub status: Maybe<Vec<Spanned<i64>>>,
+}
+
+/// `[service.health-check] type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthCheckType {
+    /// Whether it takes a connection; the default.
+    Tcp,
+    /// A `GET` of `path`.
+    Http,
 }
 
 /// `[[service]] protocol`.

@@ -44,15 +44,23 @@ pub fn answer(received: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether what was received so far is a good answer; `None` as long as that can't be told.
 pub fn judge(received: &[u8]) -> Option<Result<(), String>> {
+    Some(match status_of(received)? {
+        Ok((200, _)) => Ok(()),
+        Ok((_, said)) => Err(format!("the answer is {said}")),
+        Err(error) => Err(error),
+    })
+}
+
+/// The status of an answer, and how it is called; `None` as long as that can't be told.
+pub fn status_of(received: &[u8]) -> Option<Result<(u16, String), String>> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut response = Response::new(&mut headers);
     let parsed = response.parse(received);
     // The status is known before the headers are whole, and they don't matter.
     Some(match (parsed, response.code) {
-        (Ok(_), Some(200)) => Ok(()),
         (Ok(_), Some(code)) => {
             let reason = response.reason.unwrap_or_default();
-            Err(format!("the answer is {code} {reason:.60}").trim_end().to_owned())
+            Ok((code, format!("{code} {reason:.60}").trim_end().to_owned()))
         }
         (Ok(_), None) if received.len() < HEAD_BYTES_MAX => return None,
         _ => Err("the answer is not HTTP".to_owned()),

@@ -26,6 +26,8 @@ use prober::Prober;
 use responder::Responder;
 use table::Health;
 
+pub(super) use hello::{HEAD_BYTES_MAX, status_of};
+pub(super) use probe::failed;
 pub use task::Task;
 
 /// How the two halves are called among the daemon's controllers.

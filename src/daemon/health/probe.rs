@@ -46,7 +46,8 @@ enum Http {
     Done(Outcome),
 }
 
-fn failed(what: &str, error: Errno) -> String {
+/// What did not work, in the kernel's words.
+pub fn failed(what: &str, error: Errno) -> String {
     // Without the number: "(os error 111)".
     let text = std::io::Error::from(error).to_string();
     format!("{what}: {}", text.split(" (os error").next().unwrap_or_default())

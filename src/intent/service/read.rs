@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde_spanned::Spanned;
 
-use super::{Backend, BackendState, Frontend, FrontendKind, Protocol, Service, socket_address};
+use super::{
+    Backend, BackendState, Frontend, FrontendKind, Protocol, Service, health_check, socket_address,
+};
 use crate::config::{self, BackendEntry, Diagnostic, Span};
 use crate::intent::address::{self, shown};
 use crate::intent::draft::{At, DraftService, Problems};
@@ -48,6 +51,7 @@ fn one(written: &Spanned<config::Service>, problems: &mut Problems) -> Option<Dr
         Some(At { value: u16::try_from(read).ok()?, span: port.into() })
     });
     let affinity = service.session_affinity.as_ref();
+    let checked = service.health_check.as_ref();
     let is_local = |policy: &Option<Spanned<config::TrafficPolicy>>| {
         policy.as_ref().is_some_and(|policy| *policy.get_ref() == config::TrafficPolicy::Local)
     };
@@ -61,6 +65,9 @@ fn one(written: &Spanned<config::Service>, problems: &mut Problems) -> Option<Dr
         internal_local: is_local(&service.internal_traffic_policy),
         source_ranges: unique_ranges(source_ranges, problems),
         backends: backends(service.backends.as_ref(), problems),
+        health_check: checked
+            .and_then(|table| health_check::read(table, protocol, problems))
+            .map(Arc::new),
         span: written.into(),
         name: name?,
     })
@@ -167,6 +174,7 @@ impl DraftService {
             internal_local: self.internal_local,
             source_ranges: self.source_ranges,
             backends: self.backends,
+            health_check: self.health_check,
             span: self.span,
         }
     }
