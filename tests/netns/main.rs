@@ -35,6 +35,7 @@ mod journal;
 mod kubernetes;
 mod l3_device;
 mod lab;
+mod maglev;
 mod main_job;
 mod manager;
 mod monitor;
