@@ -119,7 +119,7 @@ pub struct View {
     pub desired: Desired,
     pub observed: Observed,
     pub plan: Plan,
-    /// What the kernel will look like after the plan.
+    /// What the kernel will look like after the plan; after all of it, where something has to go first.
     pub predicted: Observed,
     /// The node in a few words.
     pub summary: Summary,
@@ -233,7 +233,8 @@ fn finish_view(
 ) -> Result<View, EngineError> {
     let observed = observe(&mut round, &desired)?;
     round.kernel.end_round();
-    let (plan, predicted) = Plan::make(&desired, observed.clone());
+    let (mut plan, predicted) = Plan::make(&desired, observed.clone());
+    plan.unmislead(&facts.not_on_link());
     check::check(&plan.ops, &observed)?;
     Ok(View { facts, desired, observed, plan, predicted, summary })
 }
@@ -305,8 +306,9 @@ fn round(
     let report = apply(scope, kernel, &view.plan, |done| progress(done, total));
     let blocked = view.plan.blocked.clone();
     let plan = std::mem::replace(&mut view.plan, Plan { ops: Vec::new(), blocked });
-    // Every op done: the kernel has to be as predicted, and then there is nothing to plan.
-    if !report.succeeded() || !as_predicted(kernel, view)? {
+    // Every op done: the kernel has to be as predicted, and then there is nothing to plan. Unless the ops
+    // changed what the plan was made from.
+    if !report.succeeded() || plan.changes_facts() || !as_predicted(kernel, view)? {
         *view = look(kernel)?;
     }
     Ok((plan, report))

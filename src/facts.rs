@@ -93,6 +93,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The peers' addresses that the kernel doesn't reach directly.
+    pub fn not_on_link(&self) -> Vec<IpAddr> {
+        let others = self.next_hops.iter().filter(|(_, hop)| !matches!(hop, NextHop::OnLink(_)));
+        others.map(|(address, _)| *address).collect()
+    }
+
     /// What was recorded. What is remembered counts: nobody has a reason to alter a record.
     pub fn records(&self) -> BTreeMap<&str, &str> {
         let all = self.before.iter().chain(&self.remembered);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{EXIT_CHANGES, EXIT_OK, Failure, Format, Output, load_to_plan, open, view_strictly};
 use crate::config::Search;
 use crate::engine::tally;
+use crate::lower::lost_text;
 use crate::plan::{Plan, SavedPlan};
 
 /// Show every kernel object and map entry that apply would touch, and why; changes nothing
@@ -32,7 +33,12 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     }
     match arguments.output {
         Format::Json => output.json(&saved)?,
-        Format::Text => print(&view.plan, output)?,
+        Format::Text => {
+            print(&view.plan, output)?;
+            for setting in &view.summary.lost {
+                output.line(&format!("! {}", lost_text(setting)))?;
+            }
+        }
     }
     Ok(if view.plan.ops.is_empty() { EXIT_OK } else { EXIT_CHANGES })
 }

@@ -184,7 +184,9 @@ fn print(
     for setting in &status.summary.lost {
         output.line(&format!("! {}", lost_text(setting)))?;
     }
-    for problem in &status.problems {
+    // A round that failed is both.
+    let said = |error: &String| status.controllers.values().flatten().any(|said| said == error);
+    for problem in status.problems.iter().filter(|problem| !said(&problem.error)) {
         output.line(&format!("! {}: {}", problem.object, problem.error))?;
     }
     Ok(())

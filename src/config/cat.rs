@@ -1,10 +1,12 @@
-//! The merged document as TOML again, with the place every key comes from.
+//! The merged document as TOML again or as JSON, with the place every key comes from.
 //!
 //! Pure; imports only its siblings.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use serde::Serialize;
+use serde_json::Value;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -19,12 +21,7 @@ use super::syntax;
 /// What is wrong (see [`Document::problems`]) is left out.
 pub fn cat_config(document: &Document) -> String {
     let sources = document.sources();
-    let shape = Shape::of_document();
-    let mut merged = Merged::default();
-    for tree in sources.iter().filter_map(|source| syntax::parse(source).ok()) {
-        // What is found here has been found by `load` already.
-        merged.add(shape.fit(tree, &mut Vec::new(), &mut BTreeSet::new()));
-    }
+    let merged = merged(sources);
     let mut out = String::new();
     for (name, value) in in_order(merged.tree()) {
         match value.get_ref() {
@@ -42,6 +39,74 @@ pub fn cat_config(document: &Document) -> String {
         }
     }
     out
+}
+
+/// A key of the merged document.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Names of tables and keys, and numbers of entries of lists, from the outside in.
+    pub path: Vec<Value>,
+    pub value: Value,
+    pub file: String,
+    /// 1 for the first.
+    pub line: usize,
+}
+
+/// The same document as a list of its keys, in the same order.
+pub fn entries(document: &Document) -> Vec<Entry> {
+    let sources = document.sources();
+    let mut found = Vec::new();
+    collect(&mut found, sources, &[], merged(sources).tree());
+    found
+}
+
+fn merged(sources: &Sources) -> Merged<'_> {
+    let shape = Shape::of_document();
+    let mut merged = Merged::default();
+    for tree in sources.iter().filter_map(|source| syntax::parse(source).ok()) {
+        // What is found here has been found by `load` already.
+        merged.add(shape.fit(tree, &mut Vec::new(), &mut BTreeSet::new()));
+    }
+    merged
+}
+
+fn collect(found: &mut Vec<Entry>, sources: &Sources, outer: &[Value], table: &DeTable<'_>) {
+    let inner = |more: &[Value]| [outer, more].concat();
+    for (key, value) in in_order(table) {
+        match value.get_ref() {
+            DeValue::Table(table) => collect(found, sources, &inner(&[key.into()]), table),
+            DeValue::Array(items) if is_tables(value.get_ref()) => {
+                for (number, item) in items.iter().enumerate() {
+                    let DeValue::Table(table) = item.get_ref() else { continue };
+                    collect(found, sources, &inner(&[key.into(), number.into()]), table);
+                }
+            }
+            leaf => {
+                let Some(place) = sources.resolve(value.into()) else { continue };
+                let file = place.source.path().display().to_string();
+                let (path, value) = (inner(&[key.into()]), json(leaf));
+                found.push(Entry { path, value, file, line: place.line });
+            }
+        }
+    }
+}
+
+fn json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Boolean(switch) => Value::from(*switch),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let entries = in_order(table).into_iter();
+            entries.map(|(key, value)| (key.to_owned(), json(value.get_ref()))).collect()
+        }
+        DeValue::Integer(number) => {
+            let number = i64::from_str_radix(number.as_str(), number.radix());
+            number.map_or(Value::Null, Value::from)
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().map_or(Value::Null, Value::from),
+        DeValue::Datetime(time) => Value::from(time.to_string()),
+    }
 }
 
 /// A table's entries by place: sections of one file stay in the order of that file.

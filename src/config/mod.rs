@@ -49,7 +49,7 @@ mod suggest;
 mod syntax;
 mod unsupported;
 
-pub use cat::cat_config;
+pub use cat::{Entry, cat_config, entries};
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
     Algorithm, AttachMode, Backend, BackendEntry, BackendState, Conntrack, Datapath, Encryption,

@@ -271,11 +271,16 @@ impl Daemon<'_> {
             }
             Err(failure) => {
                 let text = chain(failure);
-                if !matches!(failure, EngineError::Kernel(KernelError::Locked { .. })) {
+                let problem = Problem { errno: failure.errno(), ..Problem::new("node", text) };
+                // Said once, and not again as a problem.
+                if !matches!(failure, EngineError::Kernel(KernelError::Locked { .. }))
+                    && !self.known.contains(&problem)
+                {
                     let errno = failure.errno();
-                    error!(target: classes::FAILED, errno, "round failed: {text}");
+                    error!(target: classes::FAILED, errno, "round failed: {}", problem.error);
+                    self.known.push(problem.clone());
                 }
-                problems.push(Problem { errno: failure.errno(), ..Problem::new("node", text) });
+                problems.push(problem);
                 false
             }
         };

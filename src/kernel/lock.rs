@@ -167,7 +167,6 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> KernelErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::inotify;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -184,25 +183,25 @@ mod tests {
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
+
     /// As `destroy` removes it while others wait.
     #[test]
     fn a_lock_on_a_file_that_was_removed_counts_for_nothing() {
         let name = format!("ciliate-lock-{}/removed", std::process::id());
         let runtime = std::env::temp_dir().join(name);
-        let first = WriterScope::take(&runtime, Duration::ZERO).unwrap();
-        let opened = inotify::init(inotify::CreateFlags::empty()).unwrap();
-        inotify::add_watch(&opened, path(&runtime), inotify::WatchFlags::OPEN).unwrap();
-        thread::scope(|scope| {
-            const PATIENCE: Duration = Duration::from_secs(60);
-            let waits = scope.spawn(|| WriterScope::take(&runtime, PATIENCE).unwrap());
-            rustix::io::read(&opened, &mut [0; 1024]).unwrap();
-            std::fs::remove_dir_all(&runtime).unwrap();
+        for made_anew in [false, true] {
+            let first = WriterScope::take(&runtime, Duration::ZERO).unwrap();
+            let path = path(&runtime);
+            let opened = File::open(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
             drop(first);
-            let second = waits.join().unwrap();
-            let third = WriterScope::take(&runtime, Duration::ZERO);
-            assert!(matches!(third, Err(KernelError::Locked { .. })), "{third:?}");
+            let second = made_anew.then(|| WriterScope::take(&runtime, Duration::ZERO).unwrap());
+            let outcome = try_lock(opened, &path);
+            assert!(matches!(outcome, Ok(Lock::Replaced)), "{made_anew}");
+            // And whoever is told so gets the one that is there.
             drop(second);
-        });
+            assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
+        }
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 }

@@ -75,6 +75,9 @@ pub enum BlockedReason {
         "{address} is an address of this host; the peer's file may have been copied from this node's"
     )]
     PeerIsLocal { address: String },
+    /// Something with our mark that nobody asks for is on the way to a peer.
+    #[error("{object} is in the way to peers: it goes first, and then the rest is planned anew")]
+    Misled { object: String },
     /// The tunnel leads to addresses of a family that the peer has none of.
     #[error(
         "tunnels lead to {family} addresses here, and the peer has none; add one to its `addresses`, or choose the other family with underlay-protocol of [routing], on every node"

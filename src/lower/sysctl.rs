@@ -197,9 +197,13 @@ fn namespace_settings(lowering: &Lowering<'_>) -> BTreeMap<String, &'static str>
         wanted.insert(FORWARDING_V6.to_string(), "1");
         // With forwarding on, 1 means that router advertisements are ignored, and the kernel drops the
         // routes it has from them: a host that has its default route from one would be lost.
+        let records = recorded(lowering.facts);
         for (ifname, _) in &lowering.node.devices {
             let path = accept_ra(ifname);
-            if lowering.facts.sysctls.get(path.as_str()).is_some_and(|value| value != "0") {
+            let now = lowering.facts.sysctls.get(path.as_str()).map(String::as_str);
+            // Recorded, it is ours, whatever somebody made of it since.
+            let before = records.get(path.as_str()).copied().or(now);
+            if now.is_some() && before != Some("0") {
                 wanted.insert(path, "2");
             }
         }

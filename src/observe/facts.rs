@@ -251,7 +251,7 @@ fn enter(
 fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
     Ok(address::exec::addresses(round, &endpoint.netns)?
         .into_iter()
-        .filter(|(ifname, _, seen)| *ifname == endpoint.ifname && seen.owned)
+        .filter(|(ifname, _, found)| *ifname == endpoint.ifname && found.seen.owned)
         .map(|(_, net, _)| net.addr())
         .collect())
 }

@@ -14,7 +14,7 @@ pub enum Broken {
     Foreign(String),
     #[error("the plan removes {0} before it is done adding")]
     RemovalBeforeAddition(String),
-    #[error("the plan expects {0} to be as it isn't")]
+    #[error("{0} is not as the plan expects it")]
     Expectation(String),
 }
 

@@ -1,11 +1,12 @@
 //! ([`Desired`], [`Observed`]) → [`Plan`]. Pure: no I/O, no clock, no randomness; equal input gives
 //! an equal plan, byte for byte.
 //!
-//! Imports `kinds`. A plan is complete: every value that apply will write is in it, ifindexes and
+//! Imports `kinds` and `net`. A plan is complete: every value that apply will write is in it, ifindexes and
 //! Ethernet addresses included, so that it can be read, saved, compared, and applied later or not at
 //! all.
 
 pub mod check;
+mod misled;
 mod saved;
 
 use crate::kinds::{Blocked, Desired, Observed, Op};

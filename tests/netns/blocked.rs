@@ -444,6 +444,26 @@ fn a_foreign_ingress_qdisc_where_egress_is_needed() {
     assert!(lab.a.space.sh("tc filter show dev cilium_host egress").contains("cil_from_host"));
 }
 
+/// One that comes between the look and the change.
+#[test]
+fn a_foreign_ingress_qdisc_that_comes_meanwhile() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    super::residue::clsact(&lab, true);
+    lab.a.apply();
+    lab.a.space.sh("tc qdisc del dev cilium_host clsact");
+    let plan = lab.a.view().plan;
+    lab.a.space.sh("tc qdisc add dev cilium_host ingress");
+    let report = lab.a.try_ops(&plan);
+    let outcomes: Vec<String> = report.outcomes.iter().map(ToString::to_string).collect();
+    let refused = outcomes.iter().filter(|text| text.contains("qdisc `ingress`")).count();
+    assert_eq!((refused, report.succeeded()), (1, false), "{outcomes:?}");
+    let filters = lab.a.space.sh("tc filter show dev cilium_host ingress");
+    assert!(filters.contains("cil_to_host") && !filters.contains("cil_from_host"), "{filters}");
+    lab.a.space.sh("tc qdisc del dev cilium_host ingress");
+    lab.a.apply();
+}
+
 #[test]
 fn another_writer() {
     let Some(lab) = Lab::new(V4) else { return };

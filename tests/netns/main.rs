@@ -38,6 +38,7 @@ mod lab;
 mod maglev;
 mod main_job;
 mod manager;
+mod misled;
 mod monitor;
 mod node;
 mod one_writer;

@@ -13,6 +13,7 @@ use ciliate::for_each_kind;
 use ciliate::kernel::Kernel;
 use ciliate::kinds::{Kind, Observed};
 use ciliate::plan::Plan;
+use ciliate::report::Report;
 use serde_json::Value;
 
 use crate::lab::{Lab, addresses};
@@ -123,12 +124,17 @@ impl Node {
     /// Runs the ops of a plan; they have to succeed.
     #[track_caller]
     pub fn run_ops(&self, plan: &Plan) {
-        let report = self.space.run(|| {
+        let report = self.try_ops(plan);
+        assert!(report.succeeded(), "{:?}", report.outcomes);
+    }
+
+    /// Runs the ops of a plan, which may be one of before.
+    pub fn try_ops(&self, plan: &Plan) -> Report {
+        self.space.run(|| {
             let mut kernel = Kernel::open(&self.bpf, &self.runtime).expect("open the kernel");
             let scope = engine::lock(&self.runtime, Duration::from_secs(10)).expect("the lock");
             apply(&scope, &mut kernel, plan, |_| {})
-        });
-        assert!(report.succeeded(), "{:?}", report.outcomes);
+        })
     }
 
     /// `plan` says that there is nothing to do.

@@ -3,9 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use ciliate::apply::apply;
 use ciliate::engine;
-use ciliate::kernel::Kernel;
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::{ObjectKey, bpf_map_entry};
 use ciliate::plan::Plan;
@@ -102,11 +100,7 @@ fn a_record_is_never_written_over() {
     };
     let of_records = stale.ops.into_iter().filter(|op| is_record(op.object()).is_some());
     let plan = Plan { ops: of_records.collect(), blocked: Vec::new() };
-    let report = lab.a.space.run(|| {
-        let mut kernel = Kernel::open(&lab.a.bpf, &lab.a.runtime).expect("open the kernel");
-        let scope = engine::lock(&lab.a.runtime, Duration::ZERO).expect("the lock");
-        apply(&scope, &mut kernel, &plan, |_| {})
-    });
+    let report = lab.a.try_ops(&plan);
     for (op, outcome) in plan.ops.iter().zip(&report.outcomes) {
         let record = is_record(op.object()).expect("a record");
         let refused = record == "sysctl:net/ipv4/conf/all/forwarding";

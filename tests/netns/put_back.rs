@@ -95,14 +95,57 @@ fn lost_records_are_said() {
     lab.note_bpf();
     let lost = &lab.a.ciliate(&["apply", "-o", "json"]).json()["lost"];
     assert_eq!(lost[0], "net/ipv4/conf/all/accept_redirects");
-    // Nothing came between this loss and the end.
-    std::fs::remove_file(lab.a.bpf.join("maps/ciliate_before")).expect("remove the records");
-    said(&lab.a.ciliate(&["destroy"]));
-    assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+    for records_are_there in [true, false] {
+        if !records_are_there {
+            // Nothing comes between this loss and the end.
+            lab.a.space.sh("echo 2 >/proc/sys/net/ipv6/conf/eth0/accept_ra");
+            lab.a.apply();
+            lab.note_bpf();
+            std::fs::remove_file(lab.a.bpf.join("maps/ciliate_before")).expect("remove them");
+        }
+        said(&lab.a.ciliate(&["destroy"]));
+        assert_eq!(lab.a.space.sh(FORWARDING), "1\n1\n2\n");
+        assert_eq!(lab.a.space.sh(&format!("cat {rp_filter}")), "0\n");
+        assert!(!lab.a.bpf.exists(), "destroy left {}", lab.a.bpf.display());
+    }
     // The operator puts them back, and all is known again.
     lab.a.space.sh(&format!("{set}; echo 1 >{rp_filter}"));
     lab.a.apply();
     assert!(!lab.a.ciliate(&["apply"]).stdout.contains("not known"));
+}
+
+/// What somebody made of a setting is no reason to let go of it half.
+#[test]
+fn a_setting_that_somebody_altered_is_right_after_one_apply() {
+    let Some(lab) = lab() else { return };
+    let setting = "/proc/sys/net/ipv6/conf/eth0/accept_ra";
+    for other in ["0", "1"] {
+        lab.a.space.sh(&format!("echo {other} >{setting}"));
+        lab.a.apply();
+        assert_eq!(lab.a.space.sh(&format!("cat {setting}")), "2\n");
+    }
+    lab.a.destroy();
+    assert_eq!(lab.a.space.sh(&format!("cat {setting}")), "1\n");
+}
+
+/// A device that came since with the value that we would give it has lost no record.
+#[test]
+fn a_setting_that_is_right_already_is_not_lost() {
+    let Some(lab) = lab() else { return };
+    lab.a
+        .space
+        .sh("ip link add eth1 type veth peer name far1; ip link set eth1 up; ip link set far1 up
+         echo 2 >/proc/sys/net/ipv6/conf/eth1/accept_ra");
+    lab.baseline_of_a();
+    let mut text = Text::node_a(&lab);
+    text.node += "devices = [\"eth0\", \"eth1\"]\n";
+    lab.a.write(&text);
+    let ran = lab.a.ciliate(&["apply"]);
+    assert!(ran.code == 0 && !ran.stdout.contains("not known"), "{ran:?}");
+    lab.a.assert_no_changes();
+    lab.a.destroy();
+    let left = lab.a.space.sh("cat /proc/sys/net/ipv6/conf/eth1/accept_ra");
+    assert_eq!(left, "2\n");
 }
 
 /// Records are of the device, whatever its name.

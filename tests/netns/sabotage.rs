@@ -107,11 +107,33 @@ fn link_end(space: &Space, name: &str, end: &link::End) -> Vec<Sabotage> {
 /// Addresses, routes, rules, neighbours.
 pub fn addresses_and_routes(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
+    let mut sorts = BTreeSet::new();
     for address::Key { netns, ifname, address } in observed.addresses.keys() {
         for line in [
             format!("ip addr del {address} dev {ifname}"),
             format!("ip addr change {address} dev {ifname} valid_lft 3000 preferred_lft 2000"),
         ] {
+            all.push(Sabotage::script(&space(node, netns), line));
+        }
+        let (v6, ip) = (address.addr().is_ipv6(), address.addr());
+        // In every way, one of each sort.
+        if !sorts.insert((v6, *ifname)) {
+            continue;
+        }
+        let altered: &[&str] = match v6 {
+            // The second is how an address is cut off without being taken away.
+            false => {
+                &["metric 7", "scope link", "scope host", "broadcast 10.9.9.9", "noprefixroute"]
+            }
+            true => &["metric 7", "home", "noprefixroute"],
+        };
+        let far_end = if v6 { "peer fd99::9/128" } else { "peer 10.9.9.9/32" };
+        let altered = altered.iter().map(|given| format!("{address} {given}"));
+        for given in altered.chain([format!("{ip} {far_end}")]) {
+            // The daemon may have been quicker between the two.
+            let line = format!(
+                "ip addr del {address} dev {ifname}; ip addr add {given} dev {ifname} || true"
+            );
             all.push(Sabotage::script(&space(node, netns), line));
         }
     }
@@ -207,13 +229,13 @@ fn route(
     lines.into_iter().map(|line| Sabotage::script(space, line)).collect()
 }
 
-/// Every setting gets another value.
+/// Every setting gets each other value.
 pub fn settings(node: &Node, observed: &Observed) -> Vec<Sabotage> {
     let mut all = Vec::new();
     for (sysctl::Key { netns, path }, seen) in &observed.sysctls {
-        let other = if &*seen.value == "1" { "0" } else { "1" };
-        let line = format!("echo {other} >/proc/sys/{path}");
-        all.push(Sabotage::script(&space(node, netns), line));
+        let others = ["0", "1"].into_iter().filter(|other| *other != &*seen.value);
+        let lines = others.map(|other| format!("echo {other} >/proc/sys/{path}"));
+        all.extend(lines.map(|line| Sabotage::script(&space(node, netns), line)));
     }
     all
 }

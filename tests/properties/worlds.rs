@@ -157,11 +157,14 @@ pub fn links() -> impl Strategy<Value = (IfName, link::Spec, link::Seen)> {
 }
 
 pub fn addresses() -> impl Strategy<Value = (address::Key, address::Spec, address::Seen)> {
-    let seen = (any::<bool>(), any::<bool>());
-    (select(ends()), address(), link_name(), seen).prop_map(|(end, ip, other, (owned, expires))| {
+    let altered = select(vec![String::new(), "scope link".into()]);
+    let seen = (any::<bool>(), any::<bool>(), altered);
+    (select(ends()), address(), link_name(), seen).prop_map(|(end, ip, other, seen)| {
         let (netns, ifname, link) = end;
         let key = address::Key { netns, ifname, address: IpNet::from(ip) };
-        (key, address::Spec { link: link.unwrap_or(other) }, address::Seen { owned, expires })
+        let (owned, expires, altered) = seen;
+        let seen = address::Seen { owned, expires, altered };
+        (key, address::Spec { link: link.unwrap_or(other) }, seen)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Addresses on links of ours. Ownership: `IFA_PROTO` (Linux 5.18) is
 //! [`owner::PROTOCOL`](super::owner::PROTOCOL); on older kernels an address can be added but not
-//! proved to be ours, and goes with its link. One that we ask for, on a link of ours, and that expires is
-//! ours too: ours don't, and `ip address change`, which gives it an end, takes the protocol away.
+//! proved to be ours, and goes with its link. One that we ask for, on a link of ours, and that isn't as ours
+//! would be (see [`Seen::altered`]) is ours too: whoever alters one takes the protocol away with it.
 //!
 //! Pure but for `exec.rs`.
 
@@ -37,6 +37,9 @@ impl fmt::Display for Key {
     }
 }
 
+/// What ours have besides address and prefix length.
+const NOTHING: &str = "none";
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -51,6 +54,10 @@ pub struct Seen {
     /// Whether somebody gave it an end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub expires: bool,
+    /// What else it has and ours don't, as an operator would type it, `scope link`. The kernel chooses an
+    /// address of narrow scope for no packet that goes further. Empty: it is as ours.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub altered: String,
 }
 
 impl Kind for Address {
@@ -60,11 +67,17 @@ impl Kind for Address {
     const NAME: &'static str = "address";
 
     fn realise(_key: &Key, _spec: &Spec) -> Seen {
-        Seen { owned: true, expires: false }
+        Seen { owned: true, expires: false, altered: String::new() }
     }
 
     fn fields(_key: &Key, _spec: &Spec, seen: &Seen) -> Vec<Field> {
-        Field::differs("expires", &seen.expires, &false).into_iter().collect()
+        let altered = if seen.altered.is_empty() { NOTHING } else { &seen.altered };
+        // The kernel gives another end to an address that is there, and nothing else.
+        let fields = [
+            Field::differs("expires", &seen.expires, &false),
+            Field::immutable("attributes", &altered, &NOTHING),
+        ];
+        fields.into_iter().flatten().collect()
     }
 
     fn owned(seen: &Seen) -> bool {
