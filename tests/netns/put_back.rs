@@ -137,6 +137,7 @@ fn a_setting_that_is_right_already_is_not_lost() {
         .sh("ip link add eth1 type veth peer name far1; ip link set eth1 up; ip link set far1 up
          echo 2 >/proc/sys/net/ipv6/conf/eth1/accept_ra");
     lab.baseline_of_a();
+    lab.a.apply();
     let mut text = Text::node_a(&lab);
     text.node += "devices = [\"eth0\", \"eth1\"]\n";
     lab.a.write(&text);
