@@ -138,7 +138,8 @@ static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_sco
 		result = -DROP_TTL_EXCEEDED;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	skb->mark = 0;
+	/* This node's own, should the sender be behind the tunnel. */
+	skb->mark = MARK_MAGIC_HOST;
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 

@@ -42,7 +42,10 @@ static __always_inline __u32 identity_from_wire(__u32 id, const struct node_valu
 	return id == IDENTITY_WORLD && node->flags & NODE_FLAG_TWO_WORLDS ? world : id;
 }
 
-/* Out of cilium_net, so that the stack finds it coming in by cilium_host. */
+/*
+ * Out of cilium_net, so that the stack finds it coming in by cilium_host. Not to the tunnel's port: the stack would
+ * take off another one, whatever identity that has.
+ */
 static __always_inline int to_host(struct __sk_buff *skb, struct event_scope *scope, struct ethhdr *eth,
 				   const struct node_value *node)
 {
@@ -86,9 +89,12 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	if (!ipv4_decrement_ttl(ip4))
 		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
-	if (endpoint_is_host(endpoint))
-		return to_host(skb, scope, eth, node);
 	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
+	if (endpoint_is_host(endpoint)) {
+		if (!result && encap_is_forged(&packet.l4, node))
+			return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_INGRESS);
+		return to_host(skb, scope, eth, node);
+	}
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
@@ -107,7 +113,8 @@ static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_sco
 		result = -DROP_TTL_EXCEEDED;
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	skb->mark = 0;
+	/* This node's own: without the mark it is the world's to the other end. */
+	skb->mark = MARK_MAGIC_HOST;
 	bpf_skb_change_type(skb, PACKET_HOST);
 	return bpf_redirect(node->host_ifindex, BPF_F_INGRESS);
 }
@@ -135,9 +142,12 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
 	if (!ipv6_decrement_hop_limit(ip6))
 		return hop_limit_exceeded(skb, scope, node);
-	if (endpoint_is_host(endpoint))
-		return to_host(skb, scope, eth, node);
 	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
+	if (endpoint_is_host(endpoint)) {
+		if (!result && encap_is_forged(&packet.l4, node))
+			return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_INGRESS);
+		return to_host(skb, scope, eth, node);
+	}
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);

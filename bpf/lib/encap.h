@@ -112,7 +112,11 @@ static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scop
 	if (result)
 		return result;
 	scope->destination_identity = destination->identity;
-	debug(skb, scope, DEBUG_ENCAP, destination->tunnel_endpoint.v4, scope->source_identity, 0);
+	/* The third argument: which family the first is of. */
+	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT)
+		debug(skb, scope, DEBUG_ENCAP, destination->tunnel_endpoint.v6[3], scope->source_identity, 1);
+	else
+		debug(skb, scope, DEBUG_ENCAP, destination->tunnel_endpoint.v4, scope->source_identity, 0);
 	trace_overlay(skb, scope, TRACE_TO_OVERLAY, state, node->tunnel_ifindex);
 	skb->mark = mark_overlay(id);
 	return 0;

@@ -31,7 +31,9 @@ pub fn message(debug: &Debug) -> String {
     match debug.number {
         1 => format!("Generic: {first} ({first:#x}), {second} ({second:#x}), {third} ({third:#x})"),
         2 => format!("Attempting local delivery for container id {first} from seclabel {second}"),
-        3 => format!("Encapsulating to {} from seclabel {second}", ipv4(first)),
+        3 if third == 0 => format!("Encapsulating to {} from seclabel {second}", ipv4(first)),
+        // Ours alone: the family.
+        3 => format!("Encapsulating to {} from seclabel {second}", ipv6_tail(first)),
         5 => format!("Policy denied from {first} to {second}"),
         8 => format!("CT entry found lifetime={first}, revnat={}", u16::from_be(second as u16)),
         15 => {
@@ -115,6 +117,7 @@ mod tests {
                 [1777, 43561, 0],
                 "Attempting local delivery for container id 1777 from seclabel 43561",
             ),
+            (3, [destination, 43561, 0], "Encapsulating to 171.0.1.234 from seclabel 43561"),
             (8, [6_163_982, 0, 0], "CT entry found lifetime=6163982, revnat=0"),
             (61, [1, 0, 0], "Inheriting identity=1 from stack"),
         ] {
@@ -130,6 +133,7 @@ mod tests {
             said(51, [tail, tail, ports]),
             "Conntrack lookup 1/2: src=[..:1234:5678]:1 dst=[..:1234:5678]:2"
         );
+        assert_eq!(said(3, [tail, 7, 1]), "Encapsulating to ..:1234:5678 from seclabel 7");
         assert_eq!(said(59, [tail, 7, 0]), "Successfully mapped addr=[..:1234:5678] to identity=7");
     }
 

@@ -262,6 +262,10 @@ fn debug_messages_tell_the_steps() {
         lab.container_sends(&a_to(REMOTE4, 8));
         let last = listener.records().last().map(said);
         assert_eq!(last, Some((3, [address(PEER4), IDENTITY_A, 0])));
+        lab.container_sends(&a_to(OTHER_FAMILY4, 8));
+        let last = listener.records().last().map(said);
+        let [.., a, b, c, d] = PEER6.octets();
+        assert_eq!(last, Some((3, [u32::from_ne_bytes([a, b, c, d]), IDENTITY_A, 1])));
         lab.tunnel_sends(40_000, false, &a_to(UNUSED4, 8));
         assert_eq!(listener.records().iter().map(said).next(), Some((16, [40_000, 0, 0])));
         lab.host_sends(MARK_MAGIC_HOST, &a_to(B4, 8));

@@ -372,6 +372,12 @@ fn endpoint_elsewhere(world: &World, address: IpAddr) -> Option<&EndpointValue> 
     world.endpoints.get(&address).filter(|endpoint| endpoint.flags & 3 == 0)
 }
 
+/// To the port where tunnels end.
+fn is_forged(world: &World, packet: &Packet) -> bool {
+    let tunnel_port = u16::from_be_bytes(world.node.tunnel_port_be);
+    packet.protocol == UDP && packet.ports.1 == tunnel_port && tunnel_port != 0
+}
+
 fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
     let (world, frame) = (run.world, run.frame);
     let (source, _) = addresses(frame)?;
@@ -385,8 +391,7 @@ fn ip_from_container(run: &mut Run<'_>, device: &DeviceValue) -> Fate {
         return Err(DROP_INVALID_SOURCE_IP);
     }
     let (mut packet, mut frame) = (run.read(DIRECTION_EGRESS)?, frame.to_vec());
-    let tunnel_port = u16::from_be_bytes(world.node.tunnel_port_be);
-    if packet.protocol == UDP && packet.ports.1 == tunnel_port && tunnel_port != 0 {
+    if is_forged(world, &packet) {
         return Err(DROP_ENCAP_PROHIBITED);
     }
     let state = if world.node.flags & NODE_FLAG_SERVICES == 0 {
@@ -502,7 +507,7 @@ fn ip_from_host(run: &mut Run<'_>) -> Fate {
         }
         let Some(sent) = one_hop_less(frame) else {
             let mac = world.node.host_mac;
-            return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
+            return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, MARK_MAGIC_HOST));
         };
         let mut packet = run.read(DIRECTION_INGRESS)?;
         return run.deliver(endpoint, &mut packet, IN, sent);
@@ -549,11 +554,14 @@ fn ip_from_overlay(run: &mut Run<'_>, id: Option<u32>) -> Fate {
     let endpoint = world.endpoints.get(&destination).ok_or(DROP_UNROUTABLE)?;
     let Some(mut sent) = one_hop_less(frame) else {
         let mac = world.node.host_mac;
-        return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, 0));
+        return Ok((Action::Redirect, time_exceeded(world, mac, mac, frame)?, MARK_MAGIC_HOST));
     };
+    let packet = run.read(DIRECTION_INGRESS);
     if endpoint.flags & 3 == 0 {
-        let mut packet = run.read(DIRECTION_INGRESS)?;
-        return run.deliver(endpoint, &mut packet, IN_FROM_TUNNEL, sent);
+        return run.deliver(endpoint, &mut packet?, IN_FROM_TUNNEL, sent);
+    }
+    if packet.is_ok_and(|packet| is_forged(world, &packet)) {
+        return Err(DROP_ENCAP_PROHIBITED);
     }
     run.identities.1 = IDENTITY_HOST;
     run.trace(TO_HOST, UNKNOWN);

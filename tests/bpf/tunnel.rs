@@ -297,8 +297,44 @@ fn used_up_hop_limits_are_answered_through_the_stack() {
             let message = icmp6(ROUTER6, REMOTE6, 3, 0, &[&[0; 4][..], &packet].concat());
             let error = ipv6_with(ROUTER6, REMOTE6, 64, ICMP6, &message);
             let expected = ethernet(HOST_MAC, HOST_MAC, TYPE_IPV6, &error);
-            assert_eq!((out.action, out.frame, out.mark), (Action::Redirect, expected, 0));
+            let mark = MARK_MAGIC_HOST;
+            assert_eq!((out.action, out.frame, out.mark), (Action::Redirect, expected, mark));
         }
+    });
+}
+
+/// The stack would take off a second tunnel, and believe what that says of the sender.
+#[test]
+fn tunnels_do_not_carry_what_is_for_the_tunnels_port() {
+    let v4 = |to, port| {
+        inner(TYPE_IPV4, &ipv4_of(UDP, REMOTE4, to, 64, &udp_between(1, port, b"vxlan")))
+    };
+    let v6 = |to, port, options: &[u8]| {
+        let payload = [options, &udp_between(1, port, b"vxlan")].concat();
+        let next = if options.is_empty() { UDP } else { 60 };
+        inner(TYPE_IPV6, &ipv6_with(REMOTE6, to, 64, next, &payload))
+    };
+    let option = [UDP, 0, 1, 4, 0, 0, 0, 0];
+    lab::run(|lab| {
+        lab.add_tunnel();
+        let all = |port| {
+            let mut frames: Vec<_> = [ROUTER4, NODE4].map(|to| v4(to, port)).into();
+            for to in [ROUTER6, NODE6] {
+                frames.extend([v6(to, port, &[]), v6(to, port, &option)]);
+            }
+            frames
+        };
+        for frame in all(TUNNEL_PORT) {
+            for id in [40_000, IDENTITY_REMOTE_NODE] {
+                assert_dropped(lab, id, &frame, DROP_ENCAP_PROHIBITED);
+            }
+        }
+        for frame in all(TUNNEL_PORT + 1) {
+            assert_eq!(lab.tunnel_sends(40_000, false, &frame).action, Action::Redirect);
+        }
+        let tcp = ipv4_of(TCP, REMOTE4, NODE4, 64, &tcp_between(1, TUNNEL_PORT, TCP_SYN, b""));
+        let out = lab.tunnel_sends(40_000, false, &inner(TYPE_IPV4, &tcp));
+        assert_eq!(out.action, Action::Redirect);
     });
 }
 

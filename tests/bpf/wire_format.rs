@@ -223,6 +223,7 @@ fn the_host_answers_a_peer_through_the_tunnel() {
         let outer = next_outer(&far);
         assert_eq!(outer.inner[ETH_LEN + 40..][..2], [3, 0], "time exceeded: {:02x?}", outer.inner);
         assert_eq!(outer.inner[ETH_LEN + 48..], packet);
+        assert_eq!(outer.vxlan[4..7], [0, 0, 6], "of a remote node, to the other end");
     });
 }
 

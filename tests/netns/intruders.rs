@@ -139,6 +139,45 @@ fn packets_for_the_tunnels_port() {
     }
 }
 
+/// A second tunnel inside, to the node itself: its stack would take that for what another node sent, with any
+/// identity.
+#[test]
+fn a_tunnel_in_the_tunnel() {
+    let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
+    fleet.apply(1, TUNNEL);
+    let (node, names) = (&fleet.lab.a, Names::of(&fleet.lab.a));
+    let node_c = ByHand::new(&fleet, VXLAN);
+    for plan in fleet.plans() {
+        let from = endpoint_c(&plan);
+        let reader = Reader::start(node, &DROPS);
+        let inmost = VXLAN.around(4, &datagram(from, plan.busybox_a, 64));
+        let mut expected = Vec::new();
+        for to in [plan.router_a, MEMBERS[0].underlay[usize::from(plan.v6)]] {
+            let before = counted(node, PROHIBITED);
+            node_c.send(300, &carrying(from, to, &inmost));
+            await_counted(node, PROHIBITED, before + 1);
+            let packet = format!("{} -> {} udp", end(from, SOURCE_PORT), end(to, VXLAN.port));
+            expected.push(line(PROHIBITED, "bpf_overlay.c", "300", &packet));
+        }
+        assert_eq!(shown(reader, &names, PROHIBITED), expected);
+    }
+}
+
+/// A frame with a datagram to the tunnel's port.
+fn carrying(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
+    let udp = frames::udp_between(SOURCE_PORT, VXLAN.port, payload);
+    match (from.parse(), to.parse()) {
+        (Ok(IpAddr::V4(from)), Ok(IpAddr::V4(to))) => {
+            frames::ethernet(BROADCAST, MAC, TYPE_IPV4, &frames::ipv4_of(UDP, from, to, 64, &udp))
+        }
+        (Ok(IpAddr::V6(from)), Ok(IpAddr::V6(to))) => {
+            let packet = frames::ipv6_with(from, to, 64, UDP, &udp);
+            frames::ethernet(BROADCAST, MAC, TYPE_IPV6, &packet)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn wrong_identities_and_fragments_out_of_the_tunnel() {
     let Some(fleet) = Fleet::new(DUAL, V4) else { return };
