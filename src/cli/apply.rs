@@ -1,5 +1,6 @@
 //! `ciliate apply`: converge once, and verify by looking again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +13,10 @@ use super::{
 use crate::config::Search;
 use crate::engine::{self, Converged, EngineError, tally};
 use crate::kernel::chain;
-use crate::kinds::{Op, counted};
+use crate::kinds::{ObjectKey, Op, counted};
 use crate::lower::lost_text;
 use crate::plan::{FORMAT_VERSION, Plan, SavedPlan};
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, waiting, waiting_text};
 
 /// Converge the kernel once and verify it by looking again
 #[derive(Debug, clap::Args)]
@@ -104,11 +105,23 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
 }
 
 fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
+    // What a round could not do, the next one may have tried again.
+    let mut said = BTreeSet::new();
     for (plan, report) in &converged.rounds {
+        let mut bad = Vec::new();
         for (op, outcome) in plan.ops.iter().zip(&report.outcomes) {
             match outcome {
                 Outcome::Done => output.plan_line(&op.line())?,
-                bad => output.plan_line(&format!("! {}: {bad}", op.line()))?,
+                Outcome::Skipped { .. } => {}
+                outcome => bad.push(format!("! {}: {outcome}", op.line())),
+            }
+        }
+        for (cause, count) in waiting(&report.outcomes, |at| plan.ops[at].object().to_string()) {
+            bad.push(format!("! {cause}: {}", waiting_text(count)));
+        }
+        for line in bad {
+            if said.insert(line.clone()) {
+                output.plan_line(&line)?;
             }
         }
     }
@@ -131,10 +144,20 @@ fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
         }
     };
     output.heading(&text)?;
-    for op in &left.ops {
+    // What waits is counted with what it waits for.
+    let waiting = converged.rounds.last().map(|(plan, report)| skipped(plan, report));
+    let waiting = waiting.unwrap_or_default();
+    for op in left.ops.iter().filter(|op| !waiting.contains(&op.object())) {
         output.plan_line(&format!("left: {}", op.line()))?;
     }
     Ok(())
+}
+
+/// The objects of the ops that waited in vain.
+fn skipped(plan: &Plan, report: &Report) -> BTreeSet<ObjectKey> {
+    let ops = plan.ops.iter().zip(&report.outcomes);
+    let skipped = ops.filter(|(_, outcome)| matches!(outcome, Outcome::Skipped { .. }));
+    skipped.map(|(op, _)| op.object()).collect()
 }
 
 /// The ops that were done.

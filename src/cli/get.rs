@@ -132,34 +132,39 @@ fn endpoints(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
         let lxc = lxc_name(&endpoint.netns, &endpoint.ifname);
         let (labels, identity) = (json!(endpoint.labels), endpoint.identity);
         let origin = Origin::Endpoint(endpoint.name.clone());
-        rows.push(endpoint_row(view, &endpoint.name, (identity, labels), lxc.as_str(), &origin));
+        let who = (&*endpoint.name, &*endpoint.addresses);
+        rows.push(endpoint_row(view, who, (identity, labels), lxc.as_str(), &origin));
     }
     if !loaded.intent.node.health_addresses.is_empty() {
         let role = (Identity::HEALTH, json!({"reserved:health": ""}));
-        rows.push(endpoint_row(view, "health", role, LXC_HEALTH, &Origin::Health));
+        let who = ("health", &*loaded.intent.node.health_addresses);
+        rows.push(endpoint_row(view, who, role, LXC_HEALTH, &Origin::Health));
     }
     rows
 }
 
+/// The addresses are those that the programs know, or that the files give before it was applied.
 fn endpoint_row(
     view: &View,
-    name: &str,
+    (name, given): (&str, &[IpAddr]),
     (identity, labels): (Identity, Value),
     lxc: &str,
     origin: &Origin,
 ) -> Vec<Value> {
     let value = device_of(view, lxc);
     let id = value.map(|value| value.endpoint_id);
-    let unset = DeviceValue::default();
-    let value = value.unwrap_or(&unset);
-    let address = |address: IpAddr| (!address.is_unspecified()).then_some(address);
+    let (v4, v6) = value.map_or(([0; 4], [0; 16]), |value| (value.ipv4_be, value.ipv6_be));
+    let address = |known: IpAddr| {
+        let given = || given.iter().copied().find(|given| given.is_ipv6() == known.is_ipv6());
+        if known.is_unspecified() { given() } else { Some(known) }
+    };
     vec![
         json!(name),
         json!(id),
         json!(identity),
         labels,
-        json!(address(value.ipv6_be.into())),
-        json!(address(value.ipv4_be.into())),
+        json!(address(v6.into())),
+        json!(address(v4.into())),
         json!(lxc),
         json!(state(view, origin)),
     ]

@@ -15,8 +15,10 @@ use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::counted;
 use crate::listen::{online_cpus, slots};
-use crate::lower::{Ipam, Summary, lost_text};
+use crate::lower::{HostRouting, Ipam, Summary, lost_text};
 use crate::monitor::text;
+
+const ATTACH_MODE: &str = "Attach Mode:";
 
 /// What there is of a daemon, without what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +194,19 @@ fn print(
     Ok(())
 }
 
+/// How packets get to other nodes, and from device to device.
+fn routing(summary: &Summary) -> String {
+    let network = match summary.tunnel {
+        None => "Native".to_string(),
+        Some(protocol) => format!("Tunnel [{}]", protocol.kind()),
+    };
+    let host = match summary.host_routing {
+        HostRouting::Legacy => "Legacy",
+        HostRouting::Bpf => "BPF",
+    };
+    format!("Network: {network}   Host: {host}")
+}
+
 /// The rows, in the order of `cilium status` as far as they are there too.
 fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
@@ -211,11 +226,9 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         let family = if cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
         format!("{family}: {allocated}/{available} allocated from {cidr},")
     });
-    let network = match summary.tunnel {
-        None => "Native".to_string(),
-        Some(protocol) => format!("Tunnel [{}]", protocol.kind()),
-    };
     let attach = if summary.attach == Mode::Tcx { "TCX" } else { "Legacy TC" };
+    // Of a machine that could not be looked at, the files tell nothing of this.
+    let known = |value: String| if summary.looked { value } else { "unknown".to_string() };
     let masquerading = if summary.masquerade {
         format!("nftables [IPv4: {}, IPv6: {}]", enabled(has(false)), enabled(has(true)))
     } else {
@@ -231,11 +244,11 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         ("Daemon:", process),
         ("NodeMonitor:", monitor(readers)),
         ("Health daemon:", health::daemon(status, daemon)),
-        ("Node:", format!("{} [{}]", summary.node, addresses.join(", "))),
-        ("Devices:", summary.devices.join(", ")),
+        ("Node:", known(format!("{} [{}]", summary.node, addresses.join(", ")))),
+        ("Devices:", known(summary.devices.join(", "))),
         ("IPAM:", ipam.collect::<Vec<_>>().join(" ")),
-        ("Routing:", format!("Network: {network}   Host: Legacy")),
-        ("Attach Mode:", attach.to_string()),
+        ("Routing:", known(routing(summary))),
+        (ATTACH_MODE, known(attach.to_string())),
         ("Device Mode:", "veth".to_string()),
         ("Masquerading:", masquerading),
         ("Controller Status:", format!("{}/{all} healthy", all - failing)),
@@ -251,6 +264,10 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
     ];
     if status.backend_checks.checked == 0 {
         rows.retain(|(name, _)| *name != "Backend checks:");
+    }
+    if let (Some(port), Some(underlay)) = (summary.tunnel_port, &summary.underlay) {
+        let at = rows.iter().position(|(name, _)| *name == ATTACH_MODE).unwrap_or(rows.len());
+        rows.insert(at, ("Tunnel:", format!("UDP port {port}, over {underlay}")));
     }
     if daemon != Process::Answers {
         // They are the daemon's.

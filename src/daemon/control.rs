@@ -126,7 +126,7 @@ impl Status {
     pub fn describe(&mut self, view: &View) {
         let counts = view.observed.owned_counts().into_iter();
         self.objects = counts.map(|(kind, count)| (kind.to_string(), count)).collect();
-        self.summary = view.summary.clone();
+        self.summary = view.summary.clone().in_force(&view.observed);
     }
 
     /// One line.

@@ -29,7 +29,7 @@ use crate::kernel::{Kernel, KernelError, chain};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
 use crate::lower::lost_text;
-use crate::report::Outcome;
+use crate::report::{Outcome, waiting, waiting_text};
 use checks::Checks;
 use control::{CONVERGE, Control, Problem, Status};
 use fights::Fights;
@@ -394,10 +394,15 @@ impl Daemon<'_> {
             journal::log_done(generation, plan, &report.outcomes, |op| {
                 self.fights.is_contested(&op.object(), now)
             });
-            for (op, bad) in ops.filter(|(_, outcome)| !matches!(outcome, Outcome::Done)) {
+            let told =
+                |outcome: &Outcome| matches!(outcome, Outcome::Done | Outcome::Skipped { .. });
+            for (op, bad) in ops.filter(|(_, outcome)| !told(outcome)) {
                 let problem = Problem::new(op.object(), format!("{}: {bad}", op.verb()));
                 problems.push(Problem { errno: bad.errno(), ..problem });
             }
+            let waiting = waiting(&report.outcomes, |at| plan.ops[at].object().to_string());
+            let waiting = waiting.into_iter();
+            problems.extend(waiting.map(|(cause, n)| Problem::new(cause, waiting_text(n))));
         }
         for blocked in &converged.last.plan.blocked {
             problems.push(Problem::new(&blocked.origin, blocked.reason.to_string()));

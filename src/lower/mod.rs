@@ -36,7 +36,7 @@ pub use endpoint::lxc_name;
 pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
-pub use summary::{Ipam, Summary, lost_text};
+pub use summary::{HostRouting, Ipam, Summary, lost_text};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;

@@ -6,13 +6,15 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use crate::bpf_abi::CILIUM_LXC;
-use crate::bpf_abi::EndpointKey;
+use crate::bpf_abi::{
+    CILIUM_LXC, EndpointKey, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NodeValue,
+};
 use crate::intent::{Intent, Masquerade};
-use crate::kinds::Desired;
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::bpf_map::MapName;
+use crate::kinds::bpf_map_entry;
 use crate::kinds::link::Protocol;
+use crate::kinds::{Desired, Observed};
 
 /// How full a CIDR is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +32,27 @@ impl Ipam {
     }
 }
 
+/// By what packets get from one device to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostRouting {
+    #[default]
+    Legacy,
+    Bpf,
+}
+
+impl HostRouting {
+    fn of(past_host: bool) -> Self {
+        if past_host { Self::Bpf } else { Self::Legacy }
+    }
+}
+
 /// The node in a few words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Whether the machine was looked at; else what depends on it is not known.
+    #[serde(default)]
+    pub looked: bool,
     pub node: String,
     pub addresses: Vec<IpAddr>,
     pub devices: Vec<String>,
@@ -54,6 +74,14 @@ pub struct Summary {
     /// What encapsulates; `None` with native routing.
     #[serde(default)]
     pub tunnel: Option<Protocol>,
+    /// UDP port of the tunnel.
+    #[serde(default)]
+    pub tunnel_port: Option<u16>,
+    /// Family of the addresses that tunnels lead to.
+    #[serde(default)]
+    pub underlay: Option<String>,
+    #[serde(default)]
+    pub host_routing: HostRouting,
     /// Settings that `destroy` leaves as they are: what they were is not known any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
@@ -71,6 +99,7 @@ impl Summary {
     /// From the intent alone, or with the machine's part.
     pub fn of(intent: &Intent, machine: Option<(&str, &Node, &Desired)>) -> Self {
         let mut summary = Self {
+            looked: machine.is_some(),
             node: intent.node.name.as_deref().unwrap_or_default().to_string(),
             addresses: Vec::new(),
             devices: Vec::new(),
@@ -85,6 +114,9 @@ impl Summary {
             mtu_bytes: 0,
             route_mtu_bytes: 0,
             tunnel: None,
+            tunnel_port: None,
+            underlay: None,
+            host_routing: HostRouting::of(intent.routing.past_host),
             lost: Vec::new(),
         };
         let Some((hostname, node, desired)) = machine else { return summary };
@@ -99,6 +131,8 @@ impl Summary {
         (summary.frontends, summary.backends) =
             (desired.lb_services.len(), desired.lb_backends.len());
         summary.tunnel = node.tunnel.map(|tunnel| tunnel.protocol);
+        summary.tunnel_port = node.tunnel.map(|tunnel| tunnel.port);
+        summary.underlay = node.tunnel.map(|tunnel| tunnel.underlay.name().to_string());
         let map = MapName::of_abi(CILIUM_LXC);
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
             let Ok(bytes) = key.key.as_slice().try_into() else { continue };
@@ -108,6 +142,36 @@ impl Summary {
             }
         }
         summary
+    }
+
+    /// With what the node does now in place of what is asked of it, where that is another thing.
+    pub fn in_force(self, observed: &Observed) -> Self {
+        let seen = observed.bpf_map_entries.get(&bpf_map_entry::node());
+        let value = seen.and_then(|seen| seen.value.as_slice().try_into().ok());
+        // A node that is not in force, or has no tunnel yet, does nothing else.
+        let Some(value) = value.map(NodeValue::from_bytes) else { return self };
+        let past_host = value.flags & NODE_FLAG_HOST_ROUTING != 0;
+        let now = Self { host_routing: HostRouting::of(past_host), ..self };
+        if value.tunnel_mtu == 0 {
+            let route_mtu_bytes = now.mtu_bytes;
+            return Self {
+                tunnel: None,
+                tunnel_port: None,
+                underlay: None,
+                route_mtu_bytes,
+                ..now
+            };
+        }
+        if value.tunnel_ifindex == 0 {
+            return now;
+        }
+        let geneve = value.flags & NODE_FLAG_GENEVE != 0;
+        Self {
+            tunnel: Some(if geneve { Protocol::Geneve } else { Protocol::Vxlan }),
+            tunnel_port: Some(u16::from_be_bytes(value.tunnel_port_be)),
+            route_mtu_bytes: value.tunnel_mtu.into(),
+            ..now
+        }
     }
 }
 

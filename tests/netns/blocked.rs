@@ -513,6 +513,15 @@ fn pins_that_are_not_on_a_bpf_file_system() {
         assert_eq!((said, ran.all().lines().count()), (1, 1), "{ran:?}");
     }
     before.assert_same(&Snapshot::of(&lab.a.space), "without a BPF file system");
+    // A daemon lives on; what it could not look at it doesn't claim to know.
+    let daemon = Daemon::start(&lab.a);
+    let status = lab.a.ciliate(&["status"]);
+    for name in ["Node:", "Devices:", "Routing:", "Attach Mode:"] {
+        let row = status.stdout.lines().find(|line| line.starts_with(name)).expect("a row");
+        assert_eq!(row.split_whitespace().last(), Some("unknown"), "{status:?}");
+    }
+    assert_eq!(status.code, 3, "{status:?}");
+    daemon.stop();
     let destroyed = lab.a.ciliate(&["destroy"]);
     assert_eq!(destroyed.code, 0, "{destroyed:?}");
 }

@@ -75,6 +75,9 @@ fn by_the_stacks_and_back() {
             let text = if on { text.replacen(mode, &format!("{mode}{line}"), 1) } else { text };
             std::fs::write(&node.config, text).expect("write");
             node.apply();
+            let status = node.ciliate(&["status"]).stdout;
+            let row = format!("Network: Native   Host: {}", if on { "BPF" } else { "Legacy" });
+            assert!(status.contains(&row), "{status}");
         }
         for [here, there, _] in ADDRESSES {
             assert_eq!((ping(&client, there), ping(&server, here)), (ttl, ttl));

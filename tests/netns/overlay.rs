@@ -84,6 +84,7 @@ fn the_walk_through() {
     let status = node.ciliate(&["status"]);
     let routing = "Network: Tunnel [vxlan]   Host: Legacy";
     assert!(status.code == 0 && status.stdout.contains(routing), "{status:?}");
+    assert!(status.stdout.contains("UDP port 8472, over IPv4"), "{status:?}");
 }
 
 fn routes(fleet: &Fleet) {

@@ -144,6 +144,11 @@ fn reading_commands_change_nothing() {
     for (command, code) in commands {
         let ran = lab.a.ciliate(command);
         assert_eq!(ran.code, code, "{command:?}: {ran:?}");
+        if command == ["get", "endpoints"] {
+            let row = ran.stdout.lines().find(|line| line.starts_with("client "));
+            let row: Vec<_> = row.expect("a row").split_whitespace().collect();
+            assert!(row.contains(&"10.244.0.49") && row.contains(&"fd00:10:244::49"), "{row:?}");
+        }
     }
     before.assert_same(&crate::snapshot::Snapshot::of(&lab.a.space), "after reading commands");
     assert!(!lab.a.runtime.exists() && !lab.a.bpf.exists());
