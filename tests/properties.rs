@@ -13,6 +13,8 @@ mod lowering;
 mod messages;
 #[path = "properties/nodes.rs"]
 mod nodes;
+#[path = "properties/opening.rs"]
+mod opening;
 #[path = "properties/planning.rs"]
 mod planning;
 #[path = "properties/services.rs"]

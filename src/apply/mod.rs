@@ -120,7 +120,8 @@ pub fn apply(
     Report { outcomes, writes: kernel.writes - writes_before }
 }
 
-/// Runs ops in their order by `exec`, those of a kind and phase in one batch. An op that waits for one
+/// Runs ops in their order by `exec`, those of a kind and phase in one batch, but for one that others of its
+/// kind wait for. An op that waits for one
 /// that was not done is skipped; the others are carried on with. No I/O of its own.
 pub fn interpret(
     ops: &[Op],
@@ -131,8 +132,10 @@ pub fn interpret(
     let mut outcomes = Vec::with_capacity(ops.len());
     let mut rest = ops;
     while let Some(first) = rest.first() {
-        let same = |op: &&Op| op.kind() == first.kind() && op.phase() == first.phase();
-        let count = rest.iter().take_while(same).count();
+        let same =
+            |op: &&Op| op.kind() == first.kind() && op.phase() == first.phase() && !op.is_awaited();
+        let count = 1 + rest[1..].iter().take_while(same).count();
+        let count = if first.is_awaited() { 1 } else { count };
         let (batch, after) = rest.split_at(count);
         rest = after;
         for (op, outcome) in batch.iter().zip(run_batch(batch, &failed, &mut exec)) {

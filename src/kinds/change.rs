@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blocked, Kind, ObjectKey, Observed, Origin, SeenMap, WantedMap};
+use super::{Blocked, Kind, ObjectKey, Observed, Origin, SeenMap, WantedMap, tunnel};
 
 /// A property that is not as asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,19 +87,27 @@ impl<K: Kind> Change<K> {
         }
     }
 
-    /// Whether the op takes a value out of force, and comes after all other additions.
-    pub fn is_late(&self) -> bool {
-        match &self.action {
+    /// Whether the op takes something out of force, and comes after all other additions. `opens`: a tunnel
+    /// is to take the place of native routing.
+    pub fn is_late(&self, opens: bool) -> bool {
+        let gives_way = match &self.action {
             Action::Update { to, .. } => !K::gives_way_to(&self.key, to).is_empty(),
             _ => false,
-        }
+        };
+        gives_way || (opens && self.waits_for_tunnel())
     }
 
-    /// The objects, and with them those that a value in force gives way to.
+    fn waits_for_tunnel(&self) -> bool {
+        let is_there = self.expects().is_some();
+        self.spec().is_some_and(|spec| tunnel::waits::<K>(&self.key, spec, is_there))
+    }
+
+    /// The objects, and with them those that what is in force gives way to.
     pub fn with_successors(&self, mut objects: Vec<ObjectKey>) -> Vec<ObjectKey> {
         if let Action::Update { to, .. } = &self.action {
             objects.extend(K::gives_way_to(&self.key, to));
         }
+        objects.extend(self.waits_for_tunnel().then(tunnel::entry));
         objects
     }
 

@@ -32,6 +32,7 @@ pub mod record;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
+pub mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -117,6 +118,17 @@ pub trait Kind: Sized + 'static {
     /// in force, there is nothing to keep.
     fn gives_way_to(_key: &Self::Key, _spec: &Self::Spec) -> Vec<ObjectKey> {
         Vec::new()
+    }
+
+    /// What the object has to do with the tunnel. Where that takes the place of native routing, what has to
+    /// do with it comes after all other additions, and after the node's entry.
+    fn tunnel(_key: &Self::Key, _spec: &Self::Spec) -> tunnel::Part {
+        tunnel::Part::None
+    }
+
+    /// Whether others of the kind wait for this object: it is done before them, in a batch of its own.
+    fn is_awaited(_key: &Self::Key) -> bool {
+        false
     }
 
     /// Of the objects whose ops failed, one that can't be told or mended without this one, or that was to

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Action, additions, conflicts, removals};
 use super::link::Taken;
-use super::{Change, Kind, SeenMap, WantedMap};
+use super::{Change, Kind, SeenMap, WantedMap, tunnel};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
     bpf_old_map::BpfOldMap, bpf_program::BpfProgram, cgroup_link::CgroupLink,
@@ -98,6 +98,11 @@ pub enum BlockedReason {
         "until then the tunnel stays as it is: device {ifname} with UDP port {port}; peers that use another protocol or port are not reached"
     )]
     TunnelKept { ifname: String, port: u16 },
+    /// The tunnel that is asked for can't be had, and there is none.
+    #[error(
+        "until then nothing changes in how peers are reached: by native routing if that is in force, else not at all"
+    )]
+    NoTunnelYet,
     /// What the tunnel leaves of the underlay's MTU is too little for IPv6.
     #[error(
         "the underlay's MTU of {mtu_bytes} leaves {left_bytes} in the tunnel, and IPv6 needs 1280; give the underlay's devices a larger one, or the node no IPv6 CIDR"
@@ -202,6 +207,8 @@ macro_rules! closed_types {
             $(pub $field: WantedMap<$kind>,)*
             /// What is asked for and can't be planned.
             pub blocked: Vec<Blocked>,
+            /// What can't be had, so that what stands on it or waits for it is left as it is.
+            pub unavailable: BTreeSet<ObjectKey>,
         }
 
         /// What the kernel has.
@@ -240,9 +247,17 @@ macro_rules! closed_types {
                 match self { $(Op::$kind(change) => ObjectKey::$kind(change.key.clone()),)* }
             }
 
-            /// Whether the op comes after all other additions: it takes a value out of force.
-            pub fn is_late(&self) -> bool {
-                match self { $(Op::$kind(change) => change.is_late(),)* }
+            /// Whether the op comes after all other additions: it takes something out of force. `opens`: a
+            /// tunnel is to take the place of native routing.
+            pub fn is_late(&self, opens: bool) -> bool {
+                match self { $(Op::$kind(change) => change.is_late(opens),)* }
+            }
+
+            /// Whether ops of the same kind wait for this one.
+            pub fn is_awaited(&self) -> bool {
+                match self {
+                    $(Op::$kind(change) => change.spec().is_some() && $kind::is_awaited(&change.key),)*
+                }
             }
 
             /// The objects that have to be there for the op to work.
@@ -327,12 +342,14 @@ macro_rules! closed_types {
         /// Plans every kind in order of creation, then what takes a value out of force, then removals in
         /// the opposite order, those of late kinds last. Each step
         /// sees what the steps before it lead to, so what a replaced link takes with it is made
-        /// again in the same plan. `observed` ends as the prediction of the whole plan.
+        /// again in the same plan. What would take the place of something in force and can't be had leaves
+        /// that as it is, and what outlives it. `observed` ends as the prediction of the whole plan.
         pub(crate) fn plan_all(desired: &Desired, observed: &mut Observed) -> (Vec<Op>, Vec<Blocked>) {
             let (mut ops, mut blocked) = (Vec::new(), desired.blocked.clone());
             // Keys that something foreign holds, and what can't be had without them: an address is
             // not put on a device of ours that somebody else's has the name of.
-            let mut unavailable: BTreeSet<ObjectKey> = BTreeSet::new();
+            let mut unavailable = desired.unavailable.clone();
+            let opens = tunnel::opens(&desired.bpf_map_entries, &observed.bpf_map_entries);
             $(for (key, reason) in conflicts::<$kind>(&desired.$field, &observed.$field) {
                 blocked.push(reason);
                 unavailable.insert(ObjectKey::$kind(key));
@@ -350,7 +367,7 @@ macro_rules! closed_types {
                 ops.reserve(changes.len());
                 for change in changes {
                     let op = Op::$kind(change);
-                    if op.is_late() {
+                    if op.is_late(opens) {
                         late.push(op);
                     } else if lacks(&op, &unavailable) {
                         unavailable.insert(op.object());
@@ -373,10 +390,44 @@ macro_rules! closed_types {
                     Change::predict_all(made, |o| &mut o.$field, observed);
                 }
             })*
-            for op in late.into_iter().filter(|op| !lacks(op, &unavailable)) {
-                op.predict(observed);
-                ops.push(op);
-            }
+            let kept = plan_late(&mut late, &unavailable, observed);
+            ops.append(&mut late);
+            ops.append(&mut plan_removals(desired, observed, kept));
+            (ops, blocked)
+        }
+
+        /// Of the ops that take something out of force, leaves those that can be done. Returns what the others
+        /// are about: there what is in force stays.
+        fn plan_late(
+            late: &mut Vec<Op>,
+            unavailable: &BTreeSet<ObjectKey>,
+            observed: &mut Observed,
+        ) -> BTreeSet<ObjectKey> {
+            let mut kept: BTreeSet<ObjectKey> = BTreeSet::new();
+            late.retain(|op| {
+                let lacks = lacks(op, unavailable) || lacks(op, &kept);
+                if lacks {
+                    kept.insert(op.object());
+                }
+                !lacks
+            });
+            $(
+                let made = late.iter().filter_map(|op| match op {
+                    Op::$kind(change) => Some(change),
+                    _ => None,
+                });
+                Change::predict_all(made, |o| &mut o.$field, observed);
+            )*
+            kept
+        }
+
+        /// Removes what nobody asks for, but for what outlives something that is `kept`.
+        fn plan_removals(
+            desired: &Desired,
+            observed: &mut Observed,
+            mut kept: BTreeSet<ObjectKey>,
+        ) -> Vec<Op> {
+            let mut ops = Vec::new();
             let steps: [(bool, fn(&Desired, &Observed) -> Vec<Op>); KINDS] = [$((
                 $kind::REMOVED_LATE,
                 |desired, observed| {
@@ -386,12 +437,19 @@ macro_rules! closed_types {
             ),)*];
             for late in [false, true] {
                 for (_, step) in steps.iter().rev().filter(|(l, _)| *l == late) {
-                    let removals = step(desired, observed);
+                    let mut removals = step(desired, observed);
+                    removals.retain(|op| {
+                        let stays = op.waits_for(&kept).is_some();
+                        if stays {
+                            kept.insert(op.object());
+                        }
+                        !stays
+                    });
                     removals.iter().for_each(|op| op.predict(observed));
                     ops.extend(removals);
                 }
             }
-            (ops, blocked)
+            ops
         }
 
         impl Observed {

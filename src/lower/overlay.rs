@@ -42,7 +42,7 @@ impl Tunnel {
     }
 }
 
-/// The device of the tunnel as the programs know it.
+/// The device of the tunnel as the programs know it; index and address are zero where it can't be had.
 pub(super) struct Device {
     pub ifindex: u32,
     pub mac: Mac,
@@ -75,6 +75,7 @@ pub(super) fn settle(
     let Some(reason) = in_the_way(facts, tunnel) else { return Some(tunnel) };
     block(reason);
     let Some(kept) = in_force(facts, tunnel) else {
+        block(BlockedReason::NoTunnelYet);
         return Some(Tunnel { usable: false, ..tunnel });
     };
     let (ifname, port) = (kept.ifname().to_string(), kept.port);
@@ -126,10 +127,15 @@ pub(super) fn route_mtu_bytes(
     left
 }
 
-/// Adds the device and the programs on it.
+/// Adds the device and the programs on it, or that it can't be had.
 pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
-    let tunnel = lowering.node.tunnel.filter(|tunnel| tunnel.usable)?;
+    let tunnel = lowering.node.tunnel?;
     let device = tunnel.ifname();
+    if !tunnel.usable {
+        lowering.desired.unavailable.insert(ObjectKey::Link(device));
+        let objects = vec![ObjectKey::Link(device)];
+        return Some(Device { ifindex: 0, mac: Mac([0; 6]), port: 0, objects });
+    }
     let ifindex = lowering.allocation.ifindex(device, None);
     // Another one on each node: the kernel drops what comes with the address of the device it comes to.
     let node = lowering.intent.node.name.as_deref().unwrap_or(&lowering.facts.hostname);

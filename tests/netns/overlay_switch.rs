@@ -185,10 +185,87 @@ fn kept_until(fleet: &Fleet, way: &Way, reasons: &[&str], free: impl FnOnce()) {
     }
     flood.finish();
     assert_eq!(link(), before, "with {}", way.routing);
+    let status = fleet.lab.a.ciliate(&["status"]).stdout;
+    let in_force = ["Network: Tunnel [vxlan] ", "UDP port 8472, over IPv4"];
+    assert!(in_force.iter().all(|row| status.contains(row)), "{status}");
     let tunnels = fleet.lab.a.space.sh("ip -o link show type vxlan");
     assert!(!tunnels.contains("cilium_trial"), "{tunnels}");
     exchange(&fleet.nginx_b, &fleet.nginx_a, "10.42.0.182");
     free();
+}
+
+/// All that decides how packets get to the peers.
+fn ways(fleet: &Fleet) -> String {
+    let node = &fleet.lab.a;
+    let kernel = node.space.sh(
+        "ip route show table all proto 203; ip -6 route show table all proto 203; ip rule; ip -6 rule\n\
+         nft list table inet ciliate",
+    );
+    let ipcache = node.ciliate(&["bpf", "ipcache", "list"]);
+    kernel + &ipcache.stdout + &fleet.busybox_a.sh("ip route; ip -6 route show default")
+}
+
+/// Native routing is in force where a tunnel can't be made, and not a packet is lost, between endpoints and from
+/// the host. Each of the reasons is said in one line.
+fn native_until(fleet: &Fleet, way: &Way, reasons: &[&str], free: impl FnOnce()) {
+    let before = ways(fleet);
+    let of = |from: (&'static str, &'static str), to: (&'static str, &'static str)| {
+        let endpoints = Flood::start((&fleet.busybox_a, from.0), (&fleet.busybox_b, to.0));
+        (endpoints, Flood::start((&fleet.lab.a.space, from.1), (&fleet.nginx_b, to.1)))
+    };
+    let floods = [
+        of(("10.42.0.97", "172.16.16.120"), ("10.42.1.64", "10.42.1.145")),
+        of(("fd00:10:42::97", "fd00:172:16:16::120"), ("fd00:10:42:1::64", "fd00:10:42:1::145")),
+    ];
+    fleet.lab.a.write(&fleet.text(0, way.routing));
+    for _ in 0..2 {
+        let ran = apply_blocked(fleet, reasons[0]);
+        for reason in reasons {
+            let lines = ran.stdout.lines().filter(|line| line.contains(reason)).count();
+            assert!(lines == 1, "`{reason}` in {lines} lines of {ran:?}");
+        }
+    }
+    for (endpoints, host) in floods {
+        endpoints.finish();
+        host.finish();
+    }
+    assert_eq!(ways(fleet), before, "with {}", way.routing);
+    let status = fleet.lab.a.ciliate(&["status"]).stdout;
+    assert!(status.contains("Network: Native "), "{status}");
+    free();
+}
+
+/// From native routing to a tunnel that the kernel refuses: a socket has the port.
+#[test]
+fn native_routing_stays_while_the_kernel_refuses_a_tunnel() {
+    let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
+    fleet.apply(2, NATIVE.routing);
+    let node = &fleet.lab.a.space;
+    let bind = |port| node.run(|| std::net::UdpSocket::bind(("0.0.0.0", port))).expect("bind");
+    for way in [&GENEVE, &VXLAN, &OWN_TABLE] {
+        let Some((device, _, port)) = way.device else { unreachable!() };
+        let socket = bind(port);
+        let waits = "more changes wait for it; until then what is there in their places stays";
+        let refused = format!("! + link {device} ");
+        native_until(&fleet, way, &[waits, &refused], || drop(socket));
+    }
+    switch(&fleet, &OWN_TABLE);
+}
+
+/// The same where it is known beforehand: somebody else's device has the port.
+#[test]
+fn native_routing_stays_while_a_foreign_tunnel_has_the_port() {
+    let Some(fleet) = Fleet::new(DUAL, DUAL) else { return };
+    fleet.apply(2, NATIVE.routing);
+    let node = &fleet.lab.a.space;
+    node.sh("ip link add fv0 type vxlan id 9 dstport 8472 local 172.16.16.120 dev eth0\n\
+         ip link set fv0 addrgenmode none up");
+    let reasons = [
+        "UDP port 8472 belongs to device fv0, which is not ciliate's",
+        "until then nothing changes in how peers are reached",
+    ];
+    native_until(&fleet, &VXLAN, &reasons, || drop(node.sh("ip link del fv0")));
+    switch(&fleet, &VXLAN);
 }
 
 /// What is known beforehand: somebody else's device has the port.
@@ -218,7 +295,7 @@ fn a_tunnel_stays_while_the_kernel_refuses_another() {
     let node = &fleet.lab.a.space;
     let bind = |port| node.run(|| std::net::UdpSocket::bind(("0.0.0.0", port))).expect("bind");
     let socket = bind(6081);
-    kept_until(&fleet, &GENEVE, &["cilium_geneve", "skipped"], || drop(socket));
+    kept_until(&fleet, &GENEVE, &["cilium_geneve", "more changes wait for it"], || drop(socket));
     let socket = bind(8473);
     let reasons = ["UDP port 8473 is in use on this host", "cilium_vxlan"];
     kept_until(&fleet, &OTHER_PORT, &reasons, || drop(socket));

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use super::worlds::closed;
 
 /// Interprets the ops on a made-up kernel that refuses everything about `broken`.
-fn run(ops: &[Op], state: &mut Observed, broken: &BTreeSet<ObjectKey>) -> Vec<Outcome> {
+pub fn run(ops: &[Op], state: &mut Observed, broken: &BTreeSet<ObjectKey>) -> Vec<Outcome> {
     let exec = |batch: &[&Op]| {
         let one = |op: &&Op| {
             if broken.contains(&op.object()) {

@@ -17,13 +17,13 @@ use super::nodes::{Machine, endpoints, facts, families, intent, machine};
 
 /// A node, the machine it is on, and the endpoints it is given one after the other.
 #[derive(Debug, Clone)]
-struct Life {
+pub struct Life {
     intent: Intent,
-    machine: Machine,
+    pub machine: Machine,
     endpoints: Vec<std::collections::BTreeMap<std::sync::Arc<str>, Endpoint>>,
 }
 
-fn life(may_miss: bool) -> impl Strategy<Value = Life> {
+pub fn life(may_miss: bool) -> impl Strategy<Value = Life> {
     families().prop_flat_map(move |families| {
         let endpoints = prop::collection::vec(endpoints(families, may_miss), 1..4);
         (intent(families), machine(families), endpoints)
@@ -32,7 +32,7 @@ fn life(may_miss: bool) -> impl Strategy<Value = Life> {
 }
 
 impl Life {
-    fn intents(&self) -> impl Iterator<Item = Intent> + '_ {
+    pub fn intents(&self) -> impl Iterator<Item = Intent> + '_ {
         self.endpoints
             .iter()
             .map(|endpoints| Intent { endpoints: endpoints.clone(), ..self.intent.clone() })
@@ -40,7 +40,7 @@ impl Life {
 }
 
 /// Lowers, plans and predicts: one round that goes all the way.
-fn round(machine: &Machine, intent: &Intent, observed: &Observed) -> (Desired, Plan, Observed) {
+pub fn round(machine: &Machine, intent: &Intent, observed: &Observed) -> (Desired, Plan, Observed) {
     let (desired, _) = lower(intent, &facts(machine, intent, observed));
     let (plan, after) = Plan::make(&desired, observed.clone());
     (desired, plan, after)
@@ -77,7 +77,7 @@ fn objects(desired: Desired) -> Desired {
 }
 
 /// Somebody else's device on a port.
-fn foreign_tunnel(ifname: &str, port: u16) -> LinkInfo {
+pub fn foreign_tunnel(ifname: &str, port: u16) -> LinkInfo {
     let (mac, alias) = (Mac([2, 0, 0, 0, 0, 99]), String::new());
     LinkInfo {
         ifindex: 999,

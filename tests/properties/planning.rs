@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ciliate::kinds::netns::State;
-use ciliate::kinds::{ObjectKey, bpf_map_entry, link};
+use ciliate::kinds::{ObjectKey, bpf_map_entry, link, tunnel};
 use ciliate::kinds::{Observed, Op, Phase};
 use ciliate::plan::{Plan, SavedPlan, check};
 use proptest::prelude::*;
@@ -36,6 +36,11 @@ fn is_foreign(object: &ObjectKey, observed: &Observed) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a tunnel is to take the place of native routing.
+fn tunnel_opens(world: &World) -> bool {
+    tunnel::opens(&world.desired.bpf_map_entries, &world.observed.bpf_map_entries)
 }
 
 /// The links that are made anew or removed: what is on them goes with them.
@@ -150,8 +155,11 @@ proptest! {
         let (plan, _) = plan(&world);
         for (index, op) in plan.ops.iter().enumerate() {
             for need in op.needs() {
+                // What is in force already, and gives way to something else at last, is there.
+                let opens = tunnel_opens(&world);
                 let made = plan.ops[index..].iter().find(|later| {
-                    later.object() == need && later.phase() == Phase::Add
+                    let made = op.is_late(opens) || !later.is_late(opens);
+                    later.object() == need && later.phase() == Phase::Add && made
                 });
                 prop_assert!(made.is_none(), "{} comes before {}", op.line(), made.unwrap().line());
             }
@@ -164,7 +172,8 @@ proptest! {
         let first = plan.ops.iter().position(|op| op.phase() == Phase::Remove);
         let (adding, removing) = plan.ops.split_at(first.unwrap_or(plan.ops.len()));
         prop_assert!(removing.iter().all(|op| op.phase() == Phase::Remove));
-        let order = |op: &Op| (op.is_late(), rank(op));
+        let opens = tunnel_opens(&world);
+        let order = |op: &Op| (op.is_late(opens), rank(op));
         prop_assert!(adding.windows(2).all(|two| order(&two[0]) <= order(&two[1])));
         let order = |op: &Op| (is_removed_late(op), std::cmp::Reverse(rank(op)));
         prop_assert!(removing.windows(2).all(|two| order(&two[0]) <= order(&two[1])));

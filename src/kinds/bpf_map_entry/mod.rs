@@ -11,8 +11,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::bpf_map::MapName;
-use super::{Field, Kind, ObjectKey};
-use crate::bpf_abi::{CILIATE_MONITOR, CILIATE_NODE, LB_MAPS, MapKind};
+use super::{Field, Kind, ObjectKey, tunnel};
+use crate::bpf_abi::{
+    CILIATE_MONITOR, CILIATE_NODE, CILIUM_IPCACHE, IpcacheValue, LB_MAPS, MapKind,
+};
 use crate::net::IfName;
 
 pub use exec::{dump, flush};
@@ -116,6 +118,19 @@ impl Kind for BpfMapEntry {
 
     fn gives_way_to(_key: &Key, spec: &Spec) -> Vec<ObjectKey> {
         spec.leads_to.clone()
+    }
+
+    /// What is known of an address that packets get to through the tunnel.
+    fn tunnel(key: &Key, spec: &Spec) -> tunnel::Part {
+        let value = spec.value.as_slice().try_into().ok().map(IpcacheValue::from_bytes);
+        match value.filter(|_| key.map == MapName::of_abi(CILIUM_IPCACHE)) {
+            Some(value) if value.tunnel_endpoint().is_some() => tunnel::Part::Way,
+            _ => tunnel::Part::None,
+        }
+    }
+
+    fn is_awaited(key: &Key) -> bool {
+        *key == node()
     }
 }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, counted, owner};
+use super::{Field, Kind, counted, owner, tunnel};
 
 pub use ruleset::{from_router, mark_own, masquerade, parse, render};
 
@@ -83,6 +83,11 @@ impl Kind for Nftables {
         fields.extend(same("rules", spec.rules == seen.rules));
         fields.extend(same("contents", spec.strange == seen.strange));
         fields
+    }
+
+    /// With a tunnel the peers' nodes are reached by the node's address, and the host's own packets are marked.
+    fn tunnel(_key: &Key, _spec: &Table) -> tunnel::Part {
+        tunnel::Part::Way
     }
 
     fn describe_spec(_key: &Key, spec: &Table) -> String {

@@ -9,13 +9,14 @@ pub mod exec;
 mod message;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{BlockedReason, Field, Kind, ObjectKey};
+use super::{BlockedReason, Field, Kind, ObjectKey, tunnel};
 use crate::net::{IfName, Netns};
 
 pub use message::{Decoded, TABLE_MAIN, decode, encode, encode_removal};
@@ -267,4 +268,55 @@ impl Kind for Route {
         }));
         needs
     }
+
+    /// Routes of the host have an MTU if they lead into the tunnel, and those of endpoints one that leaves room
+    /// for it.
+    fn tunnel(key: &Key, spec: &Spec) -> tunnel::Part {
+        match spec.route.mtu_bytes {
+            None => tunnel::Part::None,
+            Some(_) if key.netns == Netns::HOST => tunnel::Part::Way,
+            Some(_) => tunnel::Part::Form,
+        }
+    }
+
+    /// The route to the same destination in another table, which was to take its place.
+    fn outlives<'a>(
+        key: &Key,
+        _seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        let mut tables = 0..u32::MAX;
+        while let Some(table) = tables.next() {
+            let (_, found) = first_of(failed, &key.netns, table)?;
+            let same = Key { table: found.table, ..key.clone() };
+            let same = failed.get(&ObjectKey::Route(same));
+            if same.is_some() {
+                return same;
+            }
+            tables.start = found.table.saturating_add(1);
+        }
+        None
+    }
+}
+
+/// The first route of a namespace in a table, or in one after it.
+fn first_of<'a>(
+    objects: &'a BTreeSet<ObjectKey>,
+    netns: &Netns,
+    table: u32,
+) -> Option<(&'a ObjectKey, &'a Key)> {
+    // None comes before that in the order of routes.
+    let dst = IpNet::from(IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    let least = Key { netns: netns.clone(), table, dst, metric: 0, only: None };
+    let object = objects.range(ObjectKey::Route(least)..).next()?;
+    match object {
+        ObjectKey::Route(key) if key.netns == *netns => Some((object, key)),
+        _ => None,
+    }
+}
+
+/// Of the objects, a route of the host's namespace in a table.
+pub(super) fn any_in(objects: &BTreeSet<ObjectKey>, table: u32) -> Option<&ObjectKey> {
+    let (object, key) = first_of(objects, &Netns::HOST, table)?;
+    (key.table == table).then_some(object)
 }

@@ -6,11 +6,12 @@
 
 pub mod exec;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind};
+use super::{Field, Kind, ObjectKey, route};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,5 +80,14 @@ impl Kind for Rule {
 
     fn describe_seen(_key: &Key, _seen: &Seen) -> String {
         String::new()
+    }
+
+    /// The routes of its table.
+    fn outlives<'a>(
+        key: &Key,
+        _seen: &Seen,
+        failed: &'a BTreeSet<ObjectKey>,
+    ) -> Option<&'a ObjectKey> {
+        route::any_in(failed, key.table)
     }
 }
