@@ -5,6 +5,7 @@
  * cil_from_host    egress of cilium_host: what the host's stack sends or forwards to endpoint CIDRs.
  * cil_to_host      ingress of cilium_host and cilium_net: what comes to the host's stack.
  * cil_from_netdev  ingress of the underlay devices.
+ * cil_to_netdev    egress of the same, on a node with services.
  */
 #define FILE_ID FILE_BPF_HOST
 
@@ -22,6 +23,8 @@
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
+#include "lib/nodeport4.h"
+#include "lib/nodeport6.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -46,12 +49,6 @@ static __always_inline int is_unroutable(const struct ipcache_value *destination
 	return identity_is_world(ipcache_identity(destination)) && !mark_is_from_proxy(mark);
 }
 
-/* An address in the ipcache that says host is a guess: traffic rewritten to the host's address has it. */
-static __always_inline __u32 identity_or_world(__u32 identity)
-{
-	return identity == IDENTITY_HOST ? IDENTITY_WORLD : identity;
-}
-
 /* Who sent it, where the mark does not say. */
 static __always_inline void identify4(struct __sk_buff *skb, struct event_scope *scope, __be32 source)
 {
@@ -69,12 +66,39 @@ static __always_inline void identify6(struct __sk_buff *skb, struct event_scope 
 	debug(skb, scope, DEBUG_IDENTITY6, source[3], scope->source_identity, 0);
 }
 
+/* This node's own flow through the tunnel: off the ports of clients' flows. Returns 0 or a drop reason. */
+static __noinline int keep_off4(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	struct ct4_packet packet = {};
+
+	if (!eth || !ipv4_is_valid(skb, ip4) || ct4_read(skb, ip4, &packet, DIRECTION_INGRESS))
+		return 0;
+	return snat4_keep_off(skb, &packet, SNAT_BY_TUNNEL);
+}
+
+static __noinline int keep_off6(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct ct6_packet packet = {};
+
+	if (!eth || !ipv6_is_valid(ip6) || ct6_read(skb, ip6, &packet, DIRECTION_INGRESS))
+		return 0;
+	return snat6_keep_off(skb, &packet, SNAT_BY_TUNNEL);
+}
+
 /* To an endpoint of another node. */
 static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
 				     const struct node_value *node, const struct ipcache_value *destination)
 {
-	int result = encap(skb, scope, node, destination, TRACE_REASON_UNKNOWN);
+	int result = 0;
 
+	if (node_has_node_ports(node))
+		result = skb->protocol == bpf_htons(ETH_P_IP) ? keep_off4(skb) : keep_off6(skb);
+	if (!result)
+		result = encap(skb, scope, node, destination, TRACE_REASON_UNKNOWN);
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_INGRESS);
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
@@ -331,7 +355,7 @@ static __noinline int from_network(struct __sk_buff *skb, struct event_scope *sc
  * From a peer's endpoint to one of this node, past the host's stack. TC_ACT_UNSPEC: the packet is the stack's,
  * which also says what is wrong with it, and answers when it has no hop left.
  */
-static __always_inline int past_host4(struct __sk_buff *skb, struct event_scope *scope)
+static __noinline int past_host4(struct __sk_buff *skb, struct event_scope *scope)
 {
 	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
 	struct iphdr *ip4 = (void *)(eth + 1);
@@ -360,7 +384,7 @@ static __always_inline int past_host4(struct __sk_buff *skb, struct event_scope 
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
-static __always_inline int past_host6(struct __sk_buff *skb, struct event_scope *scope)
+static __noinline int past_host6(struct __sk_buff *skb, struct event_scope *scope)
 {
 	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -403,6 +427,46 @@ static __always_inline int past_host(struct __sk_buff *skb, struct event_scope *
 	}
 }
 
+/* Services for clients outside. TC_ACT_UNSPEC: what it is now is the stack's. */
+static __noinline int node_port4(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	struct ct4_packet packet = {};
+
+	/* What is wrong with a packet the stack says. */
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || !ipv4_is_valid(skb, ip4) ||
+	    ct4_read(skb, ip4, &packet, DIRECTION_INGRESS))
+		return TC_ACT_UNSPEC;
+	return nodeport4_received(skb, scope, &packet, node);
+}
+
+static __noinline int node_port6(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct ct6_packet packet = {};
+
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IPV6) || !ipv6_is_valid(ip6) ||
+	    ct6_read(skb, ip6, &packet, DIRECTION_INGRESS))
+		return TC_ACT_UNSPEC;
+	return nodeport6_received(skb, scope, &packet, node);
+}
+
+static __always_inline int node_port(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node)
+{
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return node_port4(skb, scope, node);
+	case bpf_htons(ETH_P_IPV6):
+		return node_port6(skb, scope, node);
+	default:
+		return TC_ACT_UNSPEC;
+	}
+}
+
 SEC("classifier")
 int cil_from_netdev(struct __sk_buff *skb)
 {
@@ -412,8 +476,65 @@ int cil_from_netdev(struct __sk_buff *skb)
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	if (unlikely(scope.wanted))
 		from_network(skb, &scope);
+	if (node && node_has_node_ports(node)) {
+		int result = node_port(skb, &scope, node);
+
+		if (result != TC_ACT_UNSPEC)
+			return result;
+	}
 	if (routes_past_host(node))
 		return past_host(skb, &scope);
 	/* Not OK: programs and filters of others that are attached behind this one shall run as well. */
+	return TC_ACT_UNSPEC;
+}
+
+static __noinline int leave4(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	const struct endpoint_value *source;
+	struct ct4_packet packet = {};
+
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || !ipv4_is_valid(skb, ip4))
+		return 0;
+	source = endpoint_lookup4(ip4->saddr);
+	if (!source || !endpoint_is_host(source) || ct4_read(skb, ip4, &packet, DIRECTION_EGRESS))
+		return 0;
+	return nodeport4_leave(skb, &packet);
+}
+
+static __noinline int leave6(struct __sk_buff *skb)
+{
+	struct ethhdr *eth = frame_head(skb, IPV6_HEAD_LEN);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	const struct endpoint_value *source;
+	struct ct6_packet packet = {};
+
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IPV6) || !ipv6_is_valid(ip6))
+		return 0;
+	source = endpoint_lookup6(ip6->saddr.in6_u.u6_addr32);
+	if (!source || !endpoint_is_host(source) || ct6_read(skb, ip6, &packet, DIRECTION_EGRESS))
+		return 0;
+	return nodeport6_leave(skb, &packet);
+}
+
+/* What the tunnel sends, and what was sent past the stack, has left this node already. */
+SEC("classifier")
+int cil_to_netdev(struct __sk_buff *skb)
+{
+	struct event_scope scope = { .wanted = events_wanted() };
+	const struct node_value *node = node_lookup();
+	__u32 magic = skb->mark & MARK_MAGIC_MASK;
+	int result = 0;
+
+	if (!node || !node_has_node_ports(node) || magic == MARK_MAGIC_SNAT_DONE || magic == MARK_MAGIC_OVERLAY ||
+	    skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		result = leave4(skb);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		result = leave6(skb);
+	if (result)
+		return drop(skb, &scope, -result, DIRECTION_EGRESS);
 	return TC_ACT_UNSPEC;
 }

@@ -25,6 +25,7 @@
 #include "lib/metrics.h"
 #include "lib/nd.h"
 #include "lib/vlan.h"
+#include "lib/way_out.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -129,6 +130,17 @@ static __noinline int frag_needed6(struct __sk_buff *skb, struct event_scope *sc
 	return tell_sender(skb, scope, result, DROP_FRAG_NEEDED);
 }
 
+/* An answer, or an error, for a service's client outside. */
+static __noinline int answer_outside4(struct __sk_buff *skb, struct event_scope *scope, struct ct4_packet *packet,
+					int state)
+{
+	int result = lb4_reverse(skb, packet);
+
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	return way_out4(skb, scope, state, WAY_OUT_EGRESS | WAY_OUT_HOP);
+}
+
 static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct event_scope *scope,
 					       const struct device_value *device, const struct node_value *node)
 {
@@ -161,6 +173,8 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
+	if (unlikely(packet.reverse && packet.reverse_bits & CT_BIT_NODE_PORT))
+		return answer_outside4(skb, scope, &packet, state);
 	endpoint = endpoint_lookup4(packet.key.daddr);
 	if (unlikely(state >= CT_REPLY && lb4_is_loopback(packet.key.daddr)))
 		endpoint = endpoint_lookup4(device->ipv4);
@@ -206,6 +220,17 @@ static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_sco
 	if (!result)
 		result = icmp6_time_exceeded(skb, node->router_ipv6, device->node_mac, device->mac);
 	return tell_sender(skb, scope, result, DROP_TTL_EXCEEDED);
+}
+
+/* An answer, or an error, for a service's client outside. */
+static __noinline int answer_outside6(struct __sk_buff *skb, struct event_scope *scope, struct ct6_packet *packet,
+					int state)
+{
+	int result = lb6_reverse(skb, packet);
+
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	return way_out6(skb, scope, state, WAY_OUT_EGRESS | WAY_OUT_HOP);
 }
 
 static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct event_scope *scope,
@@ -254,6 +279,8 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
+	if (unlikely(packet.reverse && packet.reverse_bits & CT_BIT_NODE_PORT))
+		return answer_outside6(skb, scope, &packet, state);
 	endpoint = endpoint_lookup6(packet.key.daddr);
 	if (unlikely(state >= CT_REPLY && lb6_is_loopback(packet.key.daddr)))
 		endpoint = endpoint_lookup6(device->ipv6);

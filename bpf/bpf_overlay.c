@@ -20,6 +20,8 @@
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
+#include "lib/snat4.h"
+#include "lib/snat6.h"
 #include "lib/vlan.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -87,6 +89,17 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 	endpoint = endpoint_lookup4(ip4->daddr);
 	if (!endpoint)
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	/* Answers to what this node sent for clients come to its router's address. */
+	if (endpoint_is_host(endpoint) && node_has_node_ports(node) &&
+	    !ct4_read(skb, ip4, &packet, DIRECTION_INGRESS)) {
+		result = snat4_returned(skb, scope, &packet);
+		if (result != TC_ACT_UNSPEC)
+			return result;
+		eth = frame_head(skb, IPV4_HEAD_LEN);
+		if (!eth)
+			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+		ip4 = (void *)(eth + 1);
+	}
 	if (!ipv4_decrement_ttl(ip4))
 		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
 	result = ct4_read(skb, ip4, &packet, DIRECTION_INGRESS);
@@ -140,6 +153,17 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
 	if (!endpoint)
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
+	/* Answers to what this node sent for clients come to its router's address. */
+	if (endpoint_is_host(endpoint) && node_has_node_ports(node) &&
+	    !ct6_read(skb, ip6, &packet, DIRECTION_INGRESS)) {
+		result = snat6_returned(skb, scope, &packet);
+		if (result != TC_ACT_UNSPEC)
+			return result;
+		eth = frame_head(skb, IPV6_HEAD_LEN);
+		if (!eth)
+			return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+		ip6 = (void *)(eth + 1);
+	}
 	if (!ipv6_decrement_hop_limit(ip6))
 		return hop_limit_exceeded(skb, scope, node);
 	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);

@@ -56,6 +56,8 @@ pub const NODE_FLAG_HOST_ROUTING: u32 = 4;
 pub const NODE_FLAG_SERVICES: u32 = 8;
 /// [`NodeValue::flags`]: clients of a service without backends are told nothing.
 pub const NODE_FLAG_NO_BACKEND_DROP: u32 = 16;
+/// [`NodeValue::flags`]: services are for clients outside as well.
+pub const NODE_FLAG_NODE_PORT: u32 = 32;
 
 /// [`Ct4Key::flags`]: 0 for a flow out of an endpoint, 1 for one into it.
 pub const CT_FLAG_IN: u8 = 1;
@@ -209,6 +211,7 @@ pub const MAPS: &[MapDef] = &[
     sized(CILIATE_MAGLEV_INDEX, MapKind::Array, 4, 4, 65_536),
     map::<NodeKey, MonitorValue>(CILIATE_MONITOR, MapKind::Array, 1),
     map::<NodeKey, NodeValue>(CILIATE_NODE, MapKind::Array, 1),
+    map::<NodeKey, UnderlayValue>(CILIATE_UNDERLAY, MapKind::Array, 1),
     map::<Ct4Key, CtValue>(CILIUM_CT4, MapKind::LruHash, 131_072),
     map::<Ct6Key, CtValue>(CILIUM_CT6, MapKind::LruHash, 131_072),
     map::<Ct4Key, CtValue>(CILIUM_CT_ANY4, MapKind::LruHash, 65_536),
@@ -231,4 +234,6 @@ pub const MAPS: &[MapDef] = &[
     unallocated(sized(CILIUM_LB_AFFINITY_MATCH, MapKind::Hash, 8, 1, 131_072)),
     map::<EndpointKey, EndpointValue>(CILIUM_LXC, MapKind::Hash, 65_535),
     map::<MetricsKey, MetricsValue>(CILIUM_METRICS, MapKind::PerCpuHash, 1024),
+    map::<Ct4Key, Snat4Value>(CILIUM_SNAT4, MapKind::LruHash, 131_072),
+    map::<Ct6Key, Snat6Value>(CILIUM_SNAT6, MapKind::LruHash, 131_072),
 ];

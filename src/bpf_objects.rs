@@ -18,7 +18,7 @@ pub const OBJECTS: &[Object] = &[
     Object {
         name: "bpf_host",
         bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_host.o")),
-        programs: &["cil_from_host", "cil_from_netdev", "cil_to_host"],
+        programs: &["cil_from_host", "cil_from_netdev", "cil_to_host", "cil_to_netdev"],
     },
     Object {
         name: "bpf_lxc",

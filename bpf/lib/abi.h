@@ -119,6 +119,8 @@ struct device_value {
 #define NODE_FLAG_SERVICES 8
 /* Clients of a service without backends are told nothing. */
 #define NODE_FLAG_NO_BACKEND_DROP 16
+/* Services are for clients outside as well: see ciliate_underlay. */
+#define NODE_FLAG_NODE_PORT 32
 
 /* ciliate_node: one element, this node. With native routing all that is about the tunnel is 0. */
 struct node_value {
@@ -136,6 +138,17 @@ struct node_value {
 	__u8 tunnel_mac_pad[2];
 	__be16 tunnel_port;
 	__u16 tunnel_mtu;
+};
+
+/*
+ * ciliate_underlay: one element, what this node is on its underlay. Flows that it forwards for clients outside are from
+ * its address, 0 is none, and from a port between the two.
+ */
+struct underlay_value {
+	__be32 ipv4;
+	__be32 ipv6[4];
+	__u16 port_min;
+	__u16 port_max;
 };
 
 /*
@@ -486,6 +499,35 @@ struct maglev_value {
 	__u32 backend_ids[LB_MAGLEV_TABLE_SIZE];
 };
 
+/*
+ * Source addresses and ports that were exchanged for this node's. The key is that of conntrack in form, but stands as
+ * the packet does: SNAT_FLAG_OUT for one that is still as its sender sent it, and is to be from `address` and `port`,
+ * or SNAT_FLAG_IN for one that comes back, and is to go there. `last_used` is in seconds of the monotonic clock.
+ */
+#define SNAT_FLAG_OUT 0
+#define SNAT_FLAG_IN 1
+
+struct snat4_value {
+	__u64 created;
+	/* 1: the flow is a client's, and has an entry in conntrack; 0: it is this node's. */
+	__u64 needs_ct;
+	__u64 last_used;
+	__u64 reserved;
+	__be32 address;
+	__be16 port;
+	__u16 pad;
+};
+
+struct snat6_value {
+	__u64 created;
+	__u64 needs_ct;
+	__u64 last_used;
+	__u64 reserved;
+	__be32 address[4];
+	__be16 port;
+	__u16 pad[3];
+};
+
 _Static_assert(sizeof(struct endpoint_key) == 20, "cilium_lxc key");
 _Static_assert(sizeof(struct endpoint_value) == 48, "cilium_lxc value");
 _Static_assert(sizeof(struct ipcache_key) == 24, "cilium_ipcache_v2 key");
@@ -522,5 +564,8 @@ _Static_assert(sizeof(struct lb4_reverse_sk_key) == 16, "cilium_lb4_reverse_sk k
 _Static_assert(sizeof(struct lb4_reverse_sk_value) == 8, "cilium_lb4_reverse_sk value");
 _Static_assert(sizeof(struct lb6_reverse_sk_key) == 32, "cilium_lb6_reverse_sk key");
 _Static_assert(sizeof(struct lb6_reverse_sk_value) == 20, "cilium_lb6_reverse_sk value");
+_Static_assert(sizeof(struct underlay_value) == 24, "ciliate_underlay value");
+_Static_assert(sizeof(struct snat4_value) == 40, "cilium_snat_v4_external value");
+_Static_assert(sizeof(struct snat6_value) == 56, "cilium_snat_v6_external value");
 
 #endif

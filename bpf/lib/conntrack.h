@@ -116,6 +116,18 @@ static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 bits)
 	return bits & CT_BIT_SEEN_NON_SYN ? ct_lifetime_tcp : ct_lifetime_tcp_syn;
 }
 
+/* What an entry says of a service. */
+#define CT_BITS_OF_SERVICE (CT_BIT_LB_LOOPBACK | CT_BIT_NODE_PORT)
+
+/*
+ * Whether the entry says which service the flow was sent to. Answers are the client's business, and its entry's; that
+ * of a client outside is at the backend.
+ */
+static __always_inline int ct_tells_service(__u16 rev_bits, __u32 how)
+{
+	return !(how & CT_INGRESS) || rev_bits & CT_BIT_NODE_PORT;
+}
+
 /* No packet of the flow was seen in this second. */
 static __always_inline int ct_is_due(const struct ct_value *value, __u8 protocol, __u32 now)
 {

@@ -54,7 +54,7 @@ static __always_inline int CT(create_companion)(struct CT(key) *key, struct ct_v
 		return 0;
 	}
 	value->bits |= CT_BIT_SEEN_NON_SYN;
-	value->bits &= ~CT_BIT_LB_LOOPBACK;
+	value->bits &= ~(CT_BIT_LB_LOOPBACK | CT_BIT_NODE_PORT);
 	/* Some of the flows it stands for may be through services, others not. */
 	value->rev_nat = 0;
 	return bpf_map_update_elem(&CT_MAP_ANY, key, value, BPF_ANY);
@@ -68,7 +68,7 @@ static __noinline int CT(create)(struct __sk_buff *skb, const struct event_scope
 	long failed;
 
 	ct_begin(&value, packet->l4.protocol, how, scope->source_identity, packet->now, skb->len);
-	if (!(how & CT_INGRESS)) {
+	if (ct_tells_service(packet->rev_bits, how)) {
 		value.rev_nat = packet->rev_nat;
 		value.bits |= packet->rev_bits;
 	}
@@ -121,10 +121,13 @@ static __noinline int CT(related)(struct __sk_buff *skb, struct CT(packet) *pack
 /* The same ports, but through another service than before, or through none: answers come from there now. */
 static __always_inline void CT(change_service)(struct ct_value *value, const struct CT(packet) *packet, __u32 how)
 {
-	if (how & CT_INGRESS)
-		return;
-	value->rev_nat = packet->rev_nat;
-	value->bits = (value->bits & ~CT_BIT_LB_LOOPBACK) | packet->rev_bits;
+	if (ct_tells_service(packet->rev_bits, how)) {
+		value->rev_nat = packet->rev_nat;
+		value->bits = (value->bits & ~CT_BITS_OF_SERVICE) | packet->rev_bits;
+	} else if (value->bits & CT_BIT_NODE_PORT) {
+		value->rev_nat = 0;
+		value->bits &= ~CT_BITS_OF_SERVICE;
+	}
 }
 
 /*

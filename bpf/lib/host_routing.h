@@ -55,7 +55,7 @@ static __always_inline int route_by(struct __sk_buff *skb, struct bpf_fib_lookup
 	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
 }
 
-static __always_inline int route4(struct __sk_buff *skb, const struct iphdr *ip4, __u32 *ifindex)
+static __noinline int route4(struct __sk_buff *skb, const struct iphdr *ip4, __u32 *ifindex)
 {
 	struct bpf_fib_lookup route = {
 		.family = FAMILY_INET,
@@ -71,7 +71,7 @@ static __always_inline int route4(struct __sk_buff *skb, const struct iphdr *ip4
 	return result;
 }
 
-static __always_inline int route6(struct __sk_buff *skb, const struct ipv6hdr *ip6, __u32 *ifindex)
+static __noinline int route6(struct __sk_buff *skb, const struct ipv6hdr *ip6, __u32 *ifindex)
 {
 	struct bpf_fib_lookup route = {
 		.family = FAMILY_INET6,

@@ -29,6 +29,12 @@ static __always_inline __u32 ipcache_identity(const struct ipcache_value *value)
 	return value ? value->identity : IDENTITY_WORLD;
 }
 
+/* An address in the ipcache that says host is a guess: traffic rewritten to the host's address has it. */
+static __always_inline __u32 identity_or_world(__u32 identity)
+{
+	return identity == IDENTITY_HOST ? IDENTITY_WORLD : identity;
+}
+
 /* Both forms: 2 on nodes with one family, 9 and 10 on nodes with two. */
 static __always_inline int identity_is_world(__u32 identity)
 {

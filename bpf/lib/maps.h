@@ -56,6 +56,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ciliate_node SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct underlay_value);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} ciliate_underlay SEC(".maps");
+
 /* Conntrack: TCP, and everything else. max_entries is the default; the agent makes the maps. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -105,6 +113,23 @@ struct {
 	__uint(max_entries, 8192);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_ipv6_frag_datagrams SEC(".maps");
+
+/* Flows that go by an address of this node's: two entries each. Filled by the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct ct4_key);
+	__type(value, struct snat4_value);
+	__uint(max_entries, 131072);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_snat_v4_external SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct ct6_key);
+	__type(value, struct snat6_value);
+	__uint(max_entries, 131072);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_snat_v6_external SEC(".maps");
 
 /* Who listens to events, and to which. */
 struct {

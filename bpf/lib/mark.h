@@ -9,6 +9,8 @@
 #include "abi.h"
 
 #define MARK_MAGIC_MASK 0x0f00
+/* The source is exchanged, or is to stay. */
+#define MARK_MAGIC_SNAT_DONE 0x0300
 #define MARK_MAGIC_OVERLAY 0x0400
 #define MARK_MAGIC_PROXY_INGRESS 0x0a00
 #define MARK_MAGIC_PROXY_EGRESS 0x0b00

@@ -29,6 +29,12 @@ pub const CILIATE_MAGLEV_INDEX: &str = "ciliate_maglev_index";
 /// Pin name: Maglev tables by number, each a list of backend ids.
 pub const CILIATE_MAGLEV: &str = "ciliate_maglev";
 
+/// Pin name: what the node is on its underlay.
+pub const CILIATE_UNDERLAY: &str = "ciliate_underlay";
+/// Pin names: flows that go by an address of the node's.
+pub const CILIUM_SNAT4: &str = "cilium_snat_v4_external";
+pub const CILIUM_SNAT6: &str = "cilium_snat_v6_external";
+
 /// The maps that say what services there are. Those that programs fill are not among them.
 pub const LB_MAPS: &[&str] = &[
     CILIUM_LB4_SERVICES,
@@ -299,5 +305,53 @@ record! {
         address_be: [u8; 16],
         port_be: [u8; 2],
         rev_nat: u16,
+    }
+}
+
+record! {
+    /// Value of `ciliate_underlay`: what clients outside, and backends elsewhere, know the node by.
+    UnderlayValue, 24 {
+        /// Zero when the node has none.
+        ipv4_be: [u8; 4],
+        /// Zero when the node has none.
+        ipv6_be: [u8; 16],
+        /// Ports that flows of clients go on from.
+        port_min: u16,
+        port_max: u16,
+    }
+}
+
+/// [`Ct4Key::flags`](super::Ct4Key) in `cilium_snat_v4_external`: of what comes back; 0 for what is sent.
+pub const SNAT_FLAG_IN: u8 = 1;
+
+record! {
+    /// Value of `cilium_snat_v4_external`: the source that a packet is given, or where one that comes back goes.
+    Snat4Value, 40 {
+        /// Seconds of the monotonic clock.
+        created: u64,
+        /// 1 for a client's flow, 0 for one of the node's own.
+        needs_ct: u64,
+        /// Seconds of the monotonic clock.
+        last_used: u64,
+        reserved: u64,
+        address_be: [u8; 4],
+        port_be: [u8; 2],
+        pad: u16,
+    }
+}
+
+record! {
+    /// Value of `cilium_snat_v6_external`.
+    Snat6Value, 56 {
+        /// Seconds of the monotonic clock.
+        created: u64,
+        /// 1 for a client's flow, 0 for one of the node's own.
+        needs_ct: u64,
+        /// Seconds of the monotonic clock.
+        last_used: u64,
+        reserved: u64,
+        address_be: [u8; 16],
+        port_be: [u8; 2],
+        pad: [u8; 6],
     }
 }

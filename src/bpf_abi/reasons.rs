@@ -38,12 +38,20 @@ pub const DROP_NO_TUNNEL_ENDPOINT: u8 = 160;
 pub const DROP_NO_CONFIG: u8 = 165;
 /// Not Ethernet II.
 pub const DROP_UNSUPPORTED_L2: u8 = 166;
+/// All ports of the node are in use for a client's backend, or what a flow went by is not known any more.
+pub const DROP_NO_MAPPING: u8 = 167;
+/// No route to a backend, or back to a client; or the packet is too long for it.
+pub const DROP_NO_ROUTE: u8 = 169;
 /// An endpoint sends to the port that tunnels end at.
 pub const DROP_ENCAP_PROHIBITED: u8 = 170;
 /// Another node says it was this one.
 pub const DROP_INVALID_IDENTITY: u8 = 171;
+/// From outside to what is for endpoints and the node alone.
+pub const DROP_CLUSTER_IP: u8 = 174;
 /// A fragment came before the first one of its packet, or too long after it.
 pub const DROP_FRAGMENT_NOT_FOUND: u8 = 175;
+/// The service is not for this client.
+pub const DROP_SOURCE_RANGE: u8 = 177;
 /// Of a VLAN, in the tunnel.
 pub const DROP_VLAN_FILTERED: u8 = 182;
 /// Time to live or hop limit used up.

@@ -2,6 +2,7 @@
 
 mod ct;
 mod lb;
+mod nat;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,6 +48,9 @@ enum Map {
     /// Services: frontends, backends and what belongs to them
     #[command(subcommand)]
     Lb(lb::Verb),
+    /// Flows that go by an address and port of this node
+    #[command(subcommand)]
+    Nat(nat::Verb),
     /// Packets forwarded and dropped, by reason and direction
     #[command(subcommand)]
     Metrics(Verb),
@@ -71,6 +75,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         Map::Tunnel(verb) => show(verb, tunnels(&kernel)?, output),
         Map::Ct(verb) => ct::run(verb, &loaded, &mut kernel, output),
         Map::Lb(verb) => print(verb.format(), lb::listing(verb, &kernel)?, output),
+        Map::Nat(verb) => nat::run(verb, &kernel, output),
         Map::Metrics(verb) => show(verb, metrics(&kernel)?, output),
     }
 }

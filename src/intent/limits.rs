@@ -97,6 +97,9 @@ pub const CONNTRACK_ANY_DEFAULT: u32 = 65_536;
 pub const NODE_PORT_MIN: u16 = 30_000;
 pub const NODE_PORT_MAX: u16 = 32_767;
 
+/// Ports below are for services of the system; no flow is given one.
+pub const PRIVILEGED_PORTS: u16 = 1024;
+
 /// Most services, and frontends of all together: each frontend has a number of 16 bits (`rev_nat`), and 0 is none.
 pub const FRONTENDS_MAX: usize = 65_535;
 

@@ -56,6 +56,15 @@ impl super::Intent {
         let balancing = &self.load_balancing;
         balancing.socket && balancing.replace_kube_proxy && !self.services.is_empty()
     }
+
+    /// Whether any service is for clients outside.
+    pub fn serves_outside(&self) -> bool {
+        let is_wide = |service: &Service| {
+            let mut kinds = service.frontends.iter().map(|frontend| frontend.kind);
+            service.node_port.is_some() || kinds.any(|kind| kind != FrontendKind::ClusterIp)
+        };
+        self.load_balancing.replace_kube_proxy && self.services.values().any(is_wide)
+    }
 }
 
 /// How a backend is chosen.

@@ -13,6 +13,7 @@ mod identity;
 mod mac;
 mod masquerade;
 mod node;
+mod node_port;
 mod overlay;
 mod program;
 mod routing;
@@ -103,6 +104,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     endpoint::lower(&mut lowering);
     health::lower(&mut lowering);
     service::lower(&mut lowering);
+    node_port::lower(&mut lowering);
     routing::lower(&mut lowering);
     overlay::lower(&mut lowering);
     masquerade::lower(&mut lowering);

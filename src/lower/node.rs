@@ -3,11 +3,13 @@
 
 use std::net::IpAddr;
 
-use super::program::{Attachment, attach, key};
-use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
+use super::program::{Attachment, attach, host_key};
+use super::{
+    CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, node_port, overlay, want,
+};
 use crate::bpf_abi::{
-    NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_SERVICES,
-    NODE_FLAG_TWO_WORLDS, NodeValue,
+    NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_NODE_PORT,
+    NODE_FLAG_SERVICES, NODE_FLAG_TWO_WORLDS, NodeValue,
 };
 use crate::intent::NoBackend;
 use crate::kinds::address::{self, Address};
@@ -97,6 +99,9 @@ fn flags(lowering: &Lowering<'_>) -> u32 {
     if !lowering.intent.services.is_empty() {
         flags |= NODE_FLAG_SERVICES;
     }
+    if lowering.intent.serves_outside() {
+        flags |= NODE_FLAG_NODE_PORT;
+    }
     if lowering.intent.load_balancing.no_backend == NoBackend::Drop {
         flags |= NODE_FLAG_NO_BACKEND_DROP;
     }
@@ -135,10 +140,13 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
         link: Some(host.0),
         qdisc_ours: false,
     };
+    let key = |name| host_key(lowering.intent, name);
+    let (from_host, to_host, from_netdev) =
+        (key("cil_from_host"), key("cil_to_host"), key("cil_from_netdev"));
     let desired = &mut lowering.desired;
-    attach(desired, mode, &key("cil_from_host"), own(host, Hook::Egress), &Origin::Node);
-    attach(desired, mode, &key("cil_to_host"), own(host, Hook::Ingress), &Origin::Node);
-    attach(desired, mode, &key("cil_to_host"), own(net, Hook::Ingress), &Origin::Node);
+    attach(desired, mode, &from_host, own(host, Hook::Egress), &Origin::Node);
+    attach(desired, mode, &to_host, own(host, Hook::Ingress), &Origin::Node);
+    attach(desired, mode, &to_host, own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
         let record = record::of_clsact(ifindex);
         let recorded = lowering.facts.records().contains_key(record.as_str());
@@ -147,9 +155,10 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
             && !lowering.facts.ingress.contains(&ifname)
             && (recorded || !lowering.facts.clsact.contains(&ifname));
         if qdisc_ours {
-            before::keep(desired, &record, "absent", &Origin::Node);
+            before::keep(&mut lowering.desired, &record, "absent", &Origin::Node);
         }
         let at = Attachment { ifname, ifindex, hook: Hook::Ingress, link: None, qdisc_ours };
-        attach(desired, mode, &key("cil_from_netdev"), at, &Origin::Node);
+        attach(&mut lowering.desired, mode, &from_netdev, at, &Origin::Node);
+        node_port::attach_egress(lowering, (ifname, ifindex), qdisc_ours);
     }
 }

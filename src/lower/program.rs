@@ -7,12 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::{Lowering, before, socket, want};
 use crate::bpf_abi::{
-    CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MAGLEV, CILIATE_MONITOR, CILIATE_NODE,
-    CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6,
-    CILIUM_IPCACHE, CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS,
-    CILIUM_LB4_REVERSE_NAT, CILIUM_LB4_REVERSE_SK, CILIUM_LB4_SERVICES, CILIUM_LB6_AFFINITY,
-    CILIUM_LB6_BACKENDS, CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_REVERSE_SK, CILIUM_LB6_SERVICES,
-    CILIUM_LXC, CILIUM_METRICS,
+    CILIATE_DEVICE, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MAGLEV, CILIATE_MAGLEV_INDEX,
+    CILIATE_MONITOR, CILIATE_NODE, CILIATE_UNDERLAY, CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4,
+    CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6, CILIUM_IPCACHE, CILIUM_LB_AFFINITY_MATCH,
+    CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_REVERSE_NAT, CILIUM_LB4_REVERSE_SK,
+    CILIUM_LB4_SERVICES, CILIUM_LB4_SOURCE_RANGE, CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS,
+    CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_REVERSE_SK, CILIUM_LB6_SERVICES, CILIUM_LB6_SOURCE_RANGE,
+    CILIUM_LXC, CILIUM_METRICS, CILIUM_SNAT4, CILIUM_SNAT6, MAGLEV_TABLE_SIZE,
 };
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::intent::Intent;
@@ -23,8 +24,11 @@ use crate::kinds::bpf_program::{self, BpfProgram, Globals};
 use crate::kinds::{Desired, Origin, record};
 use crate::net::IfName;
 
+/// The object of the node's own devices.
+const HOST: &str = "bpf_host";
+
 /// Bytes of the digest that name a build.
-pub(super) const DIGEST_BYTES: usize = 8;
+const DIGEST_BYTES: usize = 8;
 
 /// What every program that counts has: its events are told along.
 const COUNTING: &[&str] = &[CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, CILIUM_METRICS];
@@ -57,11 +61,38 @@ const ASKING: &[&str] = &[CILIUM_IPCACHE, CILIUM_LB_AFFINITY_MATCH];
 const SOCKET4: &[&str] = &[CILIUM_LB4_AFFINITY, CILIUM_LB4_BACKENDS, CILIUM_LB4_SERVICES];
 const SOCKET6: &[&str] = &[CILIUM_LB6_AFFINITY, CILIUM_LB6_BACKENDS, CILIUM_LB6_SERVICES];
 
+/// What a program has that only sees what leaves the node.
+const LEAVING: &[&str] = &[
+    CILIATE_NODE,
+    CILIUM_CT4,
+    CILIUM_CT6,
+    CILIUM_CT_ANY4,
+    CILIUM_CT_ANY6,
+    CILIUM_FRAG4,
+    CILIUM_FRAG6,
+    CILIUM_LB4_REVERSE_NAT,
+    CILIUM_LB6_REVERSE_NAT,
+    CILIUM_LXC,
+];
+/// What programs have that know clients outside.
+const OUTSIDE: &[&str] = &[CILIUM_SNAT4, CILIUM_SNAT6];
+/// What those have that let them in.
+const ADMITTING: &[&str] = &[
+    CILIATE_MAGLEV,
+    CILIATE_MAGLEV_INDEX,
+    CILIATE_UNDERLAY,
+    CILIUM_LB4_SOURCE_RANGE,
+    CILIUM_LB6_SOURCE_RANGE,
+];
+
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
         "cil_from_container" => &[COUNTING, DELIVERING, BALANCING, &[CILIATE_DEVICE]],
-        "cil_from_host" | "cil_from_netdev" | "cil_from_overlay" => &[COUNTING, DELIVERING],
+        "cil_from_host" => &[COUNTING, DELIVERING, OUTSIDE, &[CILIATE_UNDERLAY]],
+        "cil_from_netdev" => &[COUNTING, DELIVERING, BALANCING, OUTSIDE, ADMITTING],
+        "cil_from_overlay" => &[COUNTING, DELIVERING, OUTSIDE],
+        "cil_to_netdev" => &[COUNTING, LEAVING, OUTSIDE, &[CILIATE_UNDERLAY]],
         "cil_to_overlay" => &[],
         "cil_sock4_connect" | "cil_sock4_sendmsg" => &[ASKING, SOCKET4, &[CILIUM_LB4_REVERSE_SK]],
         "cil_sock6_connect" | "cil_sock6_sendmsg" => {
@@ -95,6 +126,35 @@ pub fn key(name: &str) -> bpf_program::Key {
     bpf_program::Key { name: name.into(), digest }
 }
 
+/// Numbers of an object that the configuration decides. None where they are as they were compiled.
+fn globals(object: &str, intent: &Intent) -> Globals {
+    let size = intent.load_balancing.maglev_table_size;
+    if object != HOST || size == MAGLEV_TABLE_SIZE {
+        return Globals::new();
+    }
+    [("maglev_table_size".into(), u64::from(size))].into()
+}
+
+/// What names the build of an object with other numbers in it: its programs are other programs.
+pub(super) fn digest_with(object: &Object, globals: &Globals) -> Arc<str> {
+    let mut build = Sha256::new();
+    build.update(object.bytes);
+    for (name, value) in globals {
+        build.update(format!("{name}={value};"));
+    }
+    hex(&build.finalize()[..DIGEST_BYTES]).into()
+}
+
+/// The key of a program of the node's devices.
+pub(super) fn host_key(intent: &Intent, name: &str) -> bpf_program::Key {
+    let mut key = key(name);
+    let globals = globals(HOST, intent);
+    if let Some(object) = OBJECTS.iter().find(|object| object.name == HOST && !globals.is_empty()) {
+        key.digest = digest_with(object, &globals);
+    }
+    key
+}
+
 /// What a map is made with: as the ABI says, but for the sizes that the configuration decides.
 fn layout(map: MapName, intent: &Intent) -> Layout {
     let conntrack = intent.conntrack;
@@ -122,10 +182,13 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         if object.name == socket::OBJECT {
             continue;
         }
+        let globals = globals(object.name, lowering.intent);
+        let digest =
+            if globals.is_empty() { digest.clone() } else { digest_with(object, &globals) };
         for name in object.programs {
             let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
             let (object, maps) = (object.name.into(), maps_of(name));
-            let spec = bpf_program::Spec { object, maps, globals: Globals::new() };
+            let spec = bpf_program::Spec { object, maps, globals: globals.clone() };
             let programs = &mut lowering.desired.bpf_programs;
             want::<BpfProgram>(programs, key, spec, &Origin::Node);
         }

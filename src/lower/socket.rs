@@ -1,12 +1,7 @@
 //! Services in the sockets of this host's processes: programs, and the control group that they are attached to. Pure.
 
-use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
-
 use super::{Lowering, program, want};
 use crate::bpf_objects::OBJECTS;
-use crate::kinds::bpf_map_entry::hex;
 use crate::kinds::bpf_program::{self, BpfProgram};
 use crate::kinds::cgroup_link::{self, Attach, CgroupLink};
 use crate::kinds::{BlockedReason, Origin};
@@ -26,13 +21,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         return;
     };
     let globals = globals(lowering);
-    // With other numbers in them they are other programs.
-    let mut build = Sha256::new();
-    build.update(object.bytes);
-    for (name, value) in &globals {
-        build.update(format!("{name}={value};"));
-    }
-    let digest: Arc<str> = hex(&build.finalize()[..program::DIGEST_BYTES]).into();
+    let digest = program::digest_with(object, &globals);
     for (attach, name) in Attach::ALL {
         let key = bpf_program::Key { name: name.into(), digest: digest.clone() };
         let (object, maps) = (OBJECT.into(), program::maps_of(name));

@@ -8,7 +8,8 @@ use ciliate::bpf_abi::{
     IpcacheValue, Lb4AffinityKey, Lb4Backend, Lb4Key, Lb4ReverseNat, Lb4ReverseSkKey,
     Lb4ReverseSkValue, Lb4SourceRange, Lb6AffinityKey, Lb6Backend, Lb6Key, Lb6ReverseNat,
     Lb6ReverseSkKey, Lb6ReverseSkValue, Lb6SourceRange, LbAffinityMatch, LbAffinityValue, LbValue,
-    MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record, TraceEvent,
+    MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record, Snat4Value,
+    Snat6Value, TraceEvent, UnderlayValue,
 };
 use ciliate::bpf_objects::OBJECTS;
 
@@ -75,8 +76,11 @@ fn records_of_services_are_the_c_structures() {
             compare::<Lb4ReverseSkValue>(&btf, "lb4_reverse_sk_value"),
             compare::<Lb6ReverseSkKey>(&btf, "lb6_reverse_sk_key"),
             compare::<Lb6ReverseSkValue>(&btf, "lb6_reverse_sk_value"),
+            compare::<UnderlayValue>(&btf, "underlay_value"),
+            compare::<Snat4Value>(&btf, "snat4_value"),
+            compare::<Snat6Value>(&btf, "snat6_value"),
         ];
-        assert_eq!(found, [true; 17], "structures in {}", object.name);
+        assert_eq!(found, [true; 20], "structures in {}", object.name);
     }
 }
 

@@ -11,11 +11,13 @@ use ciliate::bpf_abi::*;
 
 use crate::differential::from_peer;
 use crate::frames::*;
+use crate::host_routing::add_routes;
 use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
 use crate::listener::{Filter, Listener};
 use crate::model::Action;
 use crate::random::Random;
-use crate::service_world::{VIP4, VIP6, add_services};
+use crate::sandbox::ip;
+use crate::service_world::{VIP4, VIP6, add_services, serve_outside};
 use crate::truncated::shortest;
 
 const FRAMES: u64 = 1_000_000;
@@ -88,7 +90,11 @@ impl Account {
             }
             Target::ToHost => self.forwarded_out += 1,
             Target::PastHost => self.forwarded_in += u64::from(out.action == Action::Redirect),
-            Target::FromNetdev | Target::ToOverlay => {}
+            Target::Outside if out.action == Action::Redirect => {
+                self.forwarded_in += u64::from(local);
+                self.forwarded_out += u64::from(!local);
+            }
+            Target::FromNetdev | Target::Outside | Target::ToOverlay => {}
         }
     }
 }
@@ -146,6 +152,8 @@ enum Target {
     FromNetdev,
     /// The same where packets go past the host's stack.
     PastHost,
+    /// The same where services are for clients outside.
+    Outside,
     FromOverlay,
     ToOverlay,
 }
@@ -159,7 +167,7 @@ impl Target {
             }
             Self::ToHost | Self::ToOverlay => &[Action::Pass],
             Self::FromNetdev => &[Action::Next],
-            Self::PastHost => &[Action::Next, Action::Drop, Action::Redirect],
+            Self::PastHost | Self::Outside => &[Action::Next, Action::Drop, Action::Redirect],
         }
     }
 
@@ -183,6 +191,14 @@ impl Target {
                 from_peer(&mut frame);
                 return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
             }
+            Self::Outside => {
+                let mut frame = frame.to_vec();
+                frame[..6].copy_from_slice(&crate::world::HOST_MAC);
+                if random.chance(50) {
+                    to_service(&mut frame);
+                }
+                return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
+            }
             Self::ToOverlay => ("cil_to_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay if random.chance(1) => ("cil_from_overlay", sandbox.cilium_vxlan),
             Self::FromOverlay => {
@@ -192,6 +208,19 @@ impl Target {
             }
         };
         test_run(lab.program(program), context(ifindex, mark), frame)
+    }
+}
+
+/// Makes a service the destination.
+fn to_service(frame: &mut [u8]) {
+    let [v4, v6] = [VIP4.octets().to_vec(), VIP6.octets().to_vec()];
+    let (at, address) = match frame[12..14] {
+        [8, 0] => (30, v4),
+        [0x86, 0xdd] => (38, v6),
+        _ => return,
+    };
+    if let Some(place) = frame.get_mut(at..at + address.len()) {
+        place.copy_from_slice(&address);
     }
 }
 
@@ -261,6 +290,12 @@ fn fuzz(target: Target) {
         if target == Target::PastHost {
             lab.route_past_host();
         }
+        if target == Target::Outside {
+            add_routes();
+            ip("route add default via 172.18.0.2");
+            ip("-6 route add default via fd00:172:18::2");
+            serve_outside(lab);
+        }
         let mut random = Random::new(seed);
         let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
         let (mut seen, mut listener) = (BTreeMap::new(), None);
@@ -313,6 +348,11 @@ fn from_netdev() {
 #[test]
 fn past_host() {
     fuzz(Target::PastHost);
+}
+
+#[test]
+fn clients_outside() {
+    fuzz(Target::Outside);
 }
 
 #[test]

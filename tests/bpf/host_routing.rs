@@ -16,7 +16,7 @@ fn count(reason: u8, direction: u8, bytes: usize) -> Count {
 }
 
 /// Routes to the peer's endpoints, out of the device that stands for the underlay.
-fn add_routes() {
+pub fn add_routes() {
     for line in [
         "link set lxc_a up",
         "link set eth_a up",

@@ -15,9 +15,9 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use ciliate::bpf_abi::{
-    CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIUM_IPCACHE, CILIUM_LXC, CILIUM_METRICS,
-    DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MAPS, MONITOR_SLOTS, MetricsKey,
-    MetricsValue, NODE_FLAG_HOST_ROUTING,
+    CILIATE_DEVICE, CILIATE_LOST, CILIATE_NODE, CILIATE_UNDERLAY, CILIUM_IPCACHE, CILIUM_LXC,
+    CILIUM_METRICS, DeviceKey, EndpointKey, IpcacheKey, IpcacheValue, MAPS, MONITOR_SLOTS,
+    MetricsKey, MetricsValue, NODE_FLAG_HOST_ROUTING, UnderlayValue,
 };
 use ciliate::bpf_objects::OBJECTS;
 use ciliate::kernel::bpf_map::{self, MapShape};
@@ -162,6 +162,12 @@ impl Lab {
         }
         services::describe(self, &world);
         self.world = world;
+    }
+
+    /// What the node is on its underlay.
+    pub fn set_underlay(&mut self, value: UnderlayValue) {
+        let mut map: Array<_, [u8; 24]> = self.map(CILIATE_UNDERLAY).try_into().expect("array");
+        map.set(0, value.to_bytes(), 0).expect("set what the node is");
     }
 
     /// From now on the node has a tunnel, by a device that the packets' ways end at.

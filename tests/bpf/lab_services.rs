@@ -135,3 +135,17 @@ pub fn forbid_affinity(lab: &mut Lab, rev_nat: u16, backend_id: u32) {
         lab.map(CILIUM_LB_AFFINITY_MATCH).try_into().expect("hash");
     map.remove(&key.to_bytes()).expect("it was allowed");
 }
+
+/// How a frontend's backends are chosen from now on, until it is described anew.
+pub fn set_algorithm(lab: &mut Lab, to: (IpAddr, u16, u8), algorithm: u32) {
+    let frontend = lab.world.services[&to].clone();
+    let value = LbValue {
+        backend_id: algorithm << LB_ALGORITHM_SHIFT | frontend.affinity_s,
+        count: frontend.backends.len() as u16,
+        rev_nat: frontend.rev_nat,
+        flags: frontend.flags,
+        flags2: frontend.flags2,
+        quarantined: 0,
+    };
+    slot(lab, to, LB_SCOPE_EXT, 0, value);
+}

@@ -24,6 +24,7 @@ mod lab;
 mod listener;
 mod model;
 mod neighbour;
+mod node_port;
 mod random;
 mod rare;
 mod sandbox;

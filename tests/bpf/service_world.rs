@@ -3,7 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ciliate::bpf_abi::{NODE_FLAG_SERVICES, SERVICE_FLAG_AFFINITY};
+use ciliate::bpf_abi::{
+    NODE_FLAG_NODE_PORT, NODE_FLAG_SERVICES, SERVICE_FLAG_AFFINITY, SERVICE_FLAG_EXTERNAL_IP,
+    SERVICE_FLAG_ROUTABLE, UnderlayValue,
+};
 
 use crate::frames::{TCP, UDP};
 use crate::lab::Lab;
@@ -26,7 +29,7 @@ pub struct Ends {
     pub b: IpAddr,
     pub remote: IpAddr,
     pub far: IpAddr,
-    node: IpAddr,
+    pub node: IpAddr,
     /// Added to the numbers of backends and services.
     pub base: u16,
 }
@@ -99,4 +102,21 @@ pub fn add_services(lab: &mut Lab) {
     of_family(&mut world, ENDS4);
     of_family(&mut world, ENDS6);
     lab.describe(world);
+}
+
+/// The same for clients outside as well. These have ports from 40000 on, and so has the node.
+pub fn serve_outside(lab: &mut Lab) {
+    add_services(lab);
+    let mut world = lab.world.clone();
+    world.node.flags |= NODE_FLAG_NODE_PORT;
+    for frontend in world.services.values_mut() {
+        frontend.flags |= SERVICE_FLAG_ROUTABLE | SERVICE_FLAG_EXTERNAL_IP;
+    }
+    lab.describe(world);
+    lab.set_underlay(UnderlayValue {
+        ipv4_be: NODE4.octets(),
+        ipv6_be: NODE6.octets(),
+        port_min: 40_000,
+        port_max: u16::MAX,
+    });
 }

@@ -16,7 +16,7 @@ use crate::world::*;
 /// Of the client, unless a test needs several.
 const PORT: u16 = 40_000;
 
-type End = (IpAddr, u16);
+pub type End = (IpAddr, u16);
 
 fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> Vec<u8> {
     let mut header = match (from, to) {
@@ -39,7 +39,7 @@ fn checksum_at(protocol: u8) -> Option<usize> {
     }
 }
 
-fn packet(from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, mut payload: Vec<u8>) -> Vec<u8> {
+pub fn packet(from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, mut payload: Vec<u8>) -> Vec<u8> {
     if let Some(at) = checksum_at(protocol) {
         payload[at..at + 2].fill(0);
         let header = pseudo_header(from, to, protocol, payload.len());
@@ -54,7 +54,7 @@ fn packet(from: IpAddr, to: IpAddr, protocol: u8, ttl: u8, mut payload: Vec<u8>)
     }
 }
 
-fn segment(from: End, to: End, protocol: u8, flags: u8) -> Vec<u8> {
+pub fn segment(from: End, to: End, protocol: u8, flags: u8) -> Vec<u8> {
     let payload = match protocol {
         TCP => tcp_between(from.1, to.1, flags, b"data"),
         _ => udp_between(from.1, to.1, b"data"),
@@ -68,20 +68,20 @@ fn frame(packet: &[u8]) -> Vec<u8> {
 }
 
 /// An ICMP error: the port is unreachable.
-fn error(from: IpAddr, to: IpAddr, quote: &[u8]) -> Vec<u8> {
+pub fn error(from: IpAddr, to: IpAddr, quote: &[u8]) -> Vec<u8> {
     let (protocol, kind, code) = if from.is_ipv4() { (ICMP4, 3, 3) } else { (ICMP6, 1, 4) };
     let message = [&[kind, code, 0, 0, 0, 0, 0, 0][..], quote].concat();
     packet(from, to, protocol, 64, message)
 }
 
 /// Sends a frame of A's, B's or the host's, and returns the packet that leaves.
-fn sent(out: &Outcome) -> &[u8] {
+pub fn sent(out: &Outcome) -> &[u8] {
     assert_ne!(out.action, Action::Drop);
     &out.frame[ETH_LEN..]
 }
 
 /// The packet is the one that is expected, but for the hops it has left.
-fn assert_packet(out: &Outcome, expected: &[u8]) {
+pub fn assert_packet(out: &Outcome, expected: &[u8]) {
     let mut found = sent(out).to_vec();
     if found[0] >> 4 == 4 {
         assert_eq!(checksum(&[&found[..20]]), 0, "the header's checksum: {found:02x?}");
@@ -115,7 +115,7 @@ fn with_services(test: impl Fn(&mut Lab, Ends) + Send + Sync) {
 }
 
 /// Leaves a service one backend.
-fn only(lab: &mut Lab, to: (IpAddr, u16, u8), backends: &[u32], base: u16) {
+pub fn only(lab: &mut Lab, to: (IpAddr, u16, u8), backends: &[u32], base: u16) {
     let mut world = lab.world.clone();
     let ids = backends.iter().map(|id| u32::from(base) + id).collect();
     world.services.get_mut(&to).expect("a service").backends = ids;

@@ -61,7 +61,11 @@ bpftool map update pinned /sys/fs/bpf/*/maps/cilium_ct4_global \
 bpftool map update pinned /sys/fs/bpf/*/maps/cilium_lb4_affinity \
     key hex 0a f4 00 31 00 00 00 00 01 00 00 00 00 00 00 00 \
     value hex 01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
-for map in endpoint ipcache tunnel ct lb metrics; do say bpf $map list; done
+# A flow of a client outside, to list: 192.0.2.7:51000 -> 10.244.1.124:8080, from this node.
+bpftool map update pinned /sys/fs/bpf/*/maps/cilium_snat_v4_external \
+    key hex 0a f4 01 7c c0 00 02 07 1f 90 c7 38 06 00 \
+    value hex $(zeros 8) 01 $(zeros 23) ac 12 00 03 c7 38 00 00
+for map in endpoint ipcache tunnel ct lb nat metrics; do say bpf $map list; done
 for what in revnat affinity maglev source-ranges; do say bpf lb list --$what; done
 # The daemon answers: with what it found at this node's own address at least.
 "$program" -c /run/work run 2>/run/log &

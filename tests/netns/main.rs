@@ -41,6 +41,7 @@ mod manager;
 mod misled;
 mod monitor;
 mod node;
+mod node_port;
 mod one_writer;
 mod overlay;
 mod overlay_switch;

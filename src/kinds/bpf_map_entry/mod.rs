@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::bpf_map::MapName;
 use super::{Field, Kind, ObjectKey, tunnel};
 use crate::bpf_abi::{
-    CILIATE_MONITOR, CILIATE_NODE, CILIUM_IPCACHE, IpcacheValue, LB_MAPS, MapKind,
+    CILIATE_MONITOR, CILIATE_NODE, CILIATE_UNDERLAY, CILIUM_IPCACHE, IpcacheValue, LB_MAPS, MapKind,
 };
 use crate::net::IfName;
 
@@ -60,6 +60,11 @@ impl Spec {
 /// The entry that says what the node is, the tunnel's device among it.
 pub fn node() -> Key {
     Key { map: MapName::of_abi(CILIATE_NODE), key: vec![0; 4] }
+}
+
+/// The entry that says what the node is on its underlay.
+pub fn underlay() -> Key {
+    Key { map: MapName::of_abi(CILIATE_UNDERLAY), key: vec![0; 4] }
 }
 
 /// What the kernel has.

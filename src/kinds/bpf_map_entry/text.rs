@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::bpf_abi::{
     self, DeviceKey, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, NodeValue,
+    UnderlayValue,
 };
 use crate::kinds::bpf_map::{self, MapName};
 use crate::kinds::record;
@@ -36,7 +37,7 @@ pub fn key(map: MapName, bytes: &[u8]) -> String {
         bpf_abi::CILIATE_DEVICE => <&[u8; 4]>::try_from(bytes)
             .ok()
             .map(|b| format!("ifindex {}", DeviceKey::from_bytes(b).ifindex)),
-        bpf_abi::CILIATE_NODE => Some("node".to_string()),
+        bpf_abi::CILIATE_NODE | bpf_abi::CILIATE_UNDERLAY => Some("node".to_string()),
         bpf_map::BEFORE_NAME => Some(c_text(bytes)),
         _ => None,
     };
@@ -57,6 +58,9 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
         }
         bpf_abi::CILIATE_NODE => {
             <&[u8; 64]>::try_from(bytes).ok().map(|b| node(&NodeValue::from_bytes(b)))
+        }
+        bpf_abi::CILIATE_UNDERLAY => {
+            <&[u8; 24]>::try_from(bytes).ok().map(|b| underlay(&UnderlayValue::from_bytes(b)))
         }
         bpf_map::BEFORE_NAME if c_text(bytes) == record::LOST => Some("was not known".into()),
         bpf_map::BEFORE_NAME => Some(format!("was {:?}", c_text(bytes))),
@@ -104,6 +108,12 @@ pub fn ipcache_flags(flags: u8) -> String {
     let set: Vec<&str> =
         names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
     if set.is_empty() { "<none>".into() } else { set.join(",") }
+}
+
+fn underlay(value: &UnderlayValue) -> String {
+    let UnderlayValue { ipv4_be, ipv6_be, port_min, port_max } = *value;
+    let (v4, v6) = (Ipv4Addr::from(ipv4_be), Ipv6Addr::from(ipv6_be));
+    format!("ipv4={v4} ipv6={v6} ports={port_min}-{port_max}")
 }
 
 fn device(value: &DeviceValue) -> String {

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Services of IPv4 for clients outside. */
+#ifndef CILIATE_NODEPORT4_H
+#define CILIATE_NODEPORT4_H
+
+#include "nodeport.h"
+
+#define NODEPORT(name) nodeport4_##name
+#define SNAT(name) snat4_##name
+#define LB(name) lb4_##name
+#define CT(name) ct4_##name
+#define NAT(name) nat4_##name
+#define LB_SERVICES cilium_lb4_services_v2
+#define LB_SOURCE_RANGE cilium_lb4_source_range
+#define NODEPORT_SNAT_MAP cilium_snat_v4_external
+#define NODEPORT_WAY_OUT way_out4
+#define NODEPORT_UNREACHABLE ICMP_PORT_UNREACHABLE
+#define NODEPORT_TOO_BIG ICMP_FRAG_NEEDED
+
+static __always_inline __u32 nodeport4_hash(const struct ct4_packet *packet, int by_address)
+{
+	__u32 ports = by_address ? packet->l4.ports & 0xffff0000 : packet->l4.ports;
+
+	return jhash3(packet->key.saddr, ports, packet->key.protocol, MAGLEV_SEED4);
+}
+
+static __always_inline const struct endpoint_value *nodeport4_endpoint(const struct ct4_packet *packet)
+{
+	return endpoint_lookup4(packet->key.daddr);
+}
+
+static __always_inline const struct ipcache_value *nodeport4_cached(const struct ct4_packet *packet)
+{
+	return ipcache_lookup4(packet->key.daddr);
+}
+
+static __always_inline __u32 nodeport4_identity(const struct ct4_packet *packet)
+{
+	return identity_or_world(ipcache_identity(ipcache_lookup4(packet->key.saddr)));
+}
+
+/* To an endpoint of this node. */
+static __noinline int nodeport4_deliver(struct __sk_buff *skb, struct event_scope *scope, struct ct4_packet *packet,
+					const struct endpoint_value *endpoint)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+	int result;
+
+	if (!eth)
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+	if (!ipv4_decrement_ttl(ip4))
+		return drop(skb, scope, DROP_TTL_EXCEEDED, DIRECTION_INGRESS);
+	result = local_delivery4(skb, scope, eth, endpoint, packet, CT_INGRESS);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
+	return bpf_redirect_peer(endpoint->ifindex, 0);
+}
+
+static __always_inline int nodeport4_too_long(struct __sk_buff *skb, const struct ct4_packet *packet,
+					      const struct node_value *node)
+{
+	struct ethhdr *eth = frame_head(skb, IPV4_HEAD_LEN);
+	struct iphdr *ip4 = (void *)(eth + 1);
+
+	return eth && ip4->frag_off & bpf_htons(IPV4_DONT_FRAGMENT) &&
+	       encap_is_too_long(skb, &packet->l4, node->tunnel_mtu);
+}
+
+/* An error for the client, from the service. */
+static __noinline int nodeport4_tell(struct __sk_buff *skb, struct event_scope *scope, struct ct4_packet *packet,
+				     int code, __u8 forbidden)
+{
+	const struct node_value *node = node_lookup();
+	__u64 mtu = node && code == ICMP_FRAG_NEEDED ? node->tunnel_mtu : 0;
+	__u8 macs[2 * ETH_ADDR_LEN] = {};
+	int result = lb4_undo(skb, packet);
+
+	if (!result)
+		result = icmp4_error(skb, packet->key.daddr, macs, macs + ETH_ADDR_LEN, code | mtu << 32);
+	if (result)
+		return drop(skb, scope, result < 0 ? -result : forbidden, DIRECTION_INGRESS);
+	return way_out4(skb, scope, CT_RELATED, 0);
+}
+
+#include "nodeport_family.h"
+
+#undef NODEPORT
+#undef SNAT
+#undef LB
+#undef CT
+#undef NAT
+#undef LB_SERVICES
+#undef LB_SOURCE_RANGE
+#undef NODEPORT_SNAT_MAP
+#undef NODEPORT_WAY_OUT
+#undef NODEPORT_UNREACHABLE
+#undef NODEPORT_TOO_BIG
+
+#endif

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Services of one family for clients outside; nodeport4.h and nodeport6.h include this with
+ *
+ *   NODEPORT(name), SNAT(name), LB(name), CT(name), NAT(name)   nodeport4_##name or nodeport6_##name, and so on
+ *   LB_SERVICES, LB_SOURCE_RANGE   maps
+ *   NODEPORT_SNAT_MAP, NODEPORT_WAY_OUT, NODEPORT_UNREACHABLE, NODEPORT_TOO_BIG
+ *   NODEPORT(hash), NODEPORT(identity), NODEPORT(endpoint), NODEPORT(cached),
+ *   NODEPORT(deliver), NODEPORT(too_long), NODEPORT(tell)   functions
+ */
+
+#define NODEPORT_WORDS(address) ((__be32 *)(void *)&(address))
+
+static __always_inline int NODEPORT(is_in_range)(const struct CT(packet) *packet, const struct lb_value *frontend)
+{
+	struct LB(source_range) key = {
+		.prefix_len = SOURCE_RANGE_STATIC_BITS + sizeof(key.address) * 8,
+		.rev_nat = frontend->rev_nat,
+	};
+	int listed;
+
+	LB(copy)(NODEPORT_WORDS(key.address), (__be32 *)(void *)&packet->key.saddr);
+	listed = bpf_map_lookup_elem(&LB_SOURCE_RANGE, &key) != NULL;
+	return frontend->flags2 & SERVICE_FLAG2_SOURCE_RANGE_DENY ? !listed : listed;
+}
+
+static __always_inline __u32 NODEPORT(choose)(struct LB(key) *key, const struct CT(packet) *packet,
+					      const struct lb_value *frontend)
+{
+	__u32 id = 0;
+
+	if (frontend->flags & SERVICE_FLAG_AFFINITY)
+		id = LB(affinity_lookup)(packet, frontend);
+	if (!id && frontend->backend_id >> LB_ALGORITHM_SHIFT == LB_ALGORITHM_MAGLEV)
+		id = maglev_backend(frontend->rev_nat,
+				    NODEPORT(hash)(packet, frontend->flags & SERVICE_FLAG_AFFINITY));
+	return id ? id : LB(any_backend)(key, frontend);
+}
+
+/* A packet that begins a client's flow, or that may as well have. */
+static __noinline int NODEPORT(begin)(struct __sk_buff *skb, const struct event_scope *scope,
+				      struct CT(packet) *packet, struct LB(key) *key,
+				      const struct lb_value *frontend)
+{
+	const struct LB(backend) *backend;
+	__u32 id;
+
+	if (!frontend->count)
+		return lb_no_backend(&packet->l4);
+	id = NODEPORT(choose)(key, packet, frontend);
+	backend = LB(backend_by_id)(id);
+	if (!backend)
+		return -DROP_NO_BACKEND;
+	if (LB(keep)(skb, scope, packet, frontend, id))
+		return -DROP_CT_INSERT_FAILED;
+	if (frontend->flags & SERVICE_FLAG_AFFINITY)
+		LB(affinity_update)(packet, frontend->rev_nat, id);
+	return LB(translate)(skb, packet, backend, frontend->rev_nat);
+}
+
+/*
+ * A packet from outside: if it is for a service, to a backend of that. Returns LB_NONE, LB_TRANSLATED, a drop reason, or
+ * -LB_REJECT. Makes packet pointers invalid.
+ */
+__noinline int NODEPORT(translate)(struct __sk_buff *skb, struct event_scope *scope, struct CT(packet) *packet)
+{
+	struct LB(key) key = {};
+	const struct lb_value *frontend;
+	int result;
+
+	if (!scope || !packet)
+		return -DROP_NO_BACKEND;
+	LB(copy)(NODEPORT_WORDS(key.address), NODEPORT_WORDS(packet->key.daddr));
+	key.port = packet->key.sport;
+	key.protocol = packet->key.protocol;
+	frontend = bpf_map_lookup_elem(&LB_SERVICES, &key);
+	if (!frontend)
+		return LB_NONE;
+	if (!(frontend->flags & SERVICE_FLAG_ROUTABLE))
+		return -DROP_CLUSTER_IP;
+	if (frontend->flags & SERVICE_FLAG_SOURCE_RANGE && !NODEPORT(is_in_range)(packet, frontend))
+		return -DROP_SOURCE_RANGE;
+	if (scope->source_identity == IDENTITY_UNKNOWN)
+		scope->source_identity = NODEPORT(identity)(packet);
+	result = LB(go_on)(skb, packet);
+	if (result == LB_NONE)
+		result = NODEPORT(begin)(skb, scope, packet, &key, frontend);
+	packet->rev_bits |= CT_BIT_NODE_PORT;
+	return result;
+}
+
+/*
+ * An ICMP error of a client, or of a router on the way to it, about what it was given as the service's: to the backend,
+ * as if about what that has sent. Returns as NODEPORT(translate).
+ */
+__noinline int NODEPORT(client_error)(struct __sk_buff *skb, struct CT(packet) *packet)
+{
+	struct CT(key) key __attribute__((aligned(4)));
+	const struct LB(backend) *backend;
+	const struct SNAT(value) *by;
+	struct NAT(ends) outer, inner;
+	struct ct_value *value;
+
+	if (!packet || CT(quoted)(skb, packet, &key) || !l4_has_ports(key.protocol))
+		return LB_NONE;
+	value = LB(kept)(&key);
+	backend = value ? LB(backend_by_id)(value->backend_id) : NULL;
+	if (!backend)
+		return LB_NONE;
+	/* From the client to the backend: what it goes by, if that is elsewhere. */
+	LB(copy)(NODEPORT_WORDS(key.saddr), NODEPORT_WORDS(key.daddr));
+	LB(copy)(NODEPORT_WORDS(key.daddr), (__be32 *)(void *)&backend->address);
+	key.dport = backend->port;
+	key.flags = SNAT_FLAG_OUT;
+	by = bpf_map_lookup_elem(&NODEPORT_SNAT_MAP, &key);
+	LB(copy)(NODEPORT_WORDS(outer.saddr), NODEPORT_WORDS(packet->key.saddr));
+	LB(copy)(NODEPORT_WORDS(outer.daddr), NODEPORT_WORDS(key.daddr));
+	LB(copy)(NODEPORT_WORDS(inner.saddr), NODEPORT_WORDS(key.daddr));
+	LB(copy)(NODEPORT_WORDS(inner.daddr), NODEPORT_WORDS(key.saddr));
+	inner.ports = l4_port_first(key.dport) | l4_port_second(key.sport);
+	if (by) {
+		LB(copy)(NODEPORT_WORDS(outer.saddr), (__be32 *)(void *)&by->address);
+		LB(copy)(NODEPORT_WORDS(inner.daddr), (__be32 *)(void *)&by->address);
+		inner.ports = l4_port_first(key.dport) | l4_port_second(by->port);
+	}
+	return NAT(error)(skb, packet, &outer, &inner) ? -DROP_L4_CHECKSUM : LB_TRANSLATED;
+}
+
+/* To a backend elsewhere, through the tunnel. */
+static __noinline int NODEPORT(to_tunnel)(struct __sk_buff *skb, struct event_scope *scope,
+					  const struct node_value *node, const struct ipcache_value *destination,
+					  int state)
+{
+	int result = encap(skb, scope, node, destination, state);
+
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	return bpf_redirect(node->tunnel_ifindex, 0);
+}
+
+/* To its backend, which is no endpoint of this node. TC_ACT_UNSPEC: the node is. */
+static __always_inline int NODEPORT(forward)(struct __sk_buff *skb, struct event_scope *scope,
+					     struct CT(packet) *packet, const struct node_value *node, int is_host)
+{
+	const struct ipcache_value *destination;
+	int state = CT_RELATED, result, by_tunnel;
+
+	if (!packet->l4.is_error) {
+		state = CT(track)(skb, scope, packet, is_host ? CT_INGRESS : CT_EGRESS);
+		if (state < 0)
+			return drop(skb, scope, -state, DIRECTION_INGRESS);
+	}
+	if (is_host)
+		return TC_ACT_UNSPEC;
+	destination = NODEPORT(cached)(packet);
+	by_tunnel = node->tunnel_ifindex && goes_by_tunnel(destination);
+	if (by_tunnel && !packet->l4.is_error && NODEPORT(too_long)(skb, packet, node))
+		return NODEPORT(tell)(skb, scope, packet, NODEPORT_TOO_BIG, DROP_FRAG_NEEDED);
+	result = packet->l4.is_error ? 0 : SNAT(source)(skb, packet, by_tunnel ? SNAT_BY_TUNNEL : 0);
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	if (by_tunnel)
+		return NODEPORT(to_tunnel)(skb, scope, node, destination, state);
+	return NODEPORT_WAY_OUT(skb, scope, state, WAY_OUT_HOP);
+}
+
+/* What comes in by the underlay. TC_ACT_UNSPEC: whatever it is now, it is the stack's. */
+static __always_inline int NODEPORT(received)(struct __sk_buff *skb, struct event_scope *scope,
+					      struct CT(packet) *packet, const struct node_value *node)
+{
+	const struct endpoint_value *endpoint = NODEPORT(endpoint)(packet);
+	int result;
+
+	if (endpoint && !endpoint_is_host(endpoint))
+		return TC_ACT_UNSPEC;
+	if (endpoint) {
+		result = SNAT(returned)(skb, scope, packet);
+		if (result != TC_ACT_UNSPEC)
+			return result;
+	}
+	if (packet->l4.is_error)
+		result = NODEPORT(client_error)(skb, packet);
+	else if (l4_has_ports(packet->l4.protocol) && !encap_is_forged(&packet->l4, node))
+		result = NODEPORT(translate)(skb, scope, packet);
+	else
+		return TC_ACT_UNSPEC;
+	if (result == LB_NONE)
+		return TC_ACT_UNSPEC;
+	if (result == -LB_REJECT)
+		return NODEPORT(tell)(skb, scope, packet, NODEPORT_UNREACHABLE, DROP_NO_BACKEND);
+	if (result < 0)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	endpoint = NODEPORT(endpoint)(packet);
+	if (endpoint && !endpoint_is_host(endpoint))
+		return NODEPORT(deliver)(skb, scope, packet, endpoint);
+	return NODEPORT(forward)(skb, scope, packet, node, !!endpoint);
+}
+
+/* What this node sends may be an answer of its own as a backend, or an error about what it got as that. */
+static __noinline int NODEPORT(find_service)(struct __sk_buff *skb, struct CT(packet) *packet)
+{
+	struct CT(key) key __attribute__((aligned(4)));
+	struct ct_value *value;
+
+	if (packet->l4.is_error) {
+		if (CT(quoted)(skb, packet, &key))
+			return 0;
+		CT(flip)(&key);
+	} else {
+		key = packet->key;
+	}
+	key.flags = CT_FLAG_IN;
+	value = CT(lookup)(&key);
+	if (!value || !(value->bits & CT_BIT_NODE_PORT))
+		return 0;
+	if (!packet->l4.is_error)
+		ct_update(value, &packet->l4, CT_EGRESS, packet->now, skb->len);
+	packet->reverse = value->rev_nat;
+	packet->reverse_bits = value->bits;
+	return 1;
+}
+
+/*
+ * What goes out by the underlay, from this node. An answer of a backend that is this node comes from the service; its
+ * own flow from a port of the range keeps off those of clients. Returns 0 or a drop reason.
+ */
+static __always_inline int NODEPORT(leave)(struct __sk_buff *skb, struct CT(packet) *packet)
+{
+	if (!packet->l4.is_error && !l4_has_ports(packet->l4.protocol))
+		return 0;
+	if (NODEPORT(find_service)(skb, packet))
+		return LB(reverse)(skb, packet);
+	return packet->l4.is_error ? 0 : SNAT(keep_off)(skb, packet, 0);
+}
+
+#undef NODEPORT_WORDS
