@@ -287,7 +287,7 @@ fn fuzz(target: Target) {
     lab::run(|lab| {
         lab.add_tunnel();
         add_services(lab);
-        if target == Target::PastHost {
+        if matches!(target, Target::PastHost | Target::Outside) {
             lab.route_past_host();
         }
         if target == Target::Outside {
