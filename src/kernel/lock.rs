@@ -83,17 +83,26 @@ impl WriterScope {
     /// # Errors
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
-        let file = lock(&path(runtime), patience, || make_runtime(runtime))?;
+        let file = lock(&path(runtime), patience, Some(&|| make_runtime(runtime)))?;
         Ok(Self { _file: file })
     }
 }
 
-/// Locks a file against other processes, and makes it if it is missing.
+/// Locks a file against other processes, and makes it if it is missing. Its folder has to be there: nobody is
+/// waited for who might make it.
 ///
 /// # Errors
 /// [`KernelError::Locked`] when another process still has it after `patience`; it can't be made.
 pub fn hold(path: &Path, patience: Duration) -> Result<File, KernelError> {
-    lock(path, patience, || Ok(()))
+    lock(path, patience, None)
+}
+
+/// The same for a file in a folder that is made as often as others remove it.
+///
+/// # Errors
+/// As above; the folder can't be made.
+pub fn hold_in(folder: &Path, path: &Path, patience: Duration) -> Result<File, KernelError> {
+    lock(path, patience, Some(&|| make_folder(folder)))
 }
 
 /// Whoever has a lock may remove its file, and the folder with it (`destroy` does both): then it is made
@@ -101,19 +110,21 @@ pub fn hold(path: &Path, patience: Duration) -> Result<File, KernelError> {
 fn lock(
     path: &Path,
     patience: Duration,
-    make_folder: impl Fn() -> Result<(), KernelError>,
+    make_folder: Option<&dyn Fn() -> Result<(), KernelError>>,
 ) -> Result<File, KernelError> {
     let begin = Instant::now();
     loop {
-        make_folder()?;
+        make_folder.map_or(Ok(()), |make| make())?;
         // Whoever can open the file can hold the lock.
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
         let patient = begin.elapsed() < patience;
+        let removed_since = |error: &io::Error| {
+            error.kind() == io::ErrorKind::NotFound && make_folder.is_some() && patient
+        };
         let file = match file {
             Ok(file) => file,
-            // The folder was removed since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && patient => continue,
+            Err(error) if removed_since(&error) => continue,
             Err(source) => return Err(failed("open", path, source)),
         };
         match try_lock(file, path)? {
@@ -182,6 +193,18 @@ mod tests {
         drop(scope);
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+    }
+
+    /// Nobody makes the folder, so there is nothing to wait for.
+    #[test]
+    fn a_folder_that_is_gone_is_not_waited_for() {
+        const AN_HOUR: Duration = Duration::from_secs(3600);
+        let name = format!("ciliate-lock-{}/gone", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let held = hold(&path(&folder), AN_HOUR);
+        assert!(matches!(held, Err(KernelError::File { .. })), "{held:?}");
+        drop(hold_in(&folder, &path(&folder), AN_HOUR).unwrap());
+        std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
     }
 
     /// As `destroy` removes it while others wait.

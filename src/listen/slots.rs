@@ -147,6 +147,9 @@ impl Slot {
 
     /// Gives the slot back. A second time it does nothing.
     pub(super) fn free(&mut self, maps: &Maps) -> Result<(), ListenError> {
+        if self.file.is_none() {
+            return Ok(());
+        }
         let _held = match lock::hold(&lock_path(&self.folder), PATIENCE) {
             // The node was destroyed.
             Err(_) if !self.folder.exists() => return Ok(()),
@@ -203,8 +206,7 @@ pub fn take(
     filter: MonitorFilter,
 ) -> Result<(Slot, Vec<u64>), ListenError> {
     let folder = folder(runtime);
-    lock::make_folder(&folder)?;
-    let _held = lock::hold(&lock_path(&folder), PATIENCE)?;
+    let _held = lock::hold_in(&folder, &lock_path(&folder), PATIENCE)?;
     let taken = take_locked(maps, &folder, ring, filter);
     if taken.is_err() {
         remove_folder_if_unused(&folder);
@@ -300,8 +302,7 @@ pub fn sweep(bpf: &Path, runtime: &Path) -> Result<usize, ListenError> {
     if !(0..MONITOR_SLOTS).any(|slot| used & 1 << slot != 0 && is_dead(slot)) {
         return Ok(0);
     }
-    lock::make_folder(&folder)?;
-    let _held = lock::hold(&lock_path(&folder), Duration::ZERO)?;
+    let _held = lock::hold_in(&folder, &lock_path(&folder), Duration::ZERO)?;
     let dead = empty_dead(&maps, &folder);
     remove_folder_if_unused(&folder);
     dead
