@@ -13,6 +13,7 @@ pub mod icmp;
 pub mod ifname;
 pub mod lock;
 pub mod namespace;
+mod needs;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
@@ -66,6 +67,12 @@ pub enum KernelError {
         "{root} has the pins of a node in another network namespace, {home}, and this is {here}; {advice}, or give this node [paths] of its own"
     )]
     OtherNamespace { root: PathBuf, home: String, here: String, advice: String },
+    #[error("this is Linux {release}, and ciliate needs {oldest} or later: boot a newer kernel")]
+    TooOld { release: String, oldest: String },
+    #[error(
+        "{missing} is missing: run ciliate as root; in a service or a container, have it allowed (CapabilityBoundingSet= of ciliated.service)"
+    )]
+    Incapable { missing: String },
     #[error("expected {expected}, found {found}")]
     Refused { expected: String, found: String },
 }
@@ -123,8 +130,9 @@ impl Kernel {
     /// `<paths.bpf>` and `<paths.runtime>`.
     ///
     /// # Errors
-    /// No netlink socket, or no access to the namespace (needs root).
+    /// The kernel is too old; no capabilities (needs root); no netlink socket.
     pub fn open(bpf_root: &Path, runtime: &Path) -> Result<Self, KernelError> {
+        needs::check()?;
         let host = Netlink::open()
             .map_err(|source| KernelError::Netlink { operation: "open a route socket", source })?;
         let thread = NetnsThread::start()
