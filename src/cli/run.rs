@@ -9,7 +9,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Failure, Output};
-use crate::config::Search;
+use crate::config::{Place, Search, locate};
 use crate::daemon::classes::CLASSES;
 use crate::daemon::{self, Options};
 
@@ -33,6 +33,31 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
+    let result = start(arguments, search, output);
+    // What a process says last, journald may not know to be the unit's; `systemctl status` has it by this.
+    if let Err(failure) = &result {
+        daemon::failed(&headline(failure));
+    }
+    result
+}
+
+/// A failure in one line.
+fn headline(failure: &Failure) -> String {
+    match failure {
+        Failure::Invalid(invalid) => {
+            let located = locate(invalid.document.sources(), &invalid.diagnostics);
+            let first = located.first().map(|first| {
+                let Place { file, line, column, message } = &first.place;
+                format!(": {file}:{line}:{column}: {message}")
+            });
+            format!("configuration refused{}", first.unwrap_or_default())
+        }
+        Failure::Error(text) => text.lines().next().unwrap_or_default().to_owned(),
+        Failure::BrokenPipe => String::new(),
+    }
+}
+
+fn start(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = super::load(search)?;
     output.flush()?;
     log_to_journal_or_stderr(arguments.log_level);

@@ -36,6 +36,7 @@ use fights::Fights;
 use health::{Service, Task};
 use systemd::Systemd;
 
+pub use fights::EXPLANATION as FIGHT_EXPLANATION;
 pub use watch::Wake;
 
 /// What the command line decides.
@@ -77,6 +78,11 @@ struct Daemon<'a> {
     known: Vec<Problem>,
     /// Records as the last round left them: a hint for the next, should somebody remove them.
     records: BTreeMap<String, String>,
+}
+
+/// Tells systemd why the daemon is not there.
+pub fn failed(reason: &str) {
+    Systemd::new().status(reason);
 }
 
 /// Runs until SIGTERM or SIGINT. Leaves the kernel as it is.

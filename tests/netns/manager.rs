@@ -61,3 +61,22 @@ fn ready_status_and_signs_of_life() {
     daemon.stop();
     wait("STOPPING=1");
 }
+
+/// What a process says on standard error just before its end may not be found as the unit's.
+#[test]
+fn why_it_does_not_start() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let good = std::fs::read_to_string(&lab.a.config).expect("read the configuration");
+    std::fs::write(&lab.a.config, "node = 1\n").expect("write the configuration");
+    let path = lab.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).expect("make a socket");
+    let ran = lab.a.command(&["run"]).env("NOTIFY_SOCKET", &path).output().expect("run ciliate");
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let mut buffer = [0; MESSAGE_BYTES_MAX];
+    let length = socket.recv(&mut buffer).expect("hear from the daemon");
+    let said = String::from_utf8_lossy(&buffer[..length]);
+    let place = format!("STATUS=configuration refused: {}:1:1: ", lab.a.config.display());
+    assert!(said.starts_with(&place), "{said}");
+    std::fs::write(&lab.a.config, good).expect("write the configuration");
+}
