@@ -7,6 +7,8 @@
 mod architecture;
 #[path = "docs/config.rs"]
 mod config;
+#[path = "docs/errors.rs"]
+mod errors;
 #[path = "docs/examples.rs"]
 mod examples;
 #[path = "docs/json.rs"]
