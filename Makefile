@@ -4,7 +4,7 @@
 # `su` leaves these out on Debian, and nft is there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: build demo test test-vm bench
+.PHONY: build demo test test-vm test-package bench package-files deb rpm
 
 build:
 	scripts/install-tools.sh build
@@ -13,6 +13,23 @@ build:
 demo: build
 	scripts/install-tools.sh demo
 	scripts/demo.sh
+
+# What packages are made of: the program, units, manual pages, completions, schema.
+package-files:
+	scripts/install-tools.sh build
+	packaging/build.sh files
+
+deb:
+	scripts/install-tools.sh deb
+	packaging/build.sh deb
+
+rpm:
+	scripts/install-tools.sh rpm
+	packaging/build.sh rpm
+
+test-package:
+	scripts/install-tools.sh test
+	tests/package/run.sh
 
 test:
 	scripts/install-tools.sh test

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing for building (build), for the demo (demo) or for the tests (test).
+# Installs what is missing for building (build), for the demo (demo), for packages (deb, rpm) or for the tests
+# (test).
 # Prints what it installs first. Installs nothing, and needs no network, when everything is there.
 set -euo pipefail
 
-what=${1:?usage: install-tools.sh build|demo|test}
+what=${1:?usage: install-tools.sh build|demo|deb|rpm|test}
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -57,14 +58,23 @@ need_file /usr/include/stdlib.h libc6-dev
 need_file /usr/include/linux/bpf.h linux-libc-dev
 need_file /usr/include/bpf/bpf_helpers.h libbpf-dev
 newest_clang_installed || packages+=(clang)
-if [ "$what" != build ]; then
+if [ "$what" = demo ] || [ "$what" = test ]; then
     need_command ip iproute2
     need_command nft nftables
     need_command ping iputils-ping
     need_command socat socat
 fi
+if [ "$what" = deb ] || [ "$what" = test ]; then
+    need_command dpkg-shlibdeps dpkg-dev
+fi
 if [ "$what" = test ]; then
     need_command tcpdump tcpdump
+    # For the package tier.
+    need_command man man-db
+    need_command lintian lintian
+    need_command rpm rpm
+    need_command mmdebstrap mmdebstrap
+    need_command systemd-nspawn systemd-container
     need_command strace strace
     # Ubuntu's is a script that looks for the one of the running kernel.
     PATH=$PATH:/usr/sbin bpftool version >/dev/null 2>&1 || packages+=(bpftool)
@@ -113,3 +123,23 @@ if [ "$what" = test ]; then
         rustup component add "${components[@]}"
     fi
 fi
+
+# need_cargo COMMAND: from the registry that cargo is set up for
+need_cargo() {
+    command -v "$1" >/dev/null && return 0
+    echo "running: cargo install --locked $1"
+    # Not where the project's own builds are.
+    local folder
+    folder=$(mktemp -d)
+    CARGO_TARGET_DIR=$folder cargo install --locked --quiet "$1"
+    rm -rf "$folder"
+}
+
+case $what in
+    deb) need_cargo cargo-deb ;;
+    rpm) need_cargo cargo-generate-rpm ;;
+    test)
+        need_cargo cargo-deb
+        need_cargo cargo-generate-rpm
+        ;;
+esac

@@ -20,6 +20,7 @@ step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --all-targets --package ciliate-kubernetes -- -D warnings
 RUSTDOCFLAGS='-D warnings' step cargo doc --locked --no-deps --document-private-items
 step cargo test --locked --doc --quiet
+step tests/package/run.sh
 if cargo nextest --version >/dev/null 2>&1; then
     step cargo nextest run --locked --package ciliate-kubernetes --no-fail-fast
     step cargo nextest run --locked --lib --bins --tests --no-fail-fast

@@ -78,6 +78,8 @@ fn test_exists(name: &str) -> Option<bool> {
             format!("tests/{binary}")
         }
         "ciliate" => "src".to_owned(),
+        // A script, whose functions are the steps.
+        "package" => "tests/package".to_owned(),
         _ => return None,
     };
     let modules: Vec<&str> = modules.iter().copied().filter(|module| *module != "tests").collect();
@@ -85,9 +87,12 @@ fn test_exists(name: &str) -> Option<bool> {
         return None;
     }
     let file = format!("{root}/{}", modules.join("/"));
-    let candidates = [format!("{file}.rs"), format!("{file}/mod.rs")];
+    let candidates = [format!("{file}.rs"), format!("{file}/mod.rs"), format!("{file}.sh")];
     let text = candidates.iter().find_map(|file| fs::read_to_string(path(file)).ok());
-    Some(text.is_some_and(|text| text.contains(&format!("fn {function}("))))
+    let defined = |text: String| {
+        text.contains(&format!("fn {function}(")) || text.contains(&format!("\n{function}() {{\n"))
+    };
+    Some(text.is_some_and(defined))
 }
 
 #[test]
@@ -141,4 +146,12 @@ fn every_file_with_netns_tests_has_a_row() {
         }
     }
     assert!(count > 10, "only {count} files found");
+}
+
+/// What the tutorial has the reader write is what the package tier runs with.
+#[test]
+fn the_tutorial_is_what_the_package_tier_does() {
+    let (tutorial, tier) = (read("docs/two-machines.md"), read("tests/package/guest.sh"));
+    let configuration = blocks(&tutorial, "toml").remove(0);
+    assert!(tier.contains(&configuration), "{configuration}");
 }

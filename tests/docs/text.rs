@@ -23,9 +23,12 @@ pub const PAGES: &[&str] = &[
     "docs/errors/tunnel.md",
     "docs/errors/underlay.md",
     "docs/json.md",
+    "docs/two-machines.md",
+    "packaging/README.md",
     "packaging/kubernetes/README.md",
-    "src/kubernetes/README.md",
     "src/ARCHITECTURE.md",
+    "src/kubernetes/README.md",
+    "systemd/README.md",
 ];
 
 /// A file of the repository.

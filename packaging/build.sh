@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Builds what is packaged (files), the .deb (deb) or the .rpm (rpm), and prints where it is. Equal sources, on
+# equal versions of the tools, give equal bytes wherever they are: the clock is the changelog's, and no path of
+# this machine gets into the program.
+set -euo pipefail
+what=${1:?usage: packaging/build.sh files|deb|rpm}
+cd "$(dirname "$0")/.."
+export LC_ALL=C TZ=UTC
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR=$target
+date=$(sed -n 's/^ -- .*>  //p' packaging/deb/changelog | head -n 1)
+SOURCE_DATE_EPOCH=$(date -d "$date" +%s)
+export SOURCE_DATE_EPOCH
+
+# Paths of crates get into messages of panics, and the registry's folder is named after where it was downloaded
+# from. The project's own are relative.
+cargo fetch --locked --quiet
+flags=
+for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+    flags+=${flags:+$'\x1f'}"--remap-path-prefix=${folder%/}=/crates"
+done
+CARGO_ENCODED_RUSTFLAGS=$flags cargo build --locked --profile packaged --bin ciliate
+
+program=$target/packaged/ciliate
+files=$target/packaged/files
+rm -rf "$files"
+
+# place SOURCE TARGET [MODE]
+place() {
+    install -D -m "${3:-644}" "$1" "$files/$2"
+}
+
+# squeeze FILE: without name and time, which would differ
+squeeze() {
+    gzip -9 -n "$1"
+}
+
+place "$program" usr/bin/ciliate 755
+place systemd/ciliated.service usr/lib/systemd/system/ciliated.service
+place systemd/ciliate-netns@.service usr/lib/systemd/system/ciliate-netns@.service
+place systemd/ciliate.catalog usr/lib/systemd/catalog/ciliate.catalog
+place systemd/ciliate.tmpfiles usr/lib/tmpfiles.d/ciliate.conf
+place systemd/networkd.conf usr/lib/systemd/networkd.conf.d/ciliate.conf
+place systemd/ciliate.network usr/lib/systemd/network/10-ciliate.network
+place systemd/NetworkManager.conf usr/lib/NetworkManager/conf.d/ciliate.conf
+place packaging/conf.d/10-package.toml usr/lib/ciliate/conf.d/10-package.toml
+place config/ciliate.toml usr/share/doc/ciliate/examples/ciliate.toml
+place systemd/README.md usr/share/doc/ciliate/README.systemd.md
+"$program" manual "$files/usr/share/man" >/dev/null
+find "$files/usr/share/man" -type f -print0 | while IFS= read -r -d '' page; do squeeze "$page"; done
+"$program" schema >"$files/schema"
+place "$files/schema" usr/share/ciliate/ciliate.schema.json
+for shell in bash:bash-completion/completions/ciliate zsh:zsh/vendor-completions/_ciliate \
+    fish:fish/vendor_completions.d/ciliate.fish; do
+    "$program" completion "${shell%%:*}" >"$files/completion"
+    place "$files/completion" "usr/share/${shell#*:}"
+done
+rm "$files/schema" "$files/completion"
+find "$files" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+case $what in
+    files) echo "$files" ;;
+    deb) cargo deb --locked --no-build --no-strip --no-dbgsym --profile packaged --quiet ;;
+    rpm) cargo generate-rpm --profile packaged --target-dir "$target" --source-date "$SOURCE_DATE_EPOCH" ;;
+    *)
+        echo "packaging/build.sh: files, deb or rpm" >&2
+        exit 64
+        ;;
+esac
