@@ -42,6 +42,8 @@ test-vm:
 
 bench:
 	scripts/install-tools.sh test
+	cargo bench --locked --bench service
+	scripts/package-size.sh
 	cargo bench --locked --bench control_plane
 	cargo bench --locked --bench programs
 	cargo bench --locked --bench events
