@@ -46,6 +46,10 @@ place systemd/NetworkManager.conf usr/lib/NetworkManager/conf.d/ciliate.conf
 place packaging/conf.d/10-package.toml usr/lib/ciliate/conf.d/10-package.toml
 place config/ciliate.toml usr/share/doc/ciliate/examples/ciliate.toml
 place systemd/README.md usr/share/doc/ciliate/README.systemd.md
+# For the .rpm alone: the .deb has them in a form of its own.
+place LICENSE rpm/LICENSE
+place bpf/LICENSE-BSD-2-Clause rpm/LICENSE-BSD-2-Clause
+place CHANGELOG.md rpm/CHANGELOG.md
 "$program" manual "$files/usr/share/man" >/dev/null
 find "$files/usr/share/man" -type f -print0 | while IFS= read -r -d '' page; do squeeze "$page"; done
 "$program" schema >"$files/schema"
@@ -56,12 +60,18 @@ for shell in bash:bash-completion/completions/ciliate zsh:zsh/vendor-completions
     place "$files/completion" "usr/share/${shell#*:}"
 done
 rm "$files/schema" "$files/completion"
+# The .rpm takes over the time of a file that is older than the changelog.
 find "$files" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 case $what in
     files) echo "$files" ;;
     deb) cargo deb --locked --no-build --no-strip --no-dbgsym --profile packaged --quiet ;;
-    rpm) cargo generate-rpm --profile packaged --target-dir "$target" --source-date "$SOURCE_DATE_EPOCH" ;;
+    rpm)
+        # It says nowhere what it has made.
+        rm -f "$target"/generate-rpm/ciliate-*.rpm
+        cargo generate-rpm --profile packaged --target-dir "$target" --source-date "$SOURCE_DATE_EPOCH"
+        echo "$target"/generate-rpm/ciliate-*.rpm
+        ;;
     *)
         echo "packaging/build.sh: files, deb or rpm" >&2
         exit 64

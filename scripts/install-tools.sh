@@ -72,6 +72,7 @@ if [ "$what" = test ]; then
     # For the package tier.
     need_command man man-db
     need_command lintian lintian
+    need_command rpmlint rpmlint
     need_command rpm rpm
     need_command mmdebstrap mmdebstrap
     need_command systemd-nspawn systemd-container

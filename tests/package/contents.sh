@@ -3,10 +3,10 @@
 # checkers find nothing about.
 set -euo pipefail
 export LC_ALL=C
-cd "$1"
 here=$(cd "$(dirname "$0")" && pwd)
-rm -rf deb rpm root
-mkdir deb rpm root
+cd "$1"
+rm -rf deb rpm
+mkdir deb rpm
 
 fail() {
     echo "FAILED: $*" >&2
@@ -14,7 +14,10 @@ fail() {
 }
 
 dpkg-deb -x one.deb deb
-(cd rpm && rpm2cpio ../one.rpm | cpio -idm --quiet)
+# Onto a root of its own, where no systemd runs. The scripts are tried in the guest.
+rpm --root "$PWD/rpm" --initdb
+rpm --root "$PWD/rpm" --install --nodeps --noscripts one.rpm 2>rpm.log || fail "$(cat rpm.log)"
+rpm --root "$PWD/rpm" --verify --nodeps ciliate || fail "installed files differ from those of the .rpm"
 
 echo "  sizes: $(stat -c %s one.deb) bytes of deb, $(stat -c %s one.rpm) of rpm, $(stat -c %s deb/usr/bin/ciliate) of program"
 [ "$(stat -c %s one.deb)" -le 10000000 ] || fail "the .deb has more than 10 MB"
@@ -22,7 +25,8 @@ echo "  sizes: $(stat -c %s one.deb) bytes of deb, $(stat -c %s one.rpm) of rpm,
 # What each format has for itself is left out: licences, changelogs, overrides.
 list() {
     (cd "$1" && find . -type f ! -path './usr/share/licenses/*' ! -path './usr/share/lintian/*' \
-        ! -path './usr/share/doc/*' | sed 's#zsh/site-functions#zsh/vendor-completions#' | sort)
+        ! -path './usr/share/doc/*' ! -path './var/lib/rpm/*' ! -path './usr/lib/sysimage/*' ! -path './root/*' |
+        sed 's#zsh/site-functions#zsh/vendor-completions#' | sort)
 }
 diff <(list deb) <(list rpm) || fail "the .deb and the .rpm differ in their files"
 cmp deb/usr/bin/ciliate rpm/usr/bin/ciliate || fail "two programs"
@@ -36,6 +40,12 @@ rpm -qp --requires one.rpm 2>/dev/null | grep -qx nftables || fail "the .rpm doe
 [ "$(rpm -qp --qf '%{ARCH}' one.rpm 2>/dev/null)" = "$(uname -m)" ] || fail "architecture of the .rpm"
 
 lintian --allow-root --fail-on error,warning,info one.deb || fail lintian
+# Under its name, which is checked too.
+mkdir -p named
+rpm_name=$(rpm -qp --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm' one.rpm 2>/dev/null)
+cp one.rpm "named/$rpm_name"
+rpmlint --config "$here/../../packaging/rpm/rpmlint.toml" "named/$rpm_name" >rpmlint.log || fail "$(cat rpmlint.log)"
+grep -q ' 0 errors, 0 warnings' rpmlint.log || fail "$(cat rpmlint.log)"
 
 # No path of this machine.
 if grep -c "$HOME\|$(realpath "$here/../..")" deb/usr/bin/ciliate >/dev/null; then
@@ -48,12 +58,8 @@ for page in deb/usr/share/man/man*/*.gz; do
 done
 echo "  $(find deb/usr/share/man -name '*.gz' | wc -l) manual pages"
 
-# The scripts of the .rpm, on a root of its own where no systemd runs.
-rpm --root "$PWD/root" --initdb
-rpm --root "$PWD/root" --install --nodeps --noscripts one.rpm
-rpm --root "$PWD/root" --verify --nodeps ciliate || fail "installed files differ from those of the .rpm"
-rpm --root "$PWD/root" --erase --nodeps --noscripts ciliate
-left=$(find root -type f ! -path 'root/var/lib/rpm/*' ! -path 'root/usr/lib/sysimage/*' ! -path 'root/root/*')
+rpm --root "$PWD/rpm" --erase --nodeps --noscripts ciliate
+left=$(list rpm)
 [ -z "$left" ] || fail "erased, and left: $left"
 for script in "$here"/../../packaging/rpm/*.sh; do sh -n "$script"; done
-rm -rf deb rpm root
+rm -rf deb rpm named rpm.log rpmlint.log

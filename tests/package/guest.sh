@@ -39,7 +39,7 @@ in_namespace() {
 make_network() {
     ip link set lo up
     local name
-    for name in node-b client server; do ip netns add "$name"; done
+    for name in node-b server; do ip netns add "$name"; done
     ip link add eth0 type veth peer name eth0 netns node-b
     # Somebody else's, for networkd to set up.
     ip link add spare0 type veth peer name spare1
@@ -71,44 +71,81 @@ networkd_comes_and_goes() {
     rm $folder/80-eth0.network $folder/90-all.network
 }
 
-# The twelve lines that an operator edits.
-write_node_a() {
-    cat >/etc/ciliate/ciliate.toml <<'END'
-[node]
-name = "node-a"
-cidrs = ["10.244.0.0/24", "fd00:10:244::/80"]
-
-[[peer]]
-name = "node-b"
-addresses = ["172.18.0.2"]
-cidrs = ["10.244.1.0/24", "fd00:10:244:1::/80"]
-
-[[endpoint]]
-name = "client"
-netns = "/run/netns/client"
-END
+# typed SECTION PAGE: the commands of a section, as a reader types them, each with the lines it should print
+typed() {
+    awk -v section="## $1" '
+        /^## / { inside = $0 == section; next }
+        inside && /^```console/ { shown = 1; next }
+        /^```/ { shown = 0 }
+        inside && shown' "$2"
 }
 
+# block NUMBER LANGUAGE PAGE
+block() {
+    awk -v wanted="$1" -v opens="^\`\`\`$2\$" '
+        $0 ~ opens { inside = ++count == wanted; next }
+        /^```/ { inside = 0 }
+        inside' "$3"
+}
+
+# run_typed SECTION PAGE [FROM [TO]]: runs them, or some of them by their numbers; where output is shown, it has to
+# be that, else the command has to succeed
+run_typed() {
+    local line command='' wanted='' count=0 from=${3:-1} to=${4:-999}
+    while IFS= read -r line; do
+        if [[ $line == '# '* ]]; then
+            run_one "$command" "$wanted" || return 1
+            command= wanted= count=$((count + 1))
+            [ "$count" -lt "$from" ] || [ "$count" -gt "$to" ] || command=${line#\# }
+        elif [ -n "$command" ]; then
+            wanted+=${wanted:+$'\n'}$line
+        fi
+    done < <(typed "$1" "$2")
+    run_one "$command" "$wanted" || return 1
+    [ "$count" -ge "$from" ] || fail "no commands below $1 in $2"
+}
+
+run_one() {
+    local found code=0 begin
+    [ -n "$1" ] || return 0
+    begin=$(date +%s%N)
+    # What would go on until it is stopped.
+    [[ $1 != 'ciliate monitor'* ]] || set -- "timeout 1 $1 || [ \$? = 124 ]" "$2"
+    found=$(eval "$1" 2>/tmp/typed-errors </dev/null) || code=$?
+    echo "    # $1: $((($(date +%s%N) - begin) / 1000000)) ms"
+    if [ -n "$2" ]; then
+        [ "$found" = "$2" ] || fail "$1 prints: $found; the page says: $2"
+    else
+        [ "$code" = 0 ] || fail "$1 ends with $code: $found $(cat /tmp/typed-errors)"
+    fi
+}
+
+# The twelve lines that an operator edits.
+write_node_a() {
+    block 1 toml "$debs/two-machines.md" >/etc/ciliate/ciliate.toml
+}
+
+# Node b is on the same system, so it has places of its own.
 write_node_b() {
-    cat >/root/node-b.toml <<'END'
-[node]
-name = "node-b"
-addresses = ["172.18.0.2"]
-cidrs = ["10.244.1.0/24", "fd00:10:244:1::/80"]
+    block 2 toml "$debs/two-machines.md" |
+        sed 's/^cidrs = \["10.244.1/addresses = ["172.18.0.2"]\n&/' >/root/node-b.toml
+    cat >>/root/node-b.toml <<'END'
 [health]
 enabled = false
 [paths]
 runtime = "/run/node-b"
 bpf = "/sys/fs/bpf/node-b"
-[[peer]]
-name = "node-a"
-addresses = ["172.18.0.3"]
-cidrs = ["10.244.0.0/24", "fd00:10:244::/80"]
-[[endpoint]]
-name = "server"
-netns = "/run/netns/server"
-addresses = ["10.244.1.10", "fd00:10:244:1::10"]
 END
+}
+
+# A service with an endpoint, as README.md in systemd/ has it.
+write_web() {
+    mkdir -p /etc/systemd/system/web.service.d
+    printf '[Service]\nExecStart=nc -l -k 8080\n[Install]\nWantedBy=multi-user.target\n' \
+        >/etc/systemd/system/web.service
+    block 1 ini "$debs/README.systemd.md" >/etc/systemd/system/web.service.d/endpoint.conf
+    block 1 text "$debs/README.systemd.md" >/etc/ciliate/conf.d/50-web.toml
+    systemctl daemon-reload
 }
 
 reaches_server() {
@@ -161,7 +198,7 @@ flood_ends() {
 # Every file that is not a log, a cache, or of dpkg's own.
 files() {
     find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /dev -o -path /run/job -o -path /var/log \
-        -o -path /var/cache -o -path /var/lib/dpkg -o -path /root -o -path /run/systemd -o -path /run/log \
+        -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /root -o -path /run/systemd -o -path /run/log \
         -o -path /run/netns -o -path /var/lib/systemd -o -path /run/sudo \) -prune -o -print | sort
     find /run /var/lib/systemd /sys/fs/bpf \( -path /run/systemd -o -path /run/job -o -path /run/log -o -path /run/netns \
         -o -path '*/node-b' \) -prune -o ! -type s -print | grep -v '/random-seed$\|/timers/' | sort

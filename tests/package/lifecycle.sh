@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
-# The life of the package on one system: the steps at the end, in that order. Runs in the guest; $1 is the folder
-# with one.deb and two.deb.
+# The life of the package on one system: the steps at the end, in that order; or those that are named, which need
+# what those before them leave. Runs in the guest.
+#
+#   lifecycle.sh FOLDER [STEP…]     FOLDER has one.deb, two.deb and one.rpm
 set -uo pipefail
 debs=$1
 # shellcheck source=tests/package/guest.sh
 . "$debs/guest.sh"
+# shellcheck source=tests/package/bad_paths.sh
+. "$debs/bad_paths.sh"
+# shellcheck source=tests/package/boot_order.sh
+. "$debs/boot_order.sh"
+# shellcheck source=tests/package/endpoints.sh
+. "$debs/endpoints.sh"
 
 install_does_not_start() {
     files >/tmp/files-before
@@ -12,7 +20,12 @@ install_does_not_start() {
     # It changes settings of its own devices, for good.
     networkd_comes_and_goes
     kernel >/tmp/kernel-before
-    dpkg -i "$debs/one.deb" >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log; return 1; }
+    (
+        mkdir -p /root/downloads
+        cp "$debs/one.deb" /root/downloads/ciliate_0.1.0-1_amd64.deb
+        cd /root/downloads
+        run_typed Install "$debs/two-machines.md"
+    )
     expect enabled systemctl is-enabled "$UNIT"
     expect inactive systemctl is-active "$UNIT"
     expect success property Result
@@ -40,9 +53,9 @@ configured_it_starts() {
     ciliate check >/dev/null
     local begin end
     begin=$(date +%s%N)
-    systemctl start "$UNIT"
+    run_typed Start "$debs/two-machines.md"
     end=$(date +%s%N)
-    echo "    start to READY: $(((end - begin) / 1000000)) ms with everything to make"
+    echo "    started, seen and pinged after $(((end - begin) / 1000000)) ms"
     expect active systemctl is-active "$UNIT"
     reaches_server || fail "no packets"
     ciliate status >/dev/null || fail "not converged: $(ciliate status)"
@@ -75,6 +88,7 @@ reload_good() {
     systemctl reload "$UNIT"
     generation=$(ciliate status -o json | sed -n 's/.*"generation": \([0-9]*\).*/\1/p')
     [ "$generation" = 2 ] || fail "generation $generation"
+    run_typed Change "$debs/two-machines.md"
     in_namespace client ip route | grep -q 'mtu 1400' || fail "$(in_namespace client ip route)"
     expect active systemctl is-active "$UNIT"
     rm /etc/ciliate/conf.d/50-mtu.toml
@@ -114,6 +128,23 @@ killed_it_comes_back() {
     flood_ends
 }
 
+# The watchdog ends a daemon that hangs; here sooner than in the package.
+hung_it_is_started_anew() {
+    local process
+    drop_in 'WatchdogSec=2s'
+    systemctl restart "$UNIT"
+    process=$(property MainPID)
+    flood
+    kill -STOP "$process"
+    wait_for 30 sh -c "[ \"\$(systemctl show -p MainPID --value ciliated)\" != $process ] && systemctl is-active ciliated"
+    journalctl --sync
+    journalctl -q -u "$UNIT" -g 'Watchdog timeout' -o cat | grep -q . || fail "not by the watchdog"
+    expect 'No changes.' ciliate plan
+    flood_ends || return 1
+    no_drop_in
+    systemctl restart "$UNIT"
+}
+
 # Twice: to the next version and back.
 upgrade_and_downgrade_lose_nothing() {
     local deb before after pids
@@ -146,30 +177,6 @@ restart_changes_nothing() {
     systemctl start "$UNIT"
 }
 
-# What README.md in systemd/ shows.
-a_service_with_an_endpoint() {
-    cat >/etc/systemd/system/web.service <<'END'
-[Unit]
-BindsTo=ciliate-netns@web.service
-After=ciliate-netns@web.service ciliated.service
-[Service]
-NetworkNamespacePath=/run/netns/web
-ExecStart=nc -l -k 8080
-END
-    printf '[[endpoint]]\nname = "web"\nnetns = "/run/netns/web"\naddresses = ["10.244.0.80", "fd00:10:244::80"]\n' \
-        >/etc/ciliate/conf.d/50-web.toml
-    systemctl daemon-reload
-    systemctl start web.service
-    in_namespace web ip addr | grep -q 10.244.0.80 || fail "started without its address"
-    in_namespace server ping -q -c 1 -W 2 fd00:10:244::80 >/dev/null || fail "no packets"
-    wait_for 10 in_namespace server nc -z -w 2 10.244.0.80 8080
-    systemctl stop web.service ciliate-netns@web.service
-    [ ! -e /run/netns/web ] || fail "the namespace is left"
-    rm /etc/ciliate/conf.d/50-web.toml /etc/systemd/system/web.service
-    systemctl daemon-reload
-    systemctl reload "$UNIT"
-}
-
 # Without the files of the package it would remove routes and rules, and set up devices.
 networkd_leaves_it_alone() {
     printf '[routing]\ntable = 300\nrule-priority = 110\n' >/etc/ciliate/conf.d/50-table.toml
@@ -193,7 +200,7 @@ networkd_leaves_it_alone() {
 
 remove_stops_and_leaves_traffic() {
     flood
-    dpkg -r ciliate >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log; return 1; }
+    run_typed Remove "$debs/two-machines.md" 1 1
     [ ! -e /usr/bin/ciliate ] || fail "files are left"
     expect '' pgrep -f 'ciliate run'
     flood_ends || return 1
@@ -205,7 +212,8 @@ remove_stops_and_leaves_traffic() {
 purge_removes_everything_and_nothing_else() {
     find /sys/fs/bpf/node-b >/tmp/node-b
     echo mine >/etc/ciliate/notes
-    dpkg -P ciliate >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log; return 1; }
+    run_typed Remove "$debs/two-machines.md" 2
+    systemctl stop ciliate-netns@client
     find /sys/fs/bpf/node-b | diff /tmp/node-b - || fail "node b's pins are gone"
     expect mine cat /etc/ciliate/notes
     rm -r /etc/ciliate
@@ -219,24 +227,28 @@ rpm_does_the_same() {
     rpm --initdb
     rpm -qa >/dev/null
     files >/tmp/files-before-rpm
-    rpm --install --nodeps "$debs/one.rpm"
+    rpm --install --nodeps "$debs/one.rpm" 2>/dev/null
     expect inactive systemctl is-active "$UNIT"
     write_node_a
-    systemctl start "$UNIT"
+    systemctl start "$UNIT" ciliate-netns@client
     reaches_server || fail "no packets"
     process=$(property MainPID)
     flood
-    rpm --upgrade --nodeps --force "$debs/one.rpm"
+    rpm --upgrade --nodeps --force "$debs/one.rpm" 2>/dev/null
     expect active systemctl is-active "$UNIT"
     [ "$(property MainPID)" != "$process" ] || fail "the old daemon runs"
     flood_ends
     flood
     cp /usr/bin/ciliate /tmp/ciliate
-    rpm --erase --nodeps ciliate
+    rpm --erase --nodeps ciliate 2>/dev/null
     expect '' pgrep -f 'ciliate run'
     flood_ends
     /tmp/ciliate destroy >/dev/null
+    ip netns delete client
+    systemctl stop ciliate-netns@client
     kernel | diff /tmp/kernel-before - || fail "something is left in the kernel"
+    # systemd made it for the service, which is gone.
+    rmdir /run/ciliate
     rm -r /etc/ciliate /var/lib/ciliate
     # Folders of other packages, which are not there on a Debian, stay.
     files | grep -vx '/usr/share/fish\(/vendor_completions.d\)*\|/usr/share/licenses\|/usr/share/zsh/site-functions\|/usr/lib/NetworkManager\(/conf.d\)*\|.*/networkd.conf.d' | diff /tmp/files-before-rpm - ||
@@ -251,15 +263,38 @@ steps=(
     reload_good
     reload_bad
     killed_it_comes_back
+    hung_it_is_started_anew
     upgrade_and_downgrade_lose_nothing
     restart_changes_nothing
     a_service_with_an_endpoint
+    a_container_of_nspawn
+    a_container_of_podman
     networkd_leaves_it_alone
+    a_full_disk
+    a_var_that_is_read_only
+    no_bpf_file_system
+    no_capability
+    an_old_kernel
+    no_nft
+    bad_files_at_a_start
     remove_stops_and_leaves_traffic
     purge_removes_everything_and_nothing_else
     rpm_does_the_same
+    prepared_for_a_boot
+    boots
+    the_node_is_back_before_the_network_is_online
 )
-for step in "${steps[@]}"; do
+[ "$#" = 1 ] || steps=("${@:2}")
+
+# Where a boot goes on.
+done_before=/root/steps-done
+first=$(cat "$done_before" 2>/dev/null || echo 0)
+for ((at = first; at < ${#steps[@]}; at++)); do
+    step=${steps[at]}
+    if [ "$step" = boots ]; then
+        echo $((at + 1)) >"$done_before"
+        exit 90
+    fi
     begin=$SECONDS
     # In a shell of its own, which ends at the first command that fails.
     (set -e; "$step") >/tmp/output 2>&1 &

@@ -14,11 +14,19 @@ say() {
     echo "+ $*"
 }
 
-# A copy of what the packages are built from.
+# copy_to FOLDER: the sources, and what cargo has built of the crates they need, for build_there. A copy has a target
+# folder of its own: in a shared one cargo takes what it has built of the one for what it would build of the other.
 copy_to() {
-    rm -rf "$1"
-    mkdir -p "$1"
+    rm -rf "$1" "$1-target"
+    mkdir -p "$1" "$1-target"
     tar -c --exclude=./target --exclude=./.git . | tar -x -C "$1"
+    cp -al "$target/packaged" "$1-target/packaged"
+    find "$1-target/packaged" -maxdepth 2 \( -name 'ciliate*' -o -name 'libciliate*' \) -exec rm -rf {} +
+}
+
+# build_there FOLDER deb|rpm
+build_there() {
+    CARGO_TARGET_DIR=$1-target "$1/packaging/build.sh" "$2"
 }
 
 say packaging/build.sh deb
@@ -30,21 +38,22 @@ mkdir -p "$work/debs"
 cp "$one" "$work/debs/one.deb"
 cp "$rpm" "$work/debs/one.rpm"
 
-say "the same sources elsewhere give the same bytes"
-copy_to "$work/elsewhere"
-find "$work/elsewhere" -exec touch -h -d 2001-01-01 {} +
-again=$("$work/elsewhere/packaging/build.sh" deb)
-cmp "$work/debs/one.deb" "$again"
-again=$("$work/elsewhere/packaging/build.sh" rpm)
-cmp "$work/debs/one.rpm" "$again"
-
 say "the next version, with other BPF objects"
 copy_to "$work/next"
 "$here/next-version.sh" "$work/next"
-cp "$("$work/next/packaging/build.sh" deb)" "$work/debs/two.deb"
+cp "$(build_there "$work/next" deb)" "$work/debs/two.deb"
+
+say "the same sources elsewhere give the same bytes"
+copy_to "$work/elsewhere"
+# With other times.
+find "$work/elsewhere" -exec touch -h -d 2001-01-01 {} +
+cmp "$work/debs/one.deb" "$(build_there "$work/elsewhere" deb)"
+cmp "$work/debs/one.rpm" "$(build_there "$work/elsewhere" rpm)"
+rm -rf "$work"/{next,elsewhere}{,-target}
 
 "$here/contents.sh" "$work/debs"
 tree=$("$here/tree.sh" "$work")
-cp "$here/lifecycle.sh" "$here/guest.sh" "$work/debs/"
+cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order}.sh docs/two-machines.md "$work/debs/"
+cp systemd/README.md "$work/debs/README.systemd.md"
 say tests/package/lifecycle.sh
 "$here/boot.sh" "$tree" "$work/debs" bash "$work/debs/lifecycle.sh" "$work/debs"

@@ -13,12 +13,14 @@ if [ ! -e "$tree/done" ]; then
         exit 1
     }
     mmdebstrap --quiet --variant=minbase --mode=root --format=directory \
-        --include=systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping,netcat-openbsd,procps,man-db,rpm \
+        --include=systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping,netcat-openbsd,procps,man-db,rpm,systemd-container,podman,busybox-static \
         --aptopt='APT::Sandbox::User "root"' --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io \
         bookworm "$tree/root" "${sources[@]}" >"$tree/log" 2>&1 || {
         tail -n 20 "$tree/log" >&2
         exit 1
     }
+    # apt's questions are answered.
+    echo 'APT::Get::Assume-Yes "true";' >"$tree/root/etc/apt/apt.conf.d/90-yes"
     echo 0123456789abcdef0123456789abcdef >"$tree/root/etc/machine-id"
     echo node-a >"$tree/root/etc/hostname"
     # Nobody logs in, and nothing is updated.
