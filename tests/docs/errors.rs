@@ -107,6 +107,7 @@ fn page_of_a_reason(reason: &BlockedReason) -> &'static str {
         | BlockedReason::NodeWithoutUnderlay { .. }
         | BlockedReason::TunnelPortTaken { .. }
         | BlockedReason::TunnelKept { .. }
+        | BlockedReason::NoTunnelYet
         | BlockedReason::TunnelMtu { .. } => "tunnel",
         BlockedReason::NetnsUnusable { .. }
         | BlockedReason::NoFreeAddress { .. }
@@ -132,6 +133,7 @@ fn reasons() -> Vec<BlockedReason> {
         BlockedReason::NodeWithoutUnderlay { family: "IPv6".into() },
         BlockedReason::TunnelPortTaken { port: 8472, ifname: "flannel.1".into() },
         BlockedReason::TunnelKept { ifname: "cilium_vxlan".into(), port: 8472 },
+        BlockedReason::NoTunnelYet,
         BlockedReason::TunnelMtu { mtu_bytes: 1300, left_bytes: 1250 },
         BlockedReason::NetnsUnusable {
             netns: "/run/netns/client".into(),
