@@ -3,13 +3,9 @@
 //!
 //! The table in `tests/README.md` says whom each backend sees.
 
-#[path = "node_port_apart.rs"]
 mod apart;
-#[path = "node_port_choice.rs"]
 mod choice;
-#[path = "node_port_talk.rs"]
 mod talk;
-#[path = "node_port_told.rs"]
 mod told;
 
 use std::net::{IpAddr, SocketAddr};

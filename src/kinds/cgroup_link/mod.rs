@@ -96,8 +96,11 @@ impl Kind for CgroupLink {
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
-        let show = |key: Option<&bpf_program::Key>| {
-            key.map_or_else(|| "unknown".to_owned(), |key| key.digest.to_string())
+        // Within one build, programs differ by name.
+        let show = |key: Option<&bpf_program::Key>| match key {
+            None => "unknown".to_owned(),
+            Some(key) if key.name == spec.program.name => key.digest.to_string(),
+            Some(key) => key.to_string(),
         };
         let (seen_program, want) = (show(seen.program.as_ref()), show(Some(&spec.program)));
         [
