@@ -2,6 +2,7 @@
 //! `objects`, `page`, `stores`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::mapping::{Files, Settings, by_age};
@@ -69,7 +70,7 @@ impl<'a> Claims<'a> {
     ) {
         let dash = if port.name.is_empty() { "" } else { ":" };
         let title = format!("{name}{dash}{}", port.name);
-        let backends = backends(service, port, slices, &title, page);
+        let (count, backends) = backends(service, port, slices, &title, page);
         let closed = service.source_ranges.is_none();
         if closed {
             page.left_out.push(format!("{title} for the outside: can't read its source ranges"));
@@ -88,9 +89,8 @@ impl<'a> Claims<'a> {
         let ranges = service.source_ranges.as_deref().unwrap_or_default();
         let others = OUTSIDE_FRONTENDS * (outside[0].1.len() + outside[1].1.len());
         let frontends = cluster_ips.len() + others + node_port.map_or(0, |_| NODE_PORT_FRONTENDS);
-        let pairs = (1 + backends.len()) << usize::from(service.affinity.is_some());
-        let cost =
-            self.cost + (frontends * pairs.max(4 + 4 * ranges.len())).max(2 * backends.len());
+        let pairs = (1 + count) << usize::from(service.affinity.is_some());
+        let cost = self.cost + (frontends * pairs.max(4 + 4 * ranges.len())).max(2 * count);
         if frontends == 0 || cost > COST_MAX {
             let full = format!("{title}: with it there are too many frontends and backends");
             return page.left_out.extend((frontends > 0).then_some(full));
@@ -105,7 +105,7 @@ impl<'a> Claims<'a> {
         service.affinity.iter().for_each(|time| page.put("session-affinity", time));
         service.local.iter().for_each(|key| page.put(key, "local"));
         page.list("source-ranges", ranges);
-        page.put_bare("backends", format!("[{}]", backends.join(", ")));
+        page.put_bare("backends", format!("[{backends}]"));
     }
 
     fn claim(&mut self, name: &'a str, claim: Claim<'a>) -> Result<(), String> {
@@ -139,7 +139,7 @@ fn backends(
     slices: &[&Slice],
     title: &str,
     page: &mut Page,
-) -> Vec<String> {
+) -> (usize, String) {
     let has_family =
         |ip: &IpAddr| service.cluster_ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
     let mut found: Vec<(SocketAddr, State)> = Vec::new();
@@ -161,9 +161,15 @@ fn backends(
         page.left_out.push(format!("{excess} backends of {title}: {most}"));
         found.truncate(SERVICE_BACKENDS_MAX);
     }
-    let entry = |(address, state)| match state {
-        State::Active => format!("\"{address}\""),
-        State::Terminating => format!("{{ address = \"{address}\", state = \"terminating\" }}"),
-    };
-    found.into_iter().map(entry).collect()
+    let mut list = String::new();
+    for (at, (address, state)) in found.iter().enumerate() {
+        list += if at == 0 { "" } else { ", " };
+        let _ = match state {
+            State::Active => write!(list, "\"{address}\""),
+            State::Terminating => {
+                write!(list, "{{ address = \"{address}\", state = \"terminating\" }}")
+            }
+        };
+    }
+    (found.len(), list)
 }
