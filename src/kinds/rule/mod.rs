@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, Kind, ObjectKey, route};
+use super::{Field, Kind, ObjectKey, route, tunnel};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +72,10 @@ impl Kind for Rule {
 
     fn fields(_key: &Key, _spec: &Spec, _seen: &Seen) -> Vec<Field> {
         Vec::new()
+    }
+
+    fn tunnel(_key: &Key, _spec: &Spec) -> tunnel::Part {
+        tunnel::Part::Way
     }
 
     fn describe_spec(_key: &Key, _spec: &Spec) -> String {
