@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ciliate::bpf_abi::CILIUM_IPCACHE;
 use ciliate::intent::{Intent, Routing, RoutingMode, Tunnel, TunnelProtocol};
 use ciliate::kinds::bpf_map::MapName;
-use ciliate::kinds::{ObjectKey, Observed, bpf_map_entry};
+use ciliate::kinds::{ObjectKey, Observed, Op, bpf_map_entry};
 use ciliate::lower::lower;
 use ciliate::plan::{Plan, check};
 use proptest::option;
@@ -105,7 +105,7 @@ proptest! {
                 || key.ifname.as_str().starts_with("cilium_ge"),
             _ => false,
         };
-        let made = plan.ops.iter().map(|op| op.object()).filter(of_tunnel);
+        let made = plan.ops.iter().map(Op::object).filter(of_tunnel);
         objects.extend(made);
         prop_assert_eq!(objects.len(), 4);
         for broken in objects {
