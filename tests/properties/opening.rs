@@ -43,9 +43,13 @@ fn opening(life: &mut Life, geneve: bool, tables: [Option<u32>; 2]) -> (Observed
 fn stays(before: &Observed, after: &Observed) -> Result<(), TestCaseError> {
     prop_assert_eq!(&after.routes, &before.routes);
     prop_assert_eq!(&after.nftables, &before.nftables);
+    // A rule for a table without routes leads nowhere, and may go.
     let leads = |table: u32| before.routes.keys().any(|route| route.table == table);
     for key in before.rules.keys().filter(|key| leads(key.table)) {
         prop_assert!(after.rules.contains_key(key), "{} is gone", key);
+    }
+    for key in after.rules.keys() {
+        prop_assert!(before.rules.contains_key(key), "{} is new", key);
     }
     let entries = |observed: &Observed| {
         let ipcache = MapName::of_abi(CILIUM_IPCACHE);
