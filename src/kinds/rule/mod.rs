@@ -86,11 +86,6 @@ impl Kind for Rule {
         String::new()
     }
 
-    /// A table for all packets has the routes to the peers.
-    fn tunnel(key: &Key, _spec: &Spec) -> tunnel::Part {
-        if key.fwmark.is_none() { tunnel::Part::Way } else { tunnel::Part::None }
-    }
-
     /// The routes of its table.
     fn outlives<'a>(
         key: &Key,
