@@ -1,24 +1,32 @@
 //! How fast the control plane is, as ratios against baselines measured in the same run: the same objects
-//! made by `ip -batch`, by raw netlink in batches, and by raw netlink one by one.
+//! made by `ip -batch`, by raw netlink in batches, and by raw netlink one by one; the same services loaded by
+//! nftables and iptables. And the daemon, from a saved file to the first packet.
 //!
-//! `make bench` runs it; it needs root, `ip`, `nsenter` and `nft`, and works in network namespaces of its
-//! own. Absolute times on a shared machine mean little, ratios hold. Each figure is the median of
+//! `make bench` runs it; it needs root, `ip`, `nsenter`, `nft` and `iptables-restore`, and works in network
+//! namespaces of its own. Absolute times on a shared machine mean little, ratios hold. Each figure is the median of
 //! [`ROUNDS`] rounds in which the contestants take turns.
 //!
 //! It runs itself again inside the node's namespace (`--inside`), since a process has one namespace.
 
 mod bench {
+    pub mod daemon;
     pub mod floor;
     pub mod lab;
+    pub mod peers;
     pub mod services;
     pub mod table;
+    #[allow(
+        dead_code,
+        reason = "what the bench of the datapath sends; here it is about namespaces"
+    )]
+    pub mod traffic;
 }
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bench::{floor, lab, services, table};
+use bench::{daemon, floor, lab, peers, services, table};
 use ciliate::config::Search;
 use ciliate::engine::{self, Converged, Loaded, View};
 use ciliate::kernel::Kernel;
@@ -28,14 +36,24 @@ const ROUNDS: usize = 5;
 const ROUTES: [usize; 3] = [1_000, 10_000, 100_000];
 const ENDPOINTS: [usize; 2] = [50, 200];
 const SERVICES: [usize; 3] = [1_000, 10_000, 30_000];
+/// Most services that are loaded by iptables, and by nftables with a chain for each.
+const IPTABLES_MAX: usize = 10_000;
+const NFT_CHAINS_MAX: usize = 1_000;
 /// What follows this argument says which part is measured; without it all are.
 const ONLY: &str = "--only";
+/// What follows this argument is the one number of services that is measured; without it all are.
+const COUNT: &str = "--count";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let Some(at) = arguments.iter().position(|a| a == "--inside") {
-        let part = arguments.iter().position(|a| a == ONLY).map(|at| arguments[at + 1].as_str());
-        return inside(Path::new(&arguments[at + 1]), part.unwrap_or("routes"));
+    let after = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(String::as_str)
+    };
+    let counts = after(COUNT).and_then(|count| count.parse().ok());
+    let counts = counts.map_or_else(|| SERVICES.to_vec(), |count| vec![count]);
+    if let Some(folder) = after("--inside") {
+        return inside(Path::new(folder), after(ONLY).unwrap_or("routes"), &counts);
     }
     if !rustix::process::geteuid().is_root() {
         println!("SKIP bench: needs root");
@@ -43,11 +61,10 @@ fn main() {
     }
     let lab = lab::Lab::new(ENDPOINTS[1]);
     let program = std::env::current_exe().expect("own path");
-    let only = arguments.iter().position(|a| a == ONLY).map(|at| arguments[at + 1].clone());
     println!("{}", table::heading());
     // Each part is a process of its own: what it takes of memory is its own then.
-    for part in ["routes", "endpoints", "services", "services-maglev"] {
-        if only.as_deref().is_some_and(|only| only != part) {
+    for part in ["routes", "endpoints", "services", "services-maglev", "daemon", "daemon-maglev"] {
+        if after(ONLY).is_some_and(|only| only != part) {
             continue;
         }
         let status = Command::new("nsenter")
@@ -56,6 +73,7 @@ fn main() {
             .arg("--inside")
             .arg(lab.folder())
             .args([ONLY, part])
+            .args(after(COUNT).iter().flat_map(|count| [COUNT, count]))
             .status()
             .expect("run nsenter");
         assert!(status.success(), "the bench failed");
@@ -63,7 +81,7 @@ fn main() {
     println!("\n{}", table::legend());
 }
 
-fn inside(folder: &Path, part: &str) {
+fn inside(folder: &Path, part: &str, counts: &[usize]) {
     match part {
         "routes" => ROUTES.into_iter().for_each(|count| routes(folder, count)),
         "endpoints" => {
@@ -73,8 +91,14 @@ fn inside(folder: &Path, part: &str) {
                 }
             }
         }
+        "daemon" | "daemon-maglev" => {
+            daemon::echo(&lab::endpoint_names(2)[1]);
+            for &count in counts {
+                with_daemon(folder, count, part == "daemon-maglev");
+            }
+        }
         _ => {
-            for count in SERVICES {
+            for &count in counts {
                 many_services(folder, count, part == "services-maglev");
             }
         }
@@ -100,7 +124,8 @@ fn converge(path: &Path) -> (Duration, Loaded, Converged) {
     let look = |kernel: &mut Kernel| engine::view(kernel, &loaded.intent);
     let converged = engine::converge(&scope, &mut kernel, look, |_, _| {}).expect("converge");
     let time = begin.elapsed();
-    assert!(converged.succeeded(), "left: {:?}", converged.last.plan.ops.first());
+    let left = &converged.last.plan;
+    assert!(converged.succeeded(), "left: {:?}, blocked: {:?}", left.ops.first(), left.blocked);
     (time, loaded, converged)
 }
 
@@ -183,10 +208,50 @@ fn many_services(folder: &Path, count: usize, maglev: bool) {
         let (time, ..) = converge(&services::write_config(folder, 0, maglev));
         times.add("ciliate, all removed", time);
         times.add("map updates, batched", services::floor(count));
+        if !maglev {
+            others(folder, count, &mut times);
+        }
     }
     destroy(&base);
     let kind = if maglev { "maglev" } else { "random" };
     times.print(&format!("{count} services, {kind}"), "map updates, batched");
     let rss = table::peak_rss_mb();
     println!("{count} services, {kind}: maps {maps_mb} MB; at most {rss} MB resident so far");
+}
+
+/// The same services by others.
+fn others(folder: &Path, count: usize, times: &mut table::Times) {
+    times.add("nft -f, two maps", peers::nft_maps(folder, count));
+    // With more it takes minutes.
+    if count <= NFT_CHAINS_MAX {
+        times.add("nft -f, as kube-proxy", peers::nft_chains(folder, count));
+    }
+    if count <= IPTABLES_MAX {
+        times.add("iptables-restore", peers::iptables(folder, count));
+    }
+}
+
+/// From a saved file to the first packet of a new service, and the memory of the process.
+fn with_daemon(folder: &Path, count: usize, maglev: bool) {
+    let names = lab::endpoint_names(2);
+    let path = services::put(&services::prepare_live(folder, (count, maglev), &names, None));
+    let loaded = load(path.clone());
+    let running = daemon::Daemon::start(&path, loaded.intent.paths.runtime.clone());
+    let [start, _] = running.memory_mb();
+    let mut times = table::Times::default();
+    for number in 1..=ROUNDS {
+        let prepared = services::prepare_live(folder, (count, maglev), &names, Some(number));
+        let change = || drop(services::put(&prepared));
+        let time = daemon::until_answered(&names[0], services::fresh(number), change);
+        times.add("saved, to first packet", time);
+        running.rest();
+    }
+    let kind = if maglev { "maglev" } else { "random" };
+    times.print(&format!("{count} services, {kind}"), "saved, to first packet");
+    let [now, most] = running.memory_mb();
+    println!(
+        "{count} services, {kind}: daemon {start} MB resident at rest, {now} after {ROUNDS} changes, {most} at most"
+    );
+    drop(running);
+    destroy(&loaded);
 }

@@ -77,6 +77,8 @@ if [ "$what" = test ]; then
     need_command mmdebstrap mmdebstrap
     need_command systemd-nspawn systemd-container
     need_command strace strace
+    # What the benchmarks compare with.
+    need_command iptables-restore iptables
     # Ubuntu's is a script that looks for the one of the running kernel.
     PATH=$PATH:/usr/sbin bpftool version >/dev/null 2>&1 || packages+=(bpftool)
 fi

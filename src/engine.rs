@@ -30,6 +30,7 @@ const ROUNDS_MAX: usize = 3;
 /// A configuration without errors.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Only its texts.
     pub document: Document,
     pub intent: Intent,
 }
@@ -48,7 +49,7 @@ pub struct Invalid {
 pub fn load(search: &Search) -> Result<Loaded, Box<Invalid>> {
     let document = Document::load(search);
     match intent::read(&document) {
-        Ok(intent) => Ok(Loaded { document, intent }),
+        Ok(intent) => Ok(Loaded { document: document.texts_only(), intent }),
         Err(diagnostics) => Err(Box::new(Invalid { document, diagnostics })),
     }
 }

@@ -2,14 +2,76 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ciliate::bpf_abi::{CILIUM_LB4_SERVICES, LB_MAPS, MAPS};
 use ciliate::kernel::bpf_map::{Map, MapShape};
 
+use super::daemon::PORT;
+
 /// Different sets of backends: as many Maglev tables.
 pub const BACKEND_SETS: usize = 1000;
+
+/// The addresses of a service.
+pub struct Addresses {
+    pub frontend: Ipv4Addr,
+    pub backends: [Ipv4Addr; 2],
+}
+
+impl Addresses {
+    pub fn of(index: usize) -> Self {
+        let (high, low, set) = (index / 250, (index % 250) as u8, index % BACKEND_SETS);
+        let (net, host) = ((set / 250) as u8, (set % 250) as u8);
+        Self {
+            frontend: Ipv4Addr::new(10, 96 + (high / 250) as u8, (high % 250) as u8, low),
+            backends: [Ipv4Addr::new(10, 0, net, host), Ipv4Addr::new(10, 1, net, host)],
+        }
+    }
+}
+
+/// Prepares the same with two endpoints and, if there is a number, a service of UDP at [`fresh`] whose backend is the
+/// second: a file that [`put`] puts into its place.
+pub fn prepare_live(
+    folder: &Path,
+    (count, maglev): (usize, bool),
+    endpoints: &[String],
+    number: Option<usize>,
+) -> PathBuf {
+    let path = write_config(folder, count, maglev);
+    let mut text = fs::read_to_string(&path).expect("read the configuration");
+    for (at, name) in endpoints.iter().enumerate() {
+        let _ = write!(
+            text,
+            "[[endpoint]]\nname = \"{name}\"\nnetns = \"/run/netns/{name}\"\naddresses = [\"10.243.0.{}\"]\n",
+            10 + at
+        );
+    }
+    if let Some(number) = number {
+        let at = if maglev { "external-ips" } else { "cluster-ips" };
+        let _ = write!(
+            text,
+            "[[service]]\nname = \"fresh\"\nprotocol = \"UDP\"\n{at} = [\"{}\"]\nbackends = [\"10.243.0.11:{PORT}\"]\n",
+            fresh(number)
+        );
+    }
+    let new = folder.join("services.new");
+    fs::write(&new, text).expect("write the configuration");
+    new
+}
+
+/// As careful programs save a file: whoever reads meanwhile finds the old one.
+pub fn put(prepared: &Path) -> PathBuf {
+    let live = prepared.with_file_name("live.toml");
+    fs::rename(prepared, &live).expect("rename the configuration");
+    live
+}
+
+/// Where the service of a number is.
+pub fn fresh(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 200, 0, number as u8], 53))
+}
 
 /// Writes the node's configuration with `count` services of two backends. With `maglev` each has an external address
 /// too, since that is what tables are for.
@@ -17,23 +79,17 @@ pub fn write_config(folder: &Path, count: usize, maglev: bool) -> PathBuf {
     let shown = folder.display();
     let algorithm = if maglev { "maglev" } else { "random" };
     let mut text = format!(
-        "[node]\nname = \"bench\"\ncidrs = [\"10.243.0.0/16\"]\nrouters = [\"10.243.255.254\"]\naddresses = [\"172.31.0.1\"]\n\
+        "[node]\nname = \"bench\"\ncidrs = [\"10.243.0.0/16\"]\nrouters = [\"10.243.255.254\"]\naddresses = [\"172.18.0.3\"]\n\
          [routing]\nmode = \"native\"\n[health]\nenabled = false\n[masquerade]\nmode = \"off\"\n\
          [load-balancing]\nalgorithm = \"{algorithm}\"\nsocket = false\n\
          [paths]\nruntime = \"{shown}/run\"\nstate = \"{shown}/state\"\nbpf = \"{shown}/bpf\"\n"
     );
     for index in 0..count {
-        let (high, low, set) = (index / 250, index % 250, index % BACKEND_SETS);
+        let Addresses { frontend, backends: [one, other] } = Addresses::of(index);
         let at = if maglev { "external-ips" } else { "cluster-ips" };
         let _ = write!(
             text,
-            "[[service]]\nname = \"s{index}\"\n{at} = [\"10.{}.{}.{low}:80\"]\nbackends = [\"10.0.{}.{}:80\", \"10.1.{}.{}:80\"]\n",
-            96 + high / 250,
-            high % 250,
-            set / 250,
-            set % 250,
-            set / 250,
-            set % 250,
+            "[[service]]\nname = \"s{index}\"\n{at} = [\"{frontend}:80\"]\nbackends = [\"{one}:80\", \"{other}:80\"]\n",
         );
     }
     let path = folder.join("services.toml");

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::config::{Search, locate, render};
 use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::facts::{Dead, Remembered};
-use crate::kernel::{Kernel, KernelError, chain};
+use crate::kernel::{Kernel, KernelError, chain, memory};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
 use crate::lower::lost_text;
@@ -132,6 +132,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     daemon.follow(&mut watchers);
     daemon.systemd.ready();
     daemon.publish();
+    memory::give_back();
     daemon.serve(&wakes, &mut watchers)
 }
 
@@ -181,6 +182,9 @@ impl Daemon<'_> {
             }
             last_look = Instant::now();
             self.publish();
+            if wanted.config || wanted.reload {
+                memory::give_back();
+            }
             for reply in wanted.replies {
                 let _ = reply.send(answer.clone());
             }

@@ -12,6 +12,7 @@ pub mod grace;
 pub mod icmp;
 pub mod ifname;
 pub mod lock;
+pub mod memory;
 pub mod namespace;
 mod needs;
 pub mod netlink;
