@@ -211,6 +211,7 @@ fn nothing() -> Intent {
         conntrack: intent::Conntrack {
             tcp_max_entries: intent::limits::CONNTRACK_TCP_DEFAULT,
             any_max_entries: intent::limits::CONNTRACK_ANY_DEFAULT,
+            nat_max_entries: intent::limits::NAT_DEFAULT,
         },
         health: intent::Health { enabled: false, interval: Duration::ZERO },
         load_balancing: intent::LoadBalancing::default(),

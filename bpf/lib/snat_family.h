@@ -61,14 +61,20 @@ static __noinline int SNAT(is_of_socket)(struct __sk_buff *skb, const struct CT(
 	return 1;
 }
 
-/* Whether a port that is taken is so no longer: its flow is over. What was left of that goes. */
-static __noinline int SNAT(is_over)(struct CT(key) *in, __u32 now)
+/*
+ * Whether a port that is taken is so no longer: its flow is over. What was left of that goes. Or it is the same flow's:
+ * these maps make room by giving up entries one by one, and it was the other one that went.
+ */
+static __noinline int SNAT(is_over)(struct CT(key) *in, const struct SNAT(value) *wanted, __u32 now)
 {
 	const struct SNAT(value) *taken = bpf_map_lookup_elem(&SNAT_MAP, in);
 	struct CT(key) out __attribute__((aligned(4)));
 	const struct ct_value *flow;
 
 	if (!taken)
+		return 1;
+	if (taken->needs_ct == wanted->needs_ct && taken->port == wanted->port &&
+	    LB(equal)((__be32 *)(void *)&taken->address, (__be32 *)(void *)&wanted->address))
 		return 1;
 	flow = taken->needs_ct ? SNAT(flow)(in, taken) : NULL;
 	if (flow && flow->lifetime > now)
@@ -110,7 +116,7 @@ __noinline int SNAT(take)(struct __sk_buff *skb, struct CT(packet) *packet, __be
 	value.port = packet->key.dport;
 	if (!bpf_map_update_elem(&SNAT_MAP, &key, &value, BPF_NOEXIST))
 		return 1;
-	return SNAT(is_over)(&key, packet->now) && !bpf_map_update_elem(&SNAT_MAP, &key, &value, BPF_ANY);
+	return SNAT(is_over)(&key, &value, packet->now) && !bpf_map_update_elem(&SNAT_MAP, &key, &value, BPF_ANY);
 }
 
 /* The sender's own port if it is one of the range, or any. Returns 0 when none was found. */

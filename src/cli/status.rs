@@ -125,12 +125,14 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
 
 /// What became of the flows that were over.
 fn collections(gc: &Collections) -> String {
-    let Collections { runs, entries, deleted, last_ms, interval_s, .. } = gc;
+    let Collections {
+        runs, entries, deleted, nat_entries, nat_deleted, last_ms, interval_s, ..
+    } = gc;
     match (interval_s, runs) {
         (0, _) => "not running".to_string(),
         (_, 0) => format!("first in {interval_s} s"),
         _ => format!(
-            "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, next after {interval_s} s"
+            "{runs} runs, the last kept {entries} and removed {deleted} flows in {last_ms} ms, of NAT {nat_entries} and {nat_deleted} entries, next after {interval_s} s"
         ),
     }
 }

@@ -232,6 +232,10 @@ pub struct Conntrack {
     /// Flows of other protocols that fit, of each family. Default: 65536.
     #[schemars(with = "Option<i64>", range(min = 1024, max = 16_777_216))]
     pub any_max_entries: Maybe<i64>,
+    /// Entries of flows that go by an address of this node's, of each family; each flow has two. Those there
+    /// are stay when it is changed. Default: 131072.
+    #[schemars(with = "Option<i64>", range(min = 1024, max = 16_777_216))]
+    pub nat_max_entries: Maybe<i64>,
 }
 
 /// `[health]`.

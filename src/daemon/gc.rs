@@ -1,5 +1,5 @@
-//! Removes flows that are over from the conntrack maps. Imports `bpf_abi`, `kernel`, `kinds` (names and
-//! pins), and the status it reports to.
+//! Removes flows that are over from the conntrack maps, and then from the NAT maps. Imports `bpf_abi`, `kernel`,
+//! `kinds` (names and pins), and the status it reports to.
 //!
 //! The programs give each entry the second in which it ends, by a clock that goes on while no daemon runs,
 //! and put that off with each packet. So nothing needs to be known to tell what is over, a restart changes
@@ -11,10 +11,13 @@
 //! goes on, unless the flow's next packet made another one by then. What is left are a few microseconds in
 //! which a flow that woke up after its end can be met as a new one, as it would have been one moment later.
 //!
+//! NAT is left alone while there are old maps: programs may write to those what its entries are judged by.
+//!
 //! A thread of its own, that works for 5 ms and sleeps for 45: a scan of the largest map takes a
 //! tenth of a CPU, and holds up nothing.
 
 mod interval;
+mod nat;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,12 +29,18 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use super::control::Status;
-use crate::bpf_abi::{CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CtValue};
+use crate::bpf_abi::{
+    CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_SNAT4, CILIUM_SNAT6, CtValue,
+};
 use crate::kernel::bpf_map::{Batch, Map};
 use crate::kernel::{KernelError, clock, pins};
 
 /// The maps that are collected.
 const MAPS: [&str; 4] = [CILIUM_CT4, CILIUM_CT_ANY4, CILIUM_CT6, CILIUM_CT_ANY6];
+
+/// NAT maps, with those that have their flows.
+const NAT_MAPS: [(&str, &str, &str); 2] =
+    [(CILIUM_SNAT4, CILIUM_CT4, CILIUM_CT_ANY4), (CILIUM_SNAT6, CILIUM_CT6, CILIUM_CT_ANY6)];
 
 /// Entries that are read at a time.
 const BATCH_ENTRIES: usize = 512;
@@ -49,6 +58,11 @@ pub struct Collections {
     /// Flows that the last run removed, and all runs.
     pub deleted: u64,
     pub deleted_total: u64,
+    /// Entries of NAT that the last run kept, and removed.
+    #[serde(default)]
+    pub nat_entries: u64,
+    #[serde(default)]
+    pub nat_deleted: u64,
     /// Flows that a packet revived just before they were removed; all runs.
     pub revived_total: u64,
     /// Maps that could not be collected; all runs.
@@ -65,6 +79,7 @@ impl Collections {
         self.entries = run.entries;
         self.deleted = run.deleted;
         self.deleted_total += run.deleted;
+        (self.nat_entries, self.nat_deleted) = (run.nat_entries, run.nat_deleted);
         self.revived_total += run.revived;
         self.errors_total += run.errors;
         self.last_ms = run.took.as_millis() as u64;
@@ -77,6 +92,9 @@ impl Collections {
 pub struct Run {
     pub entries: u64,
     pub deleted: u64,
+    /// The same of NAT.
+    pub nat_entries: u64,
+    pub nat_deleted: u64,
     pub revived: u64,
     pub errors: u64,
     /// The part of a map's size that was deleted, of the map where it was largest.
@@ -133,42 +151,93 @@ pub fn collect(bpf_root: &Path) -> Run {
     let mut run = Run::default();
     let mut slice = Instant::now();
     for name in MAPS {
-        let before = run.deleted;
-        match collect_map(&pins::map(bpf_root, name), &mut run, &mut slice) {
-            Ok(max_entries) => {
-                let part = (run.deleted - before) as f64 / f64::from(max_entries.max(1));
-                run.part_deleted = run.part_deleted.max(part);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                run.errors += 1;
-                warn!("conntrack map {name} can't be collected: {error}");
-            }
-        }
+        let collected = collect_flows(&pins::map(bpf_root, name), &mut slice);
+        run.note(name, collected, |run, sum| {
+            run.entries += sum.entries;
+            run.deleted += sum.deleted;
+        });
+    }
+    for (name, tcp, any) in NAT_MAPS {
+        let collected = collect_nat(bpf_root, [name, tcp, any], &mut slice);
+        run.note(name, collected, |run, sum| {
+            run.nat_entries += sum.entries;
+            run.nat_deleted += sum.deleted;
+        });
     }
     run.took = begin.elapsed();
     run
 }
 
-/// Goes through a map once, and returns its size.
-fn collect_map(pin: &Path, run: &mut Run, slice: &mut Instant) -> io::Result<u32> {
-    let map = Map::open(pin)?;
-    for batch in map.walk(BATCH_ENTRIES) {
-        collect_batch(&map, &batch?, run, slice)?;
-    }
-    Ok(map.shape().max_entries)
+/// What came of one map.
+#[derive(Debug, Default)]
+struct Sum {
+    entries: u64,
+    deleted: u64,
+    revived: u64,
+    max_entries: u32,
 }
 
-fn collect_batch(map: &Map, batch: &Batch, run: &mut Run, slice: &mut Instant) -> io::Result<()> {
+impl Run {
+    fn note(&mut self, name: &str, collected: io::Result<Sum>, add: impl Fn(&mut Self, &Sum)) {
+        match collected {
+            Ok(sum) => {
+                let part = sum.deleted as f64 / f64::from(sum.max_entries.max(1));
+                self.part_deleted = self.part_deleted.max(part);
+                self.revived += sum.revived;
+                add(self, &sum);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                self.errors += 1;
+                warn!("map {name} can't be rid of what is over: {error}");
+            }
+        }
+    }
+}
+
+fn collect_flows(pin: &Path, slice: &mut Instant) -> io::Result<Sum> {
+    collect_map(&Map::open(pin)?, slice, |_, value, now| Ok(is_over(value, now)))
+}
+
+fn collect_nat(root: &Path, [name, tcp, any]: [&str; 3], slice: &mut Instant) -> io::Result<Sum> {
+    let pinned = pins::list(&pins::map(root, "")).map_err(io::Error::other)?;
+    if pinned.iter().any(|pin| pin.contains("-old")) {
+        return Ok(Sum::default());
+    }
+    let open = |name| Map::open(&pins::map(root, name));
+    let flows = nat::Flows { tcp: open(tcp)?, any: open(any)? };
+    collect_map(&open(name)?, slice, |key, value, now| flows.is_over(key, value, now))
+}
+
+/// Whether an entry is over in a second: by its key and its value.
+trait Judge: Fn(&[u8], &[u8], u32) -> io::Result<bool> {}
+impl<F: Fn(&[u8], &[u8], u32) -> io::Result<bool>> Judge for F {}
+
+/// Goes through a map once.
+fn collect_map(map: &Map, slice: &mut Instant, is_over: impl Judge) -> io::Result<Sum> {
+    let mut sum = Sum { max_entries: map.shape().max_entries, ..Sum::default() };
+    for batch in map.walk(BATCH_ENTRIES) {
+        collect_batch(map, &batch?, &mut sum, slice, &is_over)?;
+    }
+    Ok(sum)
+}
+
+fn collect_batch(
+    map: &Map,
+    batch: &Batch,
+    sum: &mut Sum,
+    slice: &mut Instant,
+    is_over: &impl Judge,
+) -> io::Result<()> {
     let now = clock::monotonic_seconds();
     for (key, value) in batch.iter() {
-        if !is_over(value, now) {
-            run.entries += 1;
+        if !is_over(key, value, now)? {
+            sum.entries += 1;
             continue;
         }
-        match remove(map, key, now)? {
-            Removal::Done => run.deleted += 1,
-            Removal::Revived => run.revived += 1,
+        match remove(map, key, now, is_over)? {
+            Removal::Done => sum.deleted += 1,
+            Removal::Revived => sum.revived += 1,
             Removal::Gone => {}
         }
         breathe(slice);
@@ -196,14 +265,14 @@ enum Removal {
 }
 
 /// Removes an entry that is over; one that isn't any more stays.
-fn remove(map: &Map, key: &[u8], now: u32) -> io::Result<Removal> {
+fn remove(map: &Map, key: &[u8], now: u32, is_over: &impl Judge) -> io::Result<Removal> {
     match map.lookup(key)? {
         None => return Ok(Removal::Gone),
-        Some(value) if !is_over(&value, now) => return Ok(Removal::Revived),
+        Some(value) if !is_over(key, &value, now)? => return Ok(Removal::Revived),
         Some(_) => {}
     }
     let Some(value) = map.take(key)? else { return Ok(Removal::Gone) };
-    if is_over(&value, now) {
+    if is_over(key, &value, now)? {
         return Ok(Removal::Done);
     }
     map.insert_new(key, &value)?;

@@ -41,5 +41,10 @@ pub(super) fn conntrack(
             "`any-max-entries`",
             limits::CONNTRACK_ANY_DEFAULT,
         ),
+        nat_max_entries: entries(
+            &conntrack.nat_max_entries,
+            "`nat-max-entries`",
+            limits::NAT_DEFAULT,
+        ),
     }
 }

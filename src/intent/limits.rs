@@ -92,6 +92,8 @@ pub const CONNTRACK_ENTRIES_MAX: u32 = 16_777_216;
 /// Entries of the conntrack maps if none are given: the floors of Cilium's sizing by memory.
 pub const CONNTRACK_TCP_DEFAULT: u32 = 131_072;
 pub const CONNTRACK_ANY_DEFAULT: u32 = 65_536;
+/// Entries of the NAT maps if none are given; Cilium's floor again.
+pub const NAT_DEFAULT: u32 = 131_072;
 
 /// Node ports if no range is given; Kubernetes' and Cilium's.
 pub const NODE_PORT_MIN: u16 = 30_000;

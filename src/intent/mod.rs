@@ -181,6 +181,7 @@ pub enum AttachMode {
 pub struct Conntrack {
     pub tcp_max_entries: u32,
     pub any_max_entries: u32,
+    pub nat_max_entries: u32,
 }
 
 /// `[health]`.

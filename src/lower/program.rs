@@ -165,6 +165,7 @@ fn layout(map: MapName, intent: &Intent) -> Layout {
     let max_entries = match map.def().name {
         CILIUM_CT4 | CILIUM_CT6 => conntrack.tcp_max_entries,
         CILIUM_CT_ANY4 | CILIUM_CT_ANY6 => conntrack.any_max_entries,
+        CILIUM_SNAT4 | CILIUM_SNAT6 => conntrack.nat_max_entries,
         _ => map.def().max_entries,
     };
     Layout { max_entries, ..Layout::of(map) }

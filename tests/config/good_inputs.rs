@@ -39,6 +39,7 @@ attach-mode = "clsact"
 [conntrack]
 tcp-max-entries = 262144
 any-max-entries = 1024
+nat-max-entries = 4096
 
 [encryption]
 mode = "off"
@@ -135,6 +136,7 @@ fn the_contract_is_understood() {
     assert_eq!((fixed.identity.number(), fixed.labels.len()), (300, 0));
     let conntrack = intent.conntrack;
     assert_eq!((conntrack.tcp_max_entries, conntrack.any_max_entries), (262_144, 1024));
+    assert_eq!(conntrack.nat_max_entries, 4096);
     let endpoint = &intent.endpoints["default/client:http"];
     assert_eq!(endpoint.netns.path(), Some("/run/netns/client"));
     assert_eq!(endpoint.identity.number(), 17_248);
@@ -211,6 +213,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(intent.routing.mtu_bytes, None);
     let conntrack = intent.conntrack;
     assert_eq!((conntrack.tcp_max_entries, conntrack.any_max_entries), (131_072, 65_536));
+    assert_eq!(conntrack.nat_max_entries, 131_072);
     assert_eq!(intent.masquerade, Masquerade::Nftables);
     assert_eq!(intent.load_balancing, LoadBalancing::default());
     assert_eq!(intent.datapath.attach_mode, AttachMode::Auto);

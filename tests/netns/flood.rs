@@ -1,6 +1,6 @@
 //! A stream of numbered datagrams that are echoed: what doesn't come back is lost.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,8 +27,8 @@ pub struct Flood {
     receiver: JoinHandle<Vec<bool>>,
 }
 
-fn socket(space: &Space, address: IpAddr) -> UdpSocket {
-    let socket = space.run(|| UdpSocket::bind((address, 0))).expect("bind");
+fn socket(space: &Space, at: SocketAddr) -> UdpSocket {
+    let socket = space.run(|| UdpSocket::bind(at)).expect("bind");
     sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).expect("a larger buffer");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("set a timeout");
     socket
@@ -37,10 +37,25 @@ fn socket(space: &Space, address: IpAddr) -> UdpSocket {
 impl Flood {
     /// Starts one from an address in a namespace to one in another.
     pub fn start(from: (&Space, &str), to: (&Space, &str)) -> Self {
-        let name = format!("{} -> {}", from.1, to.1);
-        let client = socket(from.0, from.1.parse().expect("an address"));
-        let server = socket(to.0, to.1.parse().expect("an address"));
-        client.connect(server.local_addr().expect("an address")).expect("connect");
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let client = socket(from.0, (ip(from.1), 0).into());
+        let server = socket(to.0, (ip(to.1), 0).into());
+        let to = server.local_addr().expect("an address");
+        Self::between(client, to, server)
+    }
+
+    /// The same to a service, which sends it to the server at that address.
+    pub fn through(
+        from: (&Space, IpAddr),
+        frontend: SocketAddr,
+        (to, at): (&Space, SocketAddr),
+    ) -> Self {
+        Self::between(socket(from.0, (from.1, 0).into()), frontend, socket(to, at))
+    }
+
+    fn between(client: UdpSocket, to: SocketAddr, server: UdpSocket) -> Self {
+        let name = format!("{:?} -> {to}", client.local_addr());
+        client.connect(to).expect("connect");
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let echo = thread::spawn({
             let stop = stop.clone();

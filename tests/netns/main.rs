@@ -40,6 +40,7 @@ mod main_job;
 mod manager;
 mod misled;
 mod monitor;
+mod nat;
 mod node;
 mod node_port;
 mod one_writer;

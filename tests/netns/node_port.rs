@@ -5,6 +5,7 @@
 
 mod apart;
 mod choice;
+mod kept;
 mod talk;
 mod told;
 
@@ -115,14 +116,19 @@ impl Place {
 
     /// Node a gets these services.
     fn serve(&self, balancing: &str, services: &str) {
+        self.write(balancing, services);
+        self.lab.a.apply();
+        self.lab.note_bpf();
+    }
+
+    /// They are in its file.
+    fn write(&self, balancing: &str, services: &str) {
         let mut text = Text::node_a(&self.lab);
         text = if self.tunnel { text.in_tunnel() } else { text };
         let mut text = text.endpoint("client", &self.here, &ENDS.map(|ends| ends.here));
         text.other += &format!("[load-balancing]\n{balancing}\n");
         text.endpoints += services;
         self.lab.a.write(&text);
-        self.lab.a.apply();
-        self.lab.note_bpf();
     }
 
     /// Backends in each place: their address, where they run, and whom they see.

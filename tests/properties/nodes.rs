@@ -164,7 +164,11 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             },
             masquerade,
             datapath: Datapath { attach_mode },
-            conntrack: Conntrack { tcp_max_entries: 131_072, any_max_entries: 65_536 },
+            conntrack: Conntrack {
+                tcp_max_entries: 131_072,
+                any_max_entries: 65_536,
+                nat_max_entries: 131_072,
+            },
             health: Health { enabled: health, interval: Duration::from_secs(60) },
             load_balancing: LoadBalancing::default(),
             paths: Paths {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::bpf_abi::{
     CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_FRAG4, CILIUM_FRAG6,
-    CILIUM_METRICS, CtValue,
+    CILIUM_LB4_AFFINITY, CILIUM_LB4_REVERSE_SK, CILIUM_LB6_AFFINITY, CILIUM_LB6_REVERSE_SK,
+    CILIUM_METRICS, CILIUM_SNAT4, CILIUM_SNAT6, CtValue, Snat4Value, Snat6Value,
 };
 use crate::kinds::bpf_map::MapName;
 
@@ -13,6 +14,8 @@ use crate::kinds::bpf_map::MapName;
 pub(super) enum Rule {
     /// Unless they are over; of two under one key the one that was used last.
     Flows,
+    /// Of two under one key the one that was used last. Whether one is over, only its flow tells.
+    Nat,
     /// The larger number.
     Counters,
     /// Those that the new map doesn't have.
@@ -25,9 +28,30 @@ impl Rule {
     pub(super) fn of(map: MapName) -> Self {
         match map.def().name {
             CILIUM_CT4 | CILIUM_CT6 | CILIUM_CT_ANY4 | CILIUM_CT_ANY6 => Self::Flows,
+            CILIUM_SNAT4 | CILIUM_SNAT6 => Self::Nat,
             CILIUM_METRICS => Self::Counters,
-            CILIUM_FRAG4 | CILIUM_FRAG6 => Self::Missing,
+            CILIUM_FRAG4
+            | CILIUM_FRAG6
+            | CILIUM_LB4_AFFINITY
+            | CILIUM_LB6_AFFINITY
+            | CILIUM_LB4_REVERSE_SK
+            | CILIUM_LB6_REVERSE_SK => Self::Missing,
             _ => Self::Nothing,
+        }
+    }
+
+    /// Whether some of its entries are worth more than others.
+    pub(super) fn knows_ranks(self) -> bool {
+        matches!(self, Self::Flows | Self::Nat)
+    }
+
+    /// By what entries are put in order where there is no room for all: when a flow ends, or was used last. `None`
+    /// for what needs no room.
+    fn rank(self, value: &[u8], now: u32) -> Option<u32> {
+        match self {
+            Self::Flows => flow(value).map(|flow| flow.lifetime).filter(|end| *end >= now),
+            Self::Nat => last_used(value).map(|used| u32::try_from(used).unwrap_or(u32::MAX)),
+            Self::Counters | Self::Missing | Self::Nothing => None,
         }
     }
 }
@@ -46,6 +70,11 @@ pub(super) fn carried(rule: Rule, old: &[u8], new: Option<&[u8]>, now: u32) -> O
             let larger = larger_each(old, new);
             (larger != new).then_some(larger)
         }
+        (Rule::Nat, new) => {
+            let used = last_used(old)?;
+            let is_newer = |new| last_used(new).is_none_or(|new| used > new);
+            new.is_none_or(is_newer).then(|| old.to_vec())
+        }
         (Rule::Flows, new) => {
             let old_flow = flow(old)?;
             let goes_on = old_flow.lifetime >= now;
@@ -57,6 +86,14 @@ pub(super) fn carried(rule: Rule, old: &[u8], new: Option<&[u8]>, now: u32) -> O
 
 fn flow(bytes: &[u8]) -> Option<CtValue> {
     Some(CtValue::from_bytes(bytes.try_into().ok()?))
+}
+
+/// When an entry of a NAT map was used last, in seconds.
+fn last_used(bytes: &[u8]) -> Option<u64> {
+    if let Ok(bytes) = bytes.try_into() {
+        return Some(Snat4Value::from_bytes(bytes).last_used);
+    }
+    Some(Snat6Value::from_bytes(bytes.try_into().ok()?).last_used)
 }
 
 /// Grows with what happens to a flow: reports and flags with each new flag, and every few seconds; packets
@@ -74,16 +111,22 @@ fn larger_each(old: &[u8], new: &[u8]) -> Vec<u8> {
     pairs.flat_map(|(old, new)| number(old).max(number(new)).to_ne_bytes()).collect()
 }
 
-/// How many flows end in which second, to tell which to leave behind when the new map is smaller. At most
-/// as many numbers as there are seconds in the longest lifetime.
-#[derive(Debug, Default)]
-pub(super) struct Ends(BTreeMap<u32, u64>);
+/// How many flows end in which second, or were used last, to tell which to leave behind when the new map is smaller.
+#[derive(Debug)]
+pub(super) struct Ends {
+    rule: Rule,
+    ranks: BTreeMap<u32, u64>,
+}
 
 impl Ends {
+    pub(super) fn new(rule: Rule) -> Self {
+        Self { rule, ranks: BTreeMap::new() }
+    }
+
     /// Counts an entry, unless it is over or no flow.
     pub(super) fn add(&mut self, value: &[u8], now: u32) {
-        if let Some(flow) = flow(value).filter(|flow| flow.lifetime >= now) {
-            *self.0.entry(flow.lifetime).or_default() += 1;
+        if let Some(rank) = self.rule.rank(value, now) {
+            *self.ranks.entry(rank).or_default() += 1;
         }
     }
 
@@ -91,19 +134,20 @@ impl Ends {
     /// come, which would else push out established ones.
     pub(super) fn with_room(&self, max_entries: u32) -> Room {
         let mut left = u64::from(max_entries - max_entries / 8);
-        for (lifetime, flows) in self.0.iter().rev() {
+        for (rank, flows) in self.ranks.iter().rev() {
             if *flows > left {
-                return Room { first: *lifetime, left };
+                return Room { rule: self.rule, first: *rank, left };
             }
             left -= flows;
         }
-        Room { first: 0, left: u64::MAX }
+        Room::plenty(self.rule)
     }
 }
 
 /// Room for some of the flows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Room {
+    rule: Rule,
     /// Flows that end later have room,
     first: u32,
     /// and so many of those that end then.
@@ -112,18 +156,18 @@ pub(super) struct Room {
 
 impl Room {
     /// For everything.
-    pub(super) fn plenty() -> Self {
-        Self { first: 0, left: u64::MAX }
+    pub(super) fn plenty(rule: Rule) -> Self {
+        Self { rule, first: 0, left: u64::MAX }
     }
 
     /// Whether there is room for a flow; takes the room.
     pub(super) fn admits(&mut self, value: &[u8]) -> bool {
-        let Some(flow) = flow(value) else { return true };
-        if flow.lifetime == self.first && self.left > 0 {
+        let Some(rank) = self.rule.rank(value, 0) else { return true };
+        if rank == self.first && self.left > 0 {
             self.left -= 1;
             return true;
         }
-        flow.lifetime > self.first
+        rank > self.first
     }
 }
 
@@ -177,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn of_nat_what_was_used_last() {
+        let nat = |last_used| Snat6Value { last_used, ..Snat6Value::default() }.to_bytes();
+        let carried = |old, new: Option<u64>| {
+            carried(Rule::Nat, &nat(old), new.map(nat).as_ref().map(|new| &new[..]), 100).is_some()
+        };
+        assert!(carried(5, None), "over or not");
+        assert!(carried(6, Some(5)) && !carried(5, Some(5)) && !carried(5, Some(6)));
+        let mut ends = Ends::new(Rule::Nat);
+        (0..16).for_each(|used| ends.add(&nat(used), 100));
+        let mut room = ends.with_room(8);
+        let admitted: Vec<u64> = (0..16).filter(|used| room.admits(&nat(*used))).collect();
+        assert_eq!(admitted, (9..16).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn counters_never_go_back() {
         let (old, new) = (numbers([5, 100, 0, 0]), numbers([3, 200, 0, 1]));
         let carried = |new| carried(Rule::Counters, &old, new, 0);
@@ -195,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_last_to_end_have_room() {
-        let mut ends = Ends::default();
+        let mut ends = Ends::new(Rule::Flows);
         for lifetime in [10, 20, 20, 20, 30, 30, 30, 30, 30] {
             ends.add(&value(0, lifetime), 15);
         }
@@ -204,7 +263,7 @@ mod tests {
             [10, 20, 20, 20, 30, 30, 30, 30, 30].map(|end| room.admits(&value(0, end)))
         };
         // 14 of 16; what is over isn't counted.
-        assert_eq!(ends.with_room(16), Room::plenty());
+        assert_eq!(ends.with_room(16), Room::plenty(Rule::Flows));
         // 7 of 8: two of the three that end together.
         let (t, f) = (true, false);
         assert_eq!(admitted(8), [f, t, t, f, t, t, t, t, t]);

@@ -121,10 +121,10 @@ fn is_full(error: &io::Error) -> bool {
 /// Room in `to` for what is in `from`.
 fn room(rule: Rule, from: &Map, to: &Map, now: u32) -> io::Result<Room> {
     let max_entries = to.shape().max_entries;
-    if rule != Rule::Flows || max_entries >= from.shape().max_entries {
-        return Ok(Room::plenty());
+    if !rule.knows_ranks() || max_entries >= from.shape().max_entries {
+        return Ok(Room::plenty(rule));
     }
-    let mut ends = Ends::default();
+    let mut ends = Ends::new(rule);
     for batch in from.walk(BATCH_ENTRIES) {
         batch?.iter().for_each(|(_, value)| ends.add(value, now));
     }
