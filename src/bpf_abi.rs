@@ -208,7 +208,7 @@ pub const MAPS: &[MapDef] = &[
     sized(CILIATE_EVENTS, MapKind::ArrayOfMaps, 4, 4, MONITOR_SLOTS),
     sized(CILIATE_LOST, MapKind::PerCpuArray, 4, 8, MONITOR_SLOTS),
     unallocated(sized(CILIATE_MAGLEV, MapKind::Hash, 4, MAGLEV_TABLE_SIZE * 4, 65_536)),
-    sized(CILIATE_MAGLEV_INDEX, MapKind::Array, 4, 4, 65_536),
+    unallocated(sized(CILIATE_MAGLEV_INDEX, MapKind::Hash, 4, 4, 65_536)),
     map::<NodeKey, MonitorValue>(CILIATE_MONITOR, MapKind::Array, 1),
     map::<NodeKey, NodeValue>(CILIATE_NODE, MapKind::Array, 1),
     map::<NodeKey, UnderlayValue>(CILIATE_UNDERLAY, MapKind::Array, 1),

@@ -286,12 +286,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_lb6_reverse_sk SEC(".maps");
 
-/* Maglev: the number of a service's table by rev_nat, 0 for none; and the tables. */
+/* Maglev: the number of a service's table by rev_nat, and the tables. No array: whoever looks at the node reads
+ * all of it. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ciliate_maglev_index SEC(".maps");
 

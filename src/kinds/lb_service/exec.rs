@@ -100,7 +100,7 @@ fn pieces(kernel: &Kernel) -> Result<Pieces, KernelError> {
     each(kernel, MapName::of_abi(CILIATE_MAGLEV_INDEX), |key, value| {
         let id = u16::try_from(u32::from_ne_bytes(key.try_into().ok()?)).ok()?;
         let table = u32::from_ne_bytes(value.try_into().ok()?);
-        // An array's entries can't be removed: zero stands for absent.
+        // No table has this number: as good as absent.
         if table != 0 {
             pieces.tables.insert(id, table);
         }

@@ -265,9 +265,6 @@ pub(super) fn exec(
         let to = change.spec().map_or(&none, |to| to);
         add_removals(&mut removals, owner, change.key, &from, to);
     }
-    // An array's entries can't be removed: zero stands for absent.
-    removals.tables.write(kernel, &mut results);
-    removals.tables.owners.clear();
     removals.all().for_each(|batch| batch.delete(kernel, &mut results));
     results
 }
