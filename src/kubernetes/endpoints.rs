@@ -1,4 +1,5 @@
-//! Pods of this node → `[[endpoint]]`. Pure; imports `mapping`, `objects`, `page`, `stores`.
+//! Pods of this node → `[[endpoint]]`. Pure; imports `mapping`, `objects`, `page`,
+//! `settings`, `stores`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,8 +7,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use crate::mapping::{Files, Settings, by_age};
+use crate::mapping::{Files, by_age};
+use crate::objects::Labels;
 use crate::page::{Page, file, short};
+use crate::settings::Settings;
 use crate::stores::Stores;
 
 /// Most labels of an endpoint.
@@ -15,8 +18,6 @@ const LABELS_MAX: usize = 64;
 /// What identities are derived from labels into: 256 to 65535.
 const IDENTITY_MIN: u32 = 256;
 const IDENTITIES: u32 = 65_536 - IDENTITY_MIN;
-
-type Labels = BTreeMap<String, String>;
 
 /// The files of all pods.
 pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
@@ -34,7 +35,7 @@ pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
             let mut labels = pod.labels.clone();
             let cluster = "k8s:io.cilium.k8s.policy.cluster".to_owned();
             labels.insert(cluster, settings.cluster.clone());
-            labels.extend(place.0.clone());
+            labels.extend(place.clone());
             for key in labels.keys().skip(LABELS_MAX).cloned().collect::<Vec<_>>() {
                 labels.remove(&key);
                 page.left_out.push(format!("label {key}: an endpoint has at most {LABELS_MAX}"));
@@ -44,12 +45,12 @@ pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
             page.put("netns", format!("{}/{}", settings.sandboxes.trim_end_matches('/'), pod.uid));
             page.list("addresses", &addresses);
             if let Some(identity) = identity(&labels, &mut identities) {
-                page.put_bare("identity", identity);
+                page.put("identity", identity);
             }
             page.table("[endpoint.labels]");
             labels.iter().for_each(|(key, value)| page.put(&format!("{key:?}"), value));
         }
-        files.insert(file("endpoint", name), page.text());
+        files.insert(file("endpoint", name), Some(page.text()));
     }
 }
 

@@ -5,13 +5,12 @@
 //! are not marked as ours are never changed. Imports `mapping`, `page`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::mapping::Wanted;
-use crate::page::{MARK, PREFIX, group};
+use crate::page::{LEFT_OUT, MARK, PREFIX, group};
 
 const TEMPORARY: &str = ".kubernetes-";
 
@@ -24,15 +23,12 @@ pub enum FolderError {
     Foreign(PathBuf),
 }
 
-/// What tells a file's content without reading it.
-type Stamp = (u64, u64, i64, i64);
-
 /// The folder.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Our files: how they were left, and their texts once this process knows them.
-    known: BTreeMap<String, (Stamp, Option<String>)>,
+    /// Our files, and how much is left out in those that this process has looked at.
+    known: BTreeMap<String, usize>,
 }
 
 /// How many files were written and removed.
@@ -56,22 +52,16 @@ impl Folder {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with(TEMPORARY) {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
-            } else if name.starts_with(PREFIX) && is_ours(&path)? {
-                folder.known.insert(name, (stamp(&path)?, None));
+            } else if name.starts_with(PREFIX) && matches!(ours(&path), Ok(Some(_))) {
+                folder.known.insert(name, 0);
             }
         }
         Ok(folder)
     }
 
-    /// How many files of ours there are.
-    pub fn count(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Looks whether the files are as they were left. Those that are not are written again by the next `sync`.
-    pub fn audit(&mut self) {
-        let path = &self.path;
-        self.known.retain(|name, known| stamp(&path.join(name)).is_ok_and(|now| now == known.0));
+    /// How many files of ours there are, and how much is left out in them.
+    pub fn count(&self) -> (usize, usize) {
+        (self.known.len(), self.known.values().sum())
     }
 
     /// Makes the files what they should be: first removes what should not be, since a name that is used again or
@@ -80,19 +70,18 @@ impl Folder {
     pub fn sync(&mut self, wanted: Wanted) -> (Done, Vec<FolderError>) {
         let (mut done, mut errors) = (Done::default(), Vec::new());
         let is_gone = |name: &&String| {
-            !wanted.files.contains_key(*name) && wanted.groups.contains(group(name))
+            wanted.groups.contains(group(name)) && !wanted.files.contains_key(*name)
         };
-        for name in self.known.keys().filter(is_gone).cloned().collect::<Vec<_>>() {
-            match self.remove(&name) {
-                Ok(()) => done.removed += 1,
-                Err(error) => errors.push(error),
-            }
-        }
-        for (name, text) in wanted.files {
-            match self.put(name, text) {
-                Ok(written) => done.written += usize::from(written),
-                Err(error) => errors.push(error),
-            }
+        let gone: Vec<_> = self.known.keys().filter(is_gone).cloned().collect();
+        let mut files: Vec<_> = gone.into_iter().map(|name| (name, None)).collect();
+        files.extend(wanted.files);
+        files.sort_by_key(|(_, text)| text.is_some());
+        for (name, text) in files {
+            let result = match text {
+                Some(text) => self.put(name, &text).map(|new| done.written += usize::from(new)),
+                None => self.remove(&name).map(|old| done.removed += usize::from(old)),
+            };
+            errors.extend(result.err());
         }
         if done != Done::default() {
             let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
@@ -101,38 +90,31 @@ impl Folder {
         (done, errors)
     }
 
-    fn remove(&mut self, name: &str) -> Result<(), FolderError> {
+    /// True if there was such a file.
+    fn remove(&mut self, name: &str) -> Result<bool, FolderError> {
         let path = self.path.join(name);
-        if is_ours(&path)? {
+        if let Ok(Some(_)) = ours(&path) {
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
-        self.known.remove(name);
-        Ok(())
+        Ok(self.known.remove(name).is_some())
     }
 
     /// True if the file was written.
-    fn put(&mut self, name: String, text: String) -> Result<bool, FolderError> {
-        let known = self.known.get(&name);
-        if known.is_some_and(|(_, known)| known.as_ref() == Some(&text)) {
-            return Ok(false);
-        }
+    fn put(&mut self, name: String, text: &str) -> Result<bool, FolderError> {
         let path = self.path.join(&name);
-        if path.symlink_metadata().is_ok() && !is_ours(&path)? {
-            return Err(FolderError::Foreign(path));
-        }
-        let same = fs::read(&path).is_ok_and(|found| found == text.as_bytes());
+        let same = ours(&path)?.is_some_and(|found| found == text);
         if !same {
             let beside = self.path.join(format!("{TEMPORARY}{}", &name[PREFIX.len()..]));
             let written = File::create(&beside).and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
-                file.sync_all()
+                file.sync_all()?;
+                fs::rename(&beside, &path)
             });
-            let renamed = written.and_then(|()| fs::rename(&beside, &path));
-            renamed
+            written
                 .map_err(failed("write", &path))
                 .inspect_err(|_| _ = fs::remove_file(&beside))?;
         }
-        self.known.insert(name, (stamp(&path)?, Some(text)));
+        self.known.insert(name, text.matches(LEFT_OUT).count());
         Ok(!same)
     }
 }
@@ -142,16 +124,14 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fol
     move |source| FolderError::Io { operation, path, source }
 }
 
-fn stamp(path: &Path) -> Result<Stamp, FolderError> {
-    let found: Metadata = fs::symlink_metadata(path).map_err(failed("look at", path))?;
-    Ok((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
-}
-
-/// Whether a file bears our mark. One that is gone is nobody's any more.
-fn is_ours(path: &Path) -> Result<bool, FolderError> {
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        return Ok(false);
+/// The text of a file that bears our mark; `None` if there is no file.
+fn ours(path: &Path) -> Result<Option<String>, FolderError> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(found) if found.is_file() => {}
+        _ => return Err(FolderError::Foreign(path.to_owned())),
     }
     let text = fs::read(path).map_err(failed("read", path))?;
-    Ok(text.starts_with(MARK.as_bytes()))
+    let text = String::from_utf8(text).ok().filter(|text| text.starts_with(MARK));
+    text.map(Some).ok_or_else(|| FolderError::Foreign(path.to_owned()))
 }

@@ -1,21 +1,20 @@
 //! The command line of `ciliate-kubernetes`: reads the arguments, connects, and runs until it is told to end.
 //!
-//! Imports `adapter`, `folder`, `mapping`, `metrics`, `status`.
+//! Imports `adapter`, `folder`, `settings`, `status`.
 
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ciliate_kubernetes::adapter;
-use ciliate_kubernetes::folder::Folder;
-use ciliate_kubernetes::mapping::Settings;
-use ciliate_kubernetes::metrics;
-use ciliate_kubernetes::status::Status;
+use ciliate_kubernetes::folder::{Folder, FolderError};
+use ciliate_kubernetes::settings::Settings;
+use ciliate_kubernetes::status::{Status, serve};
 use clap::Parser;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -30,27 +29,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Name of this node in the cluster. Default: the hostname in lower case, as the kubelet's
-    #[arg(long)]
-    node: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
     /// Where the files are written
     #[arg(long, default_value = "/run/ciliate/conf.d")]
     directory: PathBuf,
     /// Kubeconfig file. Default: that of the pod, else $KUBECONFIG, else ~/.kube/config
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// Where the container runtime's hook puts a link to each pod's network namespace, named by the pod's uid
-    #[arg(long, default_value = "/run/ciliate/sandboxes")]
-    sandboxes: String,
-    /// Name of the cluster, a label of every endpoint
-    #[arg(long, default_value = "default")]
-    cluster: String,
-    /// First and last node port, as `node-port-range` of [load-balancing]
-    #[arg(long, default_value = "30000-32767", value_parser = ports)]
-    node_ports: (u16, u16),
-    /// File with this node's WireGuard public key. With it the nodes' keys are exchanged
-    #[arg(long)]
-    public_key: Option<PathBuf>,
     /// Address and port to answer at with metrics, like 127.0.0.1:9967. Default: none
     #[arg(long)]
     metrics: Option<SocketAddr>,
@@ -58,81 +44,62 @@ struct Arguments {
 
 /// Why the adapter can't start.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {what}: {source}; {advice}")]
-struct StartError {
-    what: String,
-    source: Box<dyn std::error::Error>,
-    advice: &'static str,
+enum StartError {
+    #[error("can't read the kubeconfig {}: {error}; name another with --kubeconfig", path.display())]
+    Kubeconfig { path: PathBuf, error: KubeconfigError },
+    #[error("can't find a cluster: {0}; name a kubeconfig with --kubeconfig")]
+    Cluster(#[from] InferConfigError),
+    #[error(
+        "can't use the token file {0}: it ends in a line break or blank, which no header can have; remove that"
+    )]
+    Token(String),
+    #[error("can't use the kubeconfig: {0}; name another with --kubeconfig")]
+    Client(#[from] kube::Error),
+    #[error("can't use the directory: {0}; name another with --directory")]
+    Folder(#[from] FolderError),
+    #[error("can't answer at {0}: {1}; choose another address with --metrics")]
+    Metrics(SocketAddr, std::io::Error),
+    #[error("can't handle signals: {0}; check the limits of this process")]
+    Signals(#[from] std::io::Error),
 }
 
-/// Makes an error one of these.
-fn failed<E: Into<Box<dyn std::error::Error>>>(
-    what: impl Into<String>,
-    advice: &'static str,
-) -> impl FnOnce(E) -> StartError {
-    let what = what.into();
-    move |source| StartError { what, source: source.into(), advice }
-}
-
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    let range = text.split_once('-').and_then(|(first, last)| {
-        Some((first.parse().ok().filter(|port| *port > 0)?, last.parse().ok()?))
-    });
-    let range = range.filter(|(first, last): &(u16, u16)| first <= last);
-    range.ok_or_else(|| "write it like 30000-32767".to_owned())
-}
-
-async fn connect(file: Option<&Path>) -> Result<Client, StartError> {
-    const OTHER: &str = "name a kubeconfig that can be used with --kubeconfig";
+async fn connect(file: Option<PathBuf>) -> Result<Client, StartError> {
     let mut config = match file {
         Some(path) => {
-            let what = || format!("read the kubeconfig {}", path.display());
-            let read = Kubeconfig::read_from(path).map_err(failed(what(), OTHER))?;
+            let failed = |error| StartError::Kubeconfig { path: path.clone(), error };
+            let read = Kubeconfig::read_from(&path).map_err(failed)?;
             let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(read, &options).await;
-            config.map_err(failed(what(), OTHER))?
+            Config::from_custom_kubeconfig(read, &options).await.map_err(failed)?
         }
-        None => Config::infer().await.map_err(failed("find a cluster", OTHER))?,
+        None => Config::infer().await?,
     };
     if let Some(path) = &config.auth_info.token_file
         && std::fs::read_to_string(path).is_ok_and(|token| token.trim_end() != token)
     {
-        let why = "it ends in a line break or blank, which no header can have";
-        return Err(failed(format!("use the token file {path}"), "remove that")(why));
+        return Err(StartError::Token(path.clone()));
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(failed("use the kubeconfig", OTHER))
+    Ok(Client::try_from(config)?)
 }
 
 async fn start(arguments: Arguments) -> Result<(), StartError> {
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let hostname = hostname.map(|name| name.trim().to_lowercase());
-    let node = arguments.node.map_or(hostname, Ok);
-    let node = node.map_err(failed("read the hostname", "name the node with --node"))?;
-    let client = connect(arguments.kubeconfig.as_deref()).await?;
-    let folder = Folder::open(arguments.directory);
-    let folder = folder.map_err(failed("use the directory", "name another with --directory"))?;
-    let (cluster, sandboxes) = (arguments.cluster, arguments.sandboxes);
-    let (node_ports, public_key) = (arguments.node_ports, arguments.public_key);
-    let settings = Settings { node, cluster, sandboxes, node_ports, public_key };
+    let client = connect(arguments.kubeconfig).await?;
+    let folder = Folder::open(arguments.directory)?;
     let (sender, status) = watch::channel(Status::default());
     if let Some(address) = arguments.metrics {
-        let what = format!("answer at {address}");
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(failed(what, "choose another address with --metrics"))?;
-        tokio::spawn(metrics::serve(listener, status.clone()));
+        let failed = |error| StartError::Metrics(address, error);
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        tokio::spawn(serve(listener, status.clone()));
     }
-    let signals = |kind| signal(kind).map_err(failed("handle signals", "report this"));
-    let (mut terminate, mut interrupt) =
-        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut terminate = signal(SignalKind::terminate())?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tokio::select! {
-        () = adapter::run(client, settings, folder, sender) => {}
+        () = adapter::run(client, arguments.settings, folder, sender) => {}
         () = tell(status) => {}
         _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     Ok(())
@@ -140,21 +107,16 @@ async fn start(arguments: Arguments) -> Result<(), StartError> {
 
 /// Tells systemd how it goes. A manager that isn't there or doesn't listen is no reason to stop working.
 async fn tell(mut status: watch::Receiver<Status>) {
-    loop {
+    while status.changed().await.is_ok() {
         let line = status.borrow_and_update().line();
         let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
-        if status.changed().await.is_err() {
-            return;
-        }
     }
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(failed("start", "check the limits of this process"));
-    match runtime.and_then(|runtime| runtime.block_on(start(arguments))) {
+    match start(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

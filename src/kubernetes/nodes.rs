@@ -1,11 +1,16 @@
-//! Nodes → `[node]` and `[[peer]]`. Pure; imports `mapping`, `networks`, `objects`, `page`.
+//! Nodes → `[node]` and `[[peer]]`. Pure; imports `mapping`, `networks`, `objects`, `page`,
+//! `settings`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::mapping::{Files, Settings, by_age};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::mapping::{Files, by_age};
 use crate::networks::Networks;
 use crate::objects::Node;
 use crate::page::{Page, file, short};
+use crate::settings::Settings;
 
 /// The files of all nodes, and what the nodes have.
 pub fn files(nodes: &BTreeMap<String, Node>, settings: &Settings, files: &mut Files) -> Networks {
@@ -42,16 +47,13 @@ pub fn files(nodes: &BTreeMap<String, Node>, settings: &Settings, files: &mut Fi
             page.put("public-key", key);
         }
         if is_own || is_peer || !page.left_out.is_empty() {
-            files.insert(file(if is_own { "node" } else { "peer" }, name), page.text());
+            files.insert(file(if is_own { "node" } else { "peer" }, name), Some(page.text()));
         }
     }
     networks
 }
 
-/// Base64 of 32 bytes: 43 characters, of which the last has two bits to spare, and the padding.
+/// Base64 of 32 bytes.
 pub fn is_key(text: &str) -> bool {
-    let alphabet = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
-    let Some(body) = text.strip_suffix('=') else { return false };
-    let last = |c| "AEIMQUYcgkosw048".contains(c);
-    body.len() == 43 && body.chars().all(alphabet) && body.ends_with(last)
+    STANDARD.decode(text).is_ok_and(|key| key.len() == 32)
 }

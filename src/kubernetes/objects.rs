@@ -4,12 +4,13 @@
 //!
 //! The only file that knows the API's types. Pure; imports nothing.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Cilium's, so that nodes of both exchange their keys.
@@ -23,6 +24,8 @@ const UNLIKE: &str = "apps.kubernetes.io/pod-index batch.kubernetes.io/controlle
 
 /// How long a client stays at its backend unless the service says how long.
 const AFFINITY_S: i32 = 10_800;
+
+pub type Labels = BTreeMap<String, String>;
 
 /// An object of the API of which something is kept.
 pub trait Keep {
@@ -47,9 +50,6 @@ pub struct Node {
 pub struct Service {
     pub created: i64,
     pub ports: Vec<Port>,
-    pub cluster_ips: Vec<IpAddr>,
-    /// Addresses for everybody, with the key that they stand at.
-    pub outside: [(&'static str, Vec<IpAddr>); 2],
     /// `session-affinity`.
     pub affinity: Option<String>,
     /// Traffic policies that are not the default, by their keys.
@@ -63,9 +63,27 @@ pub struct Service {
 pub struct Port {
     /// Empty for the only port of a service.
     pub name: String,
-    pub protocol: String,
-    pub port: u16,
-    pub node_port: Option<u16>,
+    pub protocol: &'static str,
+    /// What it asks for, with the keys that they stand at.
+    pub claims: Vec<(&'static str, Claim)>,
+}
+
+pub const CLUSTER_IPS: &str = "cluster-ips";
+pub const NODE_PORT: &str = "node-port";
+/// Of addresses for everybody.
+pub const OUTSIDE: [&str; 2] = ["external-ips", "load-balancer-ips"];
+
+/// What only one service can have: a port of an address, or of all nodes, of a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim(pub Option<IpAddr>, pub u16, pub &'static str);
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match *self {
+            Self(Some(ip), port, protocol) => write!(f, "{}/{protocol}", SocketAddr::new(ip, port)),
+            Self(None, port, protocol) => write!(f, "node port {port}/{protocol}"),
+        }
+    }
 }
 
 /// A slice of a service's endpoints.
@@ -73,16 +91,10 @@ pub struct Port {
 pub struct Slice {
     /// The service, as `namespace/name`.
     pub service: String,
-    /// Names, protocols, numbers.
-    pub ports: Vec<(String, String, u16)>,
-    pub endpoints: Vec<(IpAddr, State)>,
-}
-
-/// What may be sent to a backend; the better one is the smaller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    Active,
-    Terminating,
+    /// Names, protocols, numbers: in an order of their own, and with numbers where the service has names.
+    pub ports: Vec<(String, &'static str, u16)>,
+    /// Those that can be used; the better ones, which are not terminating, are the smaller.
+    pub endpoints: Vec<(IpAddr, bool)>,
 }
 
 /// A pod of this node that has a network namespace and addresses.
@@ -92,12 +104,8 @@ pub struct Pod {
     pub uid: String,
     pub namespace: String,
     pub addresses: Vec<IpAddr>,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
 }
-
-/// A namespace's labels.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Namespace(pub BTreeMap<String, String>);
 
 impl Keep for api::Node {
     type Kept = Node;
@@ -127,16 +135,33 @@ impl Keep for api::Service {
         let spec = self.spec.unwrap_or_default();
         let kind = spec.type_.unwrap_or_default();
         // A headless one has the text "None" there.
-        let cluster_ips = addresses(&spec.cluster_ips.unwrap_or_default());
+        let cluster_ips = addresses(spec.cluster_ips.iter().flatten());
         if foreign || kind == "ExternalName" || cluster_ips.is_empty() {
             return None;
         }
         let status = self.status.and_then(|status| status.load_balancer);
         let ingress = status.filter(|_| kind == "LoadBalancer").and_then(|status| status.ingress);
         // Of a proxy the packets come to the node under the node's address, not this one.
-        let vips = ingress.into_iter().flatten();
+        let vips = ingress.iter().flatten();
         let vips = vips.filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"));
-        let vips: Vec<String> = vips.filter_map(|entry| entry.ip).collect();
+        let vips = addresses(vips.filter_map(|entry| entry.ip.as_ref()));
+        let external = addresses(spec.external_ips.iter().flatten());
+        let source_ranges = ranges(&spec.load_balancer_source_ranges.unwrap_or_default());
+        let closed = source_ranges.is_none();
+        let port = |port: api::ServicePort| {
+            let (number, protocol) = (number(port.port)?, protocol(port.protocol)?);
+            let claims = |(key, ips): (_, &Vec<IpAddr>)| {
+                let ips = ips.iter().map(|ip| (key, Claim(Some(*ip), number, protocol)));
+                ips.collect::<Vec<_>>()
+            };
+            let of_keys =
+                [(CLUSTER_IPS, &cluster_ips), (OUTSIDE[0], &external), (OUTSIDE[1], &vips)];
+            let mut claims: Vec<_> = of_keys.into_iter().flat_map(claims).collect();
+            let node_port = port.node_port.and_then(self::number);
+            claims.extend(node_port.map(|number| (NODE_PORT, Claim(None, number, protocol))));
+            claims.retain(|(key, _)| !closed || *key == CLUSTER_IPS);
+            Some(Port { name: port.name.unwrap_or_default(), protocol, claims })
+        };
         let timeout = spec.session_affinity_config.and_then(|config| config.client_ip);
         let timeout = timeout.and_then(|client| client.timeout_seconds).unwrap_or(AFFINITY_S);
         let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
@@ -145,38 +170,29 @@ impl Keep for api::Service {
             ("internal-traffic-policy", spec.internal_traffic_policy),
         ];
         let local = policies.into_iter().filter(|(_, policy)| policy.as_deref() == Some("Local"));
-        let external = spec.external_ips.unwrap_or_default();
         Some(Service {
             created,
-            ports: spec.ports.unwrap_or_default().into_iter().filter_map(port).collect(),
-            cluster_ips,
-            outside: [
-                ("external-ips", addresses(&external)),
-                ("load-balancer-ips", addresses(&vips)),
-            ],
+            ports: spec.ports.into_iter().flatten().filter_map(port).collect(),
             affinity: sticky.then(|| format!("{timeout}s")),
             local: local.map(|(key, _)| key).collect(),
-            source_ranges: ranges(&spec.load_balancer_source_ranges.unwrap_or_default()),
+            source_ranges,
         })
     }
 }
 
-fn port(port: api::ServicePort) -> Option<Port> {
-    Some(Port {
-        name: port.name.unwrap_or_default(),
-        protocol: port.protocol.unwrap_or_else(|| "TCP".to_owned()),
-        port: number(port.port)?,
-        node_port: port.node_port.and_then(number),
-    })
+impl Port {
+    /// A service has backends of the families that its own addresses are of.
+    pub fn has_family(&self, ip: IpAddr) -> bool {
+        let mut own = self.claims.iter().filter(|(key, _)| *key == CLUSTER_IPS);
+        own.any(|(_, Claim(own, ..))| own.is_some_and(|own| own.is_ipv4() == ip.is_ipv4()))
+    }
 }
 
 /// The API takes `10.0.0.7/8` and blanks around it.
 fn ranges(written: &[String]) -> Option<Vec<IpNet>> {
     let one = |text: &String| text.trim().parse::<IpNet>().ok().map(|net| net.trunc());
-    let mut ranges: Vec<IpNet> = written.iter().map(one).collect::<Option<_>>()?;
-    ranges.sort();
-    ranges.dedup();
-    Some(ranges)
+    let ranges: BTreeSet<IpNet> = written.iter().map(one).collect::<Option<_>>()?;
+    Some(ranges.into_iter().collect())
 }
 
 impl Keep for EndpointSlice {
@@ -184,15 +200,14 @@ impl Keep for EndpointSlice {
 
     fn keep(self) -> Option<Slice> {
         let service = self.metadata.labels?.remove("kubernetes.io/service-name")?;
-        let ports = self.ports.unwrap_or_default().into_iter().filter_map(|port| {
-            let protocol = port.protocol.unwrap_or_else(|| "TCP".to_owned());
+        let ports = self.ports.into_iter().flatten().filter_map(|port| {
+            let protocol = protocol(port.protocol)?;
             Some((port.name.unwrap_or_default(), protocol, number(port.port?)?))
         });
         // Of several addresses of one endpoint the first counts. Names (`FQDN`) are no addresses.
         let endpoints = self.endpoints.into_iter().filter_map(|endpoint| {
             let address = endpoint.addresses.first()?.parse().ok()?;
-            let conditions = endpoint.conditions.unwrap_or_default();
-            Some((address, state(conditions.ready, conditions.serving, conditions.terminating)?))
+            Some((address, is_terminating(&endpoint.conditions.unwrap_or_default())?))
         });
         Some(Slice {
             service: format!("{}/{service}", self.metadata.namespace.unwrap_or_default()),
@@ -202,16 +217,26 @@ impl Keep for EndpointSlice {
     }
 }
 
-/// What may be sent to an endpoint; `None` for one that is not to be used. What is not said is a yes for
+impl Slice {
+    /// What serves a port of the service.
+    pub fn backends(&self, port: &Port) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let same = |(name, protocol, _): &&(String, &str, u16)| {
+            *name == port.name && *protocol == port.protocol
+        };
+        let number = self.ports.iter().find(same).map(|(.., number)| *number);
+        number.into_iter().flat_map(|number| {
+            self.endpoints.iter().map(move |(ip, state)| (SocketAddr::new(*ip, number), *state))
+        })
+    }
+}
+
+/// Whether an endpoint is on its way out; `None` for one that is not to be used. What is not said is a yes for
 /// `ready`, the same as `ready` for `serving`, and a no for `terminating`. `publishNotReadyAddresses` of the
 /// service has made `ready` true already.
-fn state(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> Option<State> {
-    let ready = ready.unwrap_or(true);
-    match (ready, serving.unwrap_or(ready), terminating.unwrap_or(false)) {
-        (true, ..) => Some(State::Active),
-        (false, true, true) => Some(State::Terminating),
-        (false, ..) => None,
-    }
+fn is_terminating(conditions: &EndpointConditions) -> Option<bool> {
+    let ready = conditions.ready.unwrap_or(true);
+    let leaving = conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false);
+    (ready || leaving).then_some(!ready)
 }
 
 impl Keep for api::Pod {
@@ -230,8 +255,7 @@ impl Keep for api::Pod {
         let account = spec.service_account_name.unwrap_or_else(|| "default".to_owned());
         let own = self.metadata.labels.unwrap_or_default().into_iter();
         let own = own.filter(|(key, _)| UNLIKE.split_whitespace().all(|unlike| unlike != key));
-        let mut labels: BTreeMap<_, _> =
-            own.map(|(key, value)| (format!("k8s:{key}"), value)).collect();
+        let mut labels: Labels = own.map(|(key, value)| (format!("k8s:{key}"), value)).collect();
         labels.insert("k8s:io.cilium.k8s.policy.serviceaccount".to_owned(), account);
         labels.insert("k8s:io.kubernetes.pod.namespace".to_owned(), namespace.clone());
         Some(Pod { created, uid: self.metadata.uid?, namespace, addresses, labels })
@@ -239,12 +263,13 @@ impl Keep for api::Pod {
 }
 
 impl Keep for api::Namespace {
-    type Kept = Namespace;
+    type Kept = Labels;
 
-    fn keep(self) -> Option<Namespace> {
+    /// As the endpoints in it have them.
+    fn keep(self) -> Option<Labels> {
         let labels = self.metadata.labels.unwrap_or_default().into_iter();
         let key = |key| format!("k8s:io.cilium.k8s.namespace.labels.{key}");
-        Some(Namespace(labels.map(|(name, value)| (key(name), value)).collect()))
+        Some(labels.map(|(name, value)| (key(name), value)).collect())
     }
 }
 
@@ -256,16 +281,18 @@ fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 
-fn addresses(texts: &[String]) -> Vec<IpAddr> {
-    texts.iter().filter_map(|text| text.parse().ok()).collect()
+fn protocol(name: Option<String>) -> Option<&'static str> {
+    let known = ["TCP", "UDP", "SCTP"];
+    known.into_iter().find(|known| name.as_ref().is_none_or(|name| name == known))
+}
+
+fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
+    texts.filter_map(|text| text.parse().ok()).collect()
 }
 
 fn first_of_each<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
-    let mut found: Vec<IpAddr> = Vec::new();
-    for address in texts.filter_map(|text| text.parse::<IpAddr>().ok()) {
-        if found.iter().all(|other| other.is_ipv4() != address.is_ipv4()) {
-            found.push(address);
-        }
-    }
+    let mut found = addresses(texts);
+    found.sort_by_key(IpAddr::is_ipv6);
+    found.dedup_by_key(|ip| ip.is_ipv6());
     found
 }

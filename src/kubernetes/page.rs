@@ -1,9 +1,11 @@
 //! A file's text, and its name. `toml` quotes; what is written around the values is too little to describe it by
 //! types first. Pure; imports nothing.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
+use toml::Value;
 
 /// First words of every file: a file that begins otherwise is somebody else's.
 pub const MARK: &str = "# Written by ciliate-kubernetes, which replaces and removes this file.\n";
@@ -35,22 +37,17 @@ impl Page {
         self.tables += &format!("\n{header}\n");
     }
 
-    /// A text.
-    pub fn put(&mut self, key: &str, value: impl Display) {
-        let value = toml::Value::String(value.to_string());
-        let _ = writeln!(self.tables, "{key} = {value}");
+    /// A text, a number, or a list of such.
+    pub fn put(&mut self, key: &str, value: impl Serialize) {
+        let value = Value::try_from(value).map_err(|error| format!("{key}: {error}"));
+        let written = value.map(|value| _ = writeln!(self.tables, "{key} = {value}"));
+        self.allows(written);
     }
 
-    /// What TOML has without quotes.
-    pub fn put_bare(&mut self, key: &str, value: impl Display) {
-        let _ = writeln!(self.tables, "{key} = {value}");
-    }
-
-    /// A list of addresses, networks or the like, unless it is empty.
-    pub fn list(&mut self, key: &str, values: &[impl Display]) {
-        let quoted: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
-        if !quoted.is_empty() {
-            self.put_bare(key, format!("[{}]", quoted.join(", ")));
+    /// A list, unless it is empty.
+    pub fn list(&mut self, key: &str, values: &[impl Serialize]) {
+        if !values.is_empty() {
+            self.put(key, values);
         }
     }
 

@@ -4,68 +4,59 @@
 
 use std::fmt::Debug;
 
-use futures::StreamExt;
+use futures::stream::{BoxStream, StreamExt, unfold};
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::Sender;
 
 use crate::objects::Keep;
-use crate::stores::{Store, Stores, kept};
+use crate::stores::{Store, Stores, Touched};
 
 /// How long a watch lasts: a server that is gone without a word is noticed five seconds later.
 const WATCH_S: u32 = 40;
 
+/// Changes what is known, and says what that touches.
+pub type Change = Box<dyn FnOnce(&mut Stores) -> Vec<Touched> + Send>;
+
 /// What a watch says of its kind.
 pub struct News {
-    pub kind: &'static str,
-    pub what: What,
+    pub kind: String,
+    /// Or why it has failed; it tries again by itself.
+    pub told: Result<Change, String>,
+    /// Whether the server has answered: that a list is asked for says nothing of the answer.
+    pub answered: bool,
 }
 
-/// What there is to say.
-pub enum What {
-    /// How the stores change; true if they do.
-    Change(Box<dyn FnOnce(&mut Stores) -> bool + Send>),
-    /// The same, and a list is asked for: that says nothing of the answer.
-    Asks(Box<dyn FnOnce(&mut Stores) -> bool + Send>),
-    /// It has failed, and tries again.
-    Failed(String),
-}
-
-/// Watches a kind until nobody listens; only objects with some `fields`, if they are given.
-pub fn start<K>(
-    (client, news): (&Client, &Sender<News>),
-    kind: &'static str,
+/// Watches a kind for ever; only objects with some `fields`, if they are given. `touches` says what an object, given
+/// with its key, is part of.
+pub fn watch<K>(
+    client: &Client,
     fields: Option<String>,
     store: fn(&mut Stores) -> &mut Store<K::Kept>,
-) where
+    touches: fn(&str, &K::Kept) -> Touched,
+) -> BoxStream<'static, News>
+where
     K: Keep + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     K::Kept: 'static,
 {
     let config = watcher::Config { field_selector: fields, ..watcher::Config::default() };
-    let mut events = watcher(Api::<K>::all(client.clone()), config.timeout(WATCH_S)).boxed();
-    let news = news.clone();
-    tokio::spawn(async move {
-        // Asked by hand, not by the stream: there a list that is asked for counts as a success, and one that is
-        // refused would be asked for every second for ever. By itself it begins anew after two good minutes.
-        let mut backoff = DefaultBackoff::default();
-        while let Some(event) = events.next().await {
-            let (what, pause) = match event {
-                Ok(event) => {
-                    let what = if matches!(event, Event::Init) { What::Asks } else { What::Change };
-                    let event = kept(event);
-                    (what(Box::new(move |stores| store(stores).take(event))), None)
-                }
-                Err(error) => (What::Failed(described(&error)), backoff.next()),
-            };
-            if news.send(News { kind, what }).await.is_err() {
-                return;
-            }
-            if let Some(pause) = pause {
-                tokio::time::sleep(pause).await;
-            }
+    let events = watcher(Api::<K>::all(client.clone()), config.timeout(WATCH_S)).boxed();
+    // Asked by hand, not by the stream: there a list that is asked for counts as a success, and one that is
+    // refused would be asked for every second for ever. By itself it begins anew after two good minutes.
+    let begin = (events, DefaultBackoff::default(), None);
+    unfold(begin, move |(mut events, mut backoff, pause)| async move {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
         }
-    });
+        let event = events.next().await?;
+        let answered = matches!(&event, Ok(event) if !matches!(event, Event::Init));
+        let pause = event.as_ref().err().and_then(|_| backoff.next());
+        let told = event
+            .map_err(|error| described(&error))
+            .map(|event| -> Change { Box::new(move |stores| store(stores).take(event, touches)) });
+        Some((News { kind: K::plural(&()).into(), told, answered }, (events, backoff, pause)))
+    })
+    .boxed()
 }
 
 /// An error with its causes: each on its own says too little.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use ciliate_kubernetes::adapter;
 use ciliate_kubernetes::folder::Folder;
-use ciliate_kubernetes::mapping::Settings;
+use ciliate_kubernetes::settings::Settings;
 use ciliate_kubernetes::status::Status;
 use kube::Client;
 use tokio::sync::watch;

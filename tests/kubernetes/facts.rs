@@ -151,6 +151,30 @@ async fn services_and_slices_come_and_go_in_any_order() {
     assert!(!scratch.toml(WEB).contains("10.244.1.1:80"));
 }
 
+/// A slice that is given to another service is no longer the first one's.
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_changes_hands() {
+    let (scratch, cluster) = (Scratch::make(), Cluster::new());
+    for (name, ip) in [("web", "10.96.0.9"), ("db", "10.96.0.10")] {
+        cluster.put(SERVICES, service(name, ip, 80));
+    }
+    cluster.put(SLICES, slice("web", &["10.244.1.1"], 80));
+    let _adapter = start(cluster.clone(), &scratch);
+    settle().await;
+    let has = |name: &str| {
+        scratch.toml(&format!("kubernetes-service-default.{name}.toml")).contains("10.244.1.1:80")
+    };
+    assert_eq!([has("web"), has("db")], [true, false]);
+    cluster.change(SLICES, "default/web-x2k4d", |slice| {
+        slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!("db");
+    });
+    settle().await;
+    assert_eq!([has("web"), has("db")], [false, true]);
+    cluster.change(SLICES, "default/web-x2k4d", |slice| slice["metadata"]["labels"] = json!({}));
+    settle().await;
+    assert_eq!([has("web"), has("db")], [false, false]);
+}
+
 /// The API server gives a node port out once; external addresses are whatever somebody writes.
 #[tokio::test(start_paused = true)]
 async fn what_two_services_claim_is_given_once() {

@@ -17,7 +17,7 @@ fn name(name: &str) -> String {
 }
 
 fn wanted(names: &[&str], groups: &[&'static str]) -> Wanted {
-    let files = names.iter().map(|of| (name(of), format!("{MARK}# {of}\n")));
+    let files = names.iter().map(|of| (name(of), Some(format!("{MARK}# {of}\n"))));
     Wanted { files: files.collect(), groups: groups.iter().copied().collect() }
 }
 
@@ -31,7 +31,7 @@ fn only_what_differs_is_written() {
     let (a, b) = (inode("a"), inode("b"));
     assert_eq!(folder.sync(wanted(&["a", "b"], &groups)).0, Done::default());
     let mut changed = wanted(&["a", "b"], &groups);
-    changed.files.values_mut().last().unwrap().push_str("# changed\n");
+    changed.files.values_mut().flatten().last().unwrap().push_str("# changed\n");
     assert_eq!(folder.sync(changed).0, Done { written: 1, removed: 0 });
     assert_eq!((inode("a"), inode("b") == b), (a, false), "replaced, not written into");
     assert_eq!(folder.sync(wanted(&["a"], &groups)).0, Done { written: 0, removed: 1 });
@@ -80,8 +80,13 @@ async fn what_failed_is_tried_again() {
     // Root writes everywhere; nobody renames a file over a folder.
     let blocked = scratch.0.join("kubernetes-peer-node-b.toml");
     fs::create_dir(&blocked).unwrap();
-    let adapter = start(cluster, &scratch);
+    let adapter = start(cluster.clone(), &scratch);
     settle().await;
+    assert!(adapter.line().contains("node-b.toml is in the way"), "{}", adapter.line());
+    // Something else goes well, which does not make this well.
+    cluster.put(SERVICES, service("web", "10.96.0.9", 80));
+    settle().await;
+    assert!(scratch.toml("kubernetes-service-default.web.toml").contains("[[service]]"));
     assert!(adapter.line().contains("node-b.toml is in the way"), "{}", adapter.line());
     assert!(!adapter.status.borrow().is_ready());
     fs::remove_dir(&blocked).unwrap();
