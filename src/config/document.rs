@@ -116,6 +116,11 @@ pub struct Routing {
     /// for geneve 6081.
     #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
     pub tunnel_port: Maybe<i64>,
+    /// Tunnel mode: the kernel's conntrack leaves packets between the nodes alone; each flow would take entries
+    /// that never see an answer. A firewall that lets in `ct state new` alone has to let in `untracked` too, or
+    /// needs false here. Default: true.
+    #[schemars(with = "Option<bool>")]
+    pub tunnel_notrack: Maybe<bool>,
     /// Which of the nodes' addresses tunnels lead to, the same on every node; without effect in native
     /// mode. Default: ipv4 where the node has an IPv4 address, else ipv6.
     #[schemars(with = "Option<UnderlayProtocol>")]

@@ -111,6 +111,8 @@ pub struct Tunnel {
     pub protocol: TunnelProtocol,
     /// UDP port, already defaulted.
     pub port: u16,
+    /// The kernel's conntrack leaves outer packets alone.
+    pub notrack: bool,
     /// Which of the nodes' addresses tunnels lead to; `None` where that depends on the addresses that
     /// the machine has.
     pub underlay: Option<Underlay>,

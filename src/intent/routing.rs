@@ -91,7 +91,8 @@ fn tunnel(routing: &config::Routing, problems: &mut Problems) -> Tunnel {
         TunnelProtocol::Geneve => limits::GENEVE_PORT_DEFAULT,
     };
     let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(default);
-    Tunnel { protocol, port, underlay: None }
+    let notrack = routing.tunnel_notrack.as_ref().is_none_or(|on| *on.get_ref());
+    Tunnel { protocol, port, notrack, underlay: None }
 }
 
 /// Reads a number within bounds.

@@ -251,7 +251,7 @@ fn tunnels_have_the_documented_defaults() {
         ("underlay-protocol = \"ipv6\"\ntunnel-port = 4789", both, vxlan, 4789, ipv6),
         ("underlay-protocol = \"ipv6\"", "[]", vxlan, 8472, ipv6),
     ] {
-        let expected = Tunnel { protocol, port, underlay };
+        let expected = Tunnel { protocol, port, notrack: true, underlay };
         assert_eq!(tunnel(routing, addresses), expected, "{routing} {addresses}");
     }
 }

@@ -43,6 +43,7 @@ mod monitor;
 mod nat;
 mod node;
 mod node_port;
+mod notrack;
 mod one_writer;
 mod overlay;
 mod overlay_switch;

@@ -183,7 +183,7 @@ proptest! {
         life.machine.links.retain(|link| link.tunnel.is_none());
         let routing = |geneve, port| {
             let protocol = if geneve { TunnelProtocol::Geneve } else { TunnelProtocol::Vxlan };
-            let mode = RoutingMode::Tunnel(Tunnel { protocol, port, underlay: None });
+            let mode = RoutingMode::Tunnel(Tunnel { protocol, port, notrack: true, underlay: None });
             Routing { mode, ..life.intent.routing.clone() }
         };
         let intent = life.intents().next().unwrap();

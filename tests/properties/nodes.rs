@@ -126,10 +126,11 @@ pub fn families() -> impl Strategy<Value = Families> {
 fn mode() -> impl Strategy<Value = (RoutingMode, bool)> {
     let protocol = select(vec![TunnelProtocol::Vxlan, TunnelProtocol::Geneve]);
     let underlay = select(vec![None, Some(Underlay::Ipv4), Some(Underlay::Ipv6)]);
-    let tunnel =
-        (protocol, select(vec![8472, 6081u16]), underlay).prop_map(|(protocol, port, underlay)| {
-            (RoutingMode::Tunnel(Tunnel { protocol, port, underlay }), false)
-        });
+    let tunnel = (protocol, select(vec![8472, 6081u16]), any::<bool>(), underlay).prop_map(
+        |(protocol, port, notrack, underlay)| {
+            (RoutingMode::Tunnel(Tunnel { protocol, port, notrack, underlay }), false)
+        },
+    );
     prop_oneof![any::<bool>().prop_map(|auto| (RoutingMode::Native, auto)), tunnel]
 }
 

@@ -21,7 +21,8 @@ fn opening(life: &mut Life, geneve: bool, tables: [Option<u32>; 2]) -> (Observed
     life.machine.links.retain(|link| link.tunnel.is_none());
     let intent = life.intents().next().expect("an intent");
     let protocol = if geneve { TunnelProtocol::Geneve } else { TunnelProtocol::Vxlan };
-    let tunnel = RoutingMode::Tunnel(Tunnel { protocol, port: 5555, underlay: None });
+    let tunnel =
+        RoutingMode::Tunnel(Tunnel { protocol, port: 5555, notrack: true, underlay: None });
     let with = |mode, table| {
         let native = mode == RoutingMode::Native;
         let (auto, past) = (intent.routing.auto_direct_node_routes, intent.routing.past_host);

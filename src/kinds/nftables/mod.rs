@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Field, Kind, counted, owner, tunnel};
 
-pub use ruleset::{from_router, mark_own, masquerade, parse, render};
+pub use ruleset::{from_router, mark_own, masquerade, notrack, parse, render};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]

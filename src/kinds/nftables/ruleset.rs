@@ -12,6 +12,9 @@ use super::{Table, owner};
 const CHAIN: &str = "postrouting";
 /// What this host's own processes send, at the priority of filters (`NF_IP_PRI_FILTER`).
 const CHAIN_OUTPUT: &str = "output";
+/// Before conntrack (`NF_IP_PRI_RAW`): what arrives, and what this host's own processes send.
+const CHAINS_RAW: [(&str, &str); 2] = [("raw_output", "output"), ("raw_prerouting", "prerouting")];
+const PRIORITY_RAW: i32 = -300;
 
 /// Suffix of sets, protocol, whether it is IPv6.
 const FAMILIES: [(&str, &str, bool); 2] = [("v4", "ip", false), ("v6", "ip6", true)];
@@ -92,6 +95,32 @@ pub fn mark_own(table: &mut Table, device: &str, (value, mask): (u32, u32)) {
     table.rules.sort_by(|(a, _), (b, _)| a.cmp(b));
     let chain = json!({"type": "filter", "hook": "output", "prio": 0, "policy": "accept"});
     table.chains.insert(CHAIN_OUTPUT.into(), chain.to_string());
+}
+
+/// Has conntrack leave alone what is sent to UDP port `port` of other nodes, and what comes to that port of
+/// this one, at one of `addresses`. What others send through this host is none of the tunnel's.
+pub fn notrack(table: &mut Table, port: u16, addresses: &[IpAddr]) {
+    let to_port = is("==", &payload("udp", "dport"), &json!(port));
+    for (chain, hook) in CHAINS_RAW {
+        let properties =
+            json!({"type": "filter", "hook": hook, "prio": PRIORITY_RAW, "policy": "accept"});
+        table.chains.insert(chain.into(), properties.to_string());
+    }
+    let sent = json!([to_port, {"notrack": null}]);
+    table.rules.push((CHAINS_RAW[0].0.into(), sent.to_string()));
+    let own: Vec<IpNet> = addresses.iter().map(|address| IpNet::from(*address)).collect();
+    for (suffix, protocol, v6) in FAMILIES {
+        let own = of_family(&own, v6);
+        if own.is_empty() {
+            continue;
+        }
+        let set = format!("node_{suffix}");
+        let to_us = is("==", &payload(protocol, "daddr"), &json!(format!("@{set}")));
+        let arrived = json!([to_port, to_us, {"notrack": null}]);
+        table.rules.push((CHAINS_RAW[1].0.into(), arrived.to_string()));
+        table.sets.insert(set, own);
+    }
+    table.rules.sort_by(|(a, _), (b, _)| a.cmp(b));
 }
 
 /// The document for `nft -j -f -` that puts the table in place of whatever is there: add, delete and
@@ -229,7 +258,9 @@ mod tests {
         let routers = ["10.244.0.1", "fd00:10:244::1"].map(|router| router.parse().unwrap());
         from_router(&mut table, "cilium_host", &cidrs, &routers);
         mark_own(&mut table, "cilium_host", (0xc00, 0xf00));
-        assert_eq!((table.rules.len(), table.chains.len()), (5, 2));
+        let own = ["172.18.0.3", "fd00::3"].map(|address| address.parse().unwrap());
+        notrack(&mut table, 8472, &own);
+        assert_eq!((table.rules.len(), table.chains.len()), (8, 4));
         assert_eq!(table.sets["direct_v4"].len(), 2, "the node's CIDR lies in 10.0.0.0/8");
         let listing: Vec<Value> = render(Some(&table))["nftables"].as_array().unwrap()[2..]
             .iter()
