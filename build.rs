@@ -13,6 +13,7 @@ const SOURCES: &[&str] = &[
     "bpf/bpf_lxc.c",
     "bpf/bpf_overlay.c",
     "bpf/bpf_sock.c",
+    "bpf/bpf_wireguard.c",
     "tests/bpf/tunnel_key.c",
     "benches/bench/minimal.c",
 ];

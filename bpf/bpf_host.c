@@ -5,13 +5,14 @@
  * cil_from_host    egress of cilium_host: what the host's stack sends or forwards to endpoint CIDRs.
  * cil_to_host      ingress of cilium_host and cilium_net: what comes to the host's stack.
  * cil_from_netdev  ingress of the underlay devices.
- * cil_to_netdev    egress of the same, on a node with services.
+ * cil_to_netdev    egress of the same, where packets between nodes are encrypted, or there are services.
  */
 #define FILE_ID FILE_BPF_HOST
 
 #include "lib/conntrack4.h"
 #include "lib/conntrack6.h"
 #include "lib/encap.h"
+#include "lib/encrypt.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
@@ -20,6 +21,7 @@
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
+#include "lib/leaving.h"
 #include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
@@ -518,11 +520,9 @@ static __noinline int leave6(struct __sk_buff *skb)
 	return nodeport6_leave(skb, &packet);
 }
 
-/* What the tunnel sends, and what was sent past the stack, has left this node already. */
-SEC("classifier")
-int cil_to_netdev(struct __sk_buff *skb)
+/* Services. What the tunnel sends, and what was sent past the stack, has left this node already. */
+static __noinline int leave(struct __sk_buff *skb, struct event_scope *scope)
 {
-	struct event_scope scope = { .wanted = events_wanted() };
 	const struct node_value *node = node_lookup();
 	__u32 magic = skb->mark & MARK_MAGIC_MASK;
 	int result = 0;
@@ -535,6 +535,50 @@ int cil_to_netdev(struct __sk_buff *skb)
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		result = leave6(skb);
 	if (result)
-		return drop(skb, &scope, -result, DIRECTION_EGRESS);
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
 	return TC_ACT_UNSPEC;
+}
+
+/* Encryption. TC_ACT_UNSPEC: it may leave as it is. */
+static __noinline int secure(struct __sk_buff *skb, struct event_scope *scope,
+			     const struct encryption_value *encryption)
+{
+	int verdict = LEAVING_PASS;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		verdict = leaving4(skb, scope);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		verdict = leaving6(skb, scope);
+	switch (verdict) {
+	case LEAVING_PASS:
+		return TC_ACT_UNSPEC;
+	case LEAVING_ENCRYPT:
+		skb->mark = mark_to_encrypt(scope->source_identity);
+		return bpf_redirect(encryption->ifindex, 0);
+	default:
+		return drop(skb, scope, DROP_UNENCRYPTED, DIRECTION_EGRESS);
+	}
+}
+
+/* Not OK: programs and filters of others that are attached behind this one shall run as well. */
+SEC("classifier")
+int cil_to_netdev(struct __sk_buff *skb)
+{
+	const struct encryption_value *encryption = encryption_lookup();
+	struct event_scope scope = { .wanted = events_wanted() };
+
+	if (encryption) {
+		int result;
+
+		/* Encrypted already, and no flow that services know. */
+		if ((skb->mark & MARK_MAGIC_MASK) == MARK_MAGIC_WIREGUARD) {
+			trace(skb, &scope, TRACE_TO_NETWORK, TRACE_REASON_UNKNOWN | TRACE_REASON_ENCRYPTED,
+			      skb->ifindex);
+			return TC_ACT_UNSPEC;
+		}
+		result = secure(skb, &scope, encryption);
+		if (result != TC_ACT_UNSPEC)
+			return result;
+	}
+	return leave(skb, &scope);
 }

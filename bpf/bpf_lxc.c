@@ -9,6 +9,7 @@
 #include "lib/conntrack4.h"
 #include "lib/conntrack6.h"
 #include "lib/encap.h"
+#include "lib/encrypt.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
@@ -65,6 +66,33 @@ static __always_inline void to_network(struct __sk_buff *skb, struct event_scope
 	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
 	trace(skb, scope, TRACE_TO_NETWORK, state, ifindex);
 	capture(skb, scope, CAPTURE_DELIVERY, ifindex);
+}
+
+/*
+ * To an endpoint of another node, encrypted: by WireGuard's device, where the host's rules lead the mark; past the
+ * host at once, unless the packet is too long, which the stack tells its sender. Out of line: for its stack.
+ */
+static __noinline int to_crypto(struct __sk_buff *skb, struct event_scope *scope, const struct device_value *device,
+				const struct l4 *l4, int state)
+{
+	const struct encryption_value *encryption = encryption_lookup();
+	struct ethhdr *eth;
+
+	skb->mark = mark_to_encrypt(device->identity);
+	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
+	if (encryption && encryption->ifindex && routes_past_host(node_lookup()) &&
+	    !encap_is_too_long(skb, l4, encryption->mtu)) {
+		trace(skb, scope, TRACE_TO_NETWORK, state, encryption->ifindex);
+		capture(skb, scope, CAPTURE_DELIVERY, encryption->ifindex);
+		return bpf_redirect(encryption->ifindex, 0);
+	}
+	eth = frame_head(skb, ETH_HLEN);
+	if (!eth)
+		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+	eth_addr_copy(eth->h_dest, device->node_mac);
+	trace(skb, scope, TRACE_TO_STACK, state, 0);
+	capture(skb, scope, CAPTURE_DELIVERY, 0);
+	return TC_ACT_OK;
 }
 
 /* To an endpoint of another node, through the tunnel. The hop is taken where that ends. */
@@ -198,9 +226,17 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
 	}
-	if (!endpoint && routes_past_host(node)) {
+	if (!endpoint && (routes_past_host(node) || encryption_lookup())) {
 		destination = ipcache_lookup4(packet.key.daddr);
-		result = is_direct(destination) ? route4(skb, ip4, &ifindex) : TC_ACT_UNSPEC;
+		if (lacks_key(destination))
+			return drop(skb, scope, DROP_UNENCRYPTED, DIRECTION_EGRESS);
+		if (has_key(destination)) {
+			scope->destination_identity = destination->identity;
+			return to_crypto(skb, scope, device, &packet.l4, state);
+		}
+		result = TC_ACT_UNSPEC;
+		if (routes_past_host(node) && is_direct(destination))
+			result = route4(skb, ip4, &ifindex);
 		if (result != TC_ACT_UNSPEC) {
 			to_network(skb, scope, ifindex, destination, state);
 			return result;
@@ -302,9 +338,17 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 		count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
 		return bpf_redirect_peer(endpoint->ifindex, 0);
 	}
-	if (!endpoint && routes_past_host(node)) {
+	if (!endpoint && (routes_past_host(node) || encryption_lookup())) {
 		destination = ipcache_lookup6(packet.key.daddr);
-		result = is_direct(destination) ? route6(skb, ip6, &ifindex) : TC_ACT_UNSPEC;
+		if (lacks_key(destination))
+			return drop(skb, scope, DROP_UNENCRYPTED, DIRECTION_EGRESS);
+		if (has_key(destination)) {
+			scope->destination_identity = destination->identity;
+			return to_crypto(skb, scope, device, &packet.l4, state);
+		}
+		result = TC_ACT_UNSPEC;
+		if (routes_past_host(node) && is_direct(destination))
+			result = route6(skb, ip6, &ifindex);
 		if (result != TC_ACT_UNSPEC) {
 			to_network(skb, scope, ifindex, destination, state);
 			return result;

@@ -217,10 +217,11 @@ int cil_from_overlay(struct __sk_buff *skb)
 SEC("classifier")
 int cil_to_overlay(struct __sk_buff *skb)
 {
+	__u32 magic = skb->mark & MARK_MAGIC_MASK;
 	__s64 id;
 
 	/* The tunnel leaves the mark on the outer packet: whatever sees that knows it is of the tunnel. */
-	if ((skb->mark & MARK_MAGIC_MASK) != MARK_MAGIC_OVERLAY) {
+	if (magic != MARK_MAGIC_OVERLAY && magic != MARK_MAGIC_ENCRYPT) {
 		id = tunnel_id(skb);
 		if (id >= 0)
 			skb->mark = mark_overlay(id);

@@ -77,6 +77,7 @@ if [ "$what" = test ]; then
     need_command mmdebstrap mmdebstrap
     need_command systemd-nspawn systemd-container
     need_command strace strace
+    need_command wg wireguard-tools
     # What the benchmarks compare with.
     need_command iptables-restore iptables
     # Ubuntu's is a script that looks for the one of the running kernel.

@@ -13,9 +13,9 @@ pub use events::*;
 pub use lb::*;
 pub use reasons::*;
 pub use records::{
-    Ct4Key, Ct6Key, CtValue, DeviceKey, DeviceValue, EndpointKey, EndpointValue, EventHead, Field,
-    Frag4Key, Frag6Key, FragValue, IpcacheKey, IpcacheValue, MetricsKey, MetricsValue,
-    MonitorFilter, MonitorValue, NodeKey, NodeValue, Record,
+    Ct4Key, Ct6Key, CtValue, DeviceKey, DeviceValue, EncryptionValue, EndpointKey, EndpointValue,
+    EventHead, Field, Frag4Key, Frag6Key, FragValue, IpcacheKey, IpcacheValue, MetricsKey,
+    MetricsValue, MonitorFilter, MonitorValue, NodeKey, NodeValue, Record,
 };
 
 /// Pin name of the map of this node's addresses.
@@ -28,6 +28,8 @@ pub const CILIUM_METRICS: &str = "cilium_metrics";
 pub const CILIATE_DEVICE: &str = "ciliate_device";
 /// Pin name of the map with the node's own configuration.
 pub const CILIATE_NODE: &str = "ciliate_node";
+/// Pin name of the map that says how packets are encrypted.
+pub const CILIATE_ENCRYPTION: &str = "ciliate_encryption";
 /// Pin names of the conntrack maps: TCP and everything else, by family.
 pub const CILIUM_CT4: &str = "cilium_ct4_global";
 pub const CILIUM_CT_ANY4: &str = "cilium_ct_any4_global";
@@ -58,6 +60,13 @@ pub const NODE_FLAG_SERVICES: u32 = 8;
 pub const NODE_FLAG_NO_BACKEND_DROP: u32 = 16;
 /// [`NodeValue::flags`]: services are for clients outside as well.
 pub const NODE_FLAG_NODE_PORT: u32 = 32;
+
+/// [`EncryptionValue::flags`]: what the ipcache has a key for is encrypted.
+pub const ENCRYPTION_FLAG_ON: u32 = 1;
+/// [`EncryptionValue::flags`]: what nodes send themselves as well.
+pub const ENCRYPTION_FLAG_NODES: u32 = 2;
+/// [`EncryptionValue::flags`]: nothing between endpoints leaves in plain text.
+pub const ENCRYPTION_FLAG_STRICT: u32 = 4;
 
 /// [`Ct4Key::flags`]: 0 for a flow out of an endpoint, 1 for one into it.
 pub const CT_FLAG_IN: u8 = 1;
@@ -101,6 +110,12 @@ pub const IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT: u8 = 4;
 /// [`IpcacheValue::flags`]: the prefix belongs to another cluster.
 pub const IPCACHE_FLAG_REMOTE_CLUSTER: u8 = 8;
 
+/// [`IpcacheValue::flags`]: the prefix is of endpoints, and nothing leaves in plain text from one such to another.
+/// Not one of Cilium's.
+pub const IPCACHE_FLAG_ENDPOINTS: u8 = 128;
+/// [`IpcacheValue::key`]: packets there are encrypted by WireGuard.
+pub const IPCACHE_KEY_WIREGUARD: u8 = 255;
+
 /// No identity known yet.
 pub const IDENTITY_UNKNOWN: u32 = 0;
 /// The node itself.
@@ -133,6 +148,12 @@ pub const MARK_MAGIC_MASK: u32 = 0x0f00;
 pub const MARK_MAGIC_IDENTITY: u32 = 0x0f00;
 /// Carried by the packet mark: the packet was sent by the host; its identity is [`IDENTITY_HOST`].
 pub const MARK_MAGIC_HOST: u32 = 0x0c00;
+
+/// Carried by the packet mark: the packet has to be encrypted.
+pub const MARK_MAGIC_ENCRYPT: u32 = 0x0e00;
+/// Carried by the packet mark: WireGuard made the packet. Not Cilium's 0xe00, which is what leads packets to
+/// WireGuard.
+pub const MARK_MAGIC_WIREGUARD: u32 = 0x0600;
 
 /// Returns the packet mark that carries an identity of 24 bits.
 pub const fn identity_mark(identity: u32) -> u32 {
@@ -205,6 +226,7 @@ const fn sized(
 /// configuration may say another number.
 pub const MAPS: &[MapDef] = &[
     map::<DeviceKey, DeviceValue>(CILIATE_DEVICE, MapKind::Hash, 65_535),
+    map::<NodeKey, EncryptionValue>(CILIATE_ENCRYPTION, MapKind::Array, 1),
     sized(CILIATE_EVENTS, MapKind::ArrayOfMaps, 4, 4, MONITOR_SLOTS),
     sized(CILIATE_LOST, MapKind::PerCpuArray, 4, 8, MONITOR_SLOTS),
     unallocated(sized(CILIATE_MAGLEV, MapKind::Hash, 4, MAGLEV_TABLE_SIZE * 4, 65_536)),

@@ -47,4 +47,9 @@ pub const OBJECTS: &[Object] = &[
             "cil_sock_release",
         ],
     },
+    Object {
+        name: "bpf_wireguard",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_wireguard.o")),
+        programs: &["cil_from_wireguard", "cil_to_wireguard"],
+    },
 ];

@@ -11,7 +11,7 @@ use crate::config::{Diagnostic, Document, Search, Span};
 use crate::facts::{Facts, NetnsProblem, Remembered};
 use crate::intent::{self, Endpoint, Intent};
 use crate::kernel::lock::{self, WriterScope};
-use crate::kernel::{Kernel, KernelError, pins};
+use crate::kernel::{Kernel, KernelError, pins, private_key};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::c_text;
 use crate::kinds::{Desired, Observed, Op, record};
@@ -215,6 +215,7 @@ fn nothing() -> Intent {
         },
         health: intent::Health { enabled: false, interval: Duration::ZERO },
         load_balancing: intent::LoadBalancing::default(),
+        encryption: None,
         paths: intent::Paths {
             runtime: PathBuf::new(),
             state: PathBuf::new(),
@@ -363,6 +364,14 @@ pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError
     slots::remove(runtime)?;
     lock::remove_runtime(runtime);
     Ok(())
+}
+
+/// Removes the private key that we made for ourselves.
+///
+/// # Errors
+/// It is there and can't be removed.
+pub fn remove_private_key(state: &Path) -> Result<(), EngineError> {
+    Ok(private_key::remove_own(state)?)
 }
 
 /// The configuration's complaints that only the machine can tell: endpoints whose namespace can't be

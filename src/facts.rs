@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::bpf_abi::DeviceValue;
 use crate::kinds::lb_service;
 use crate::kinds::link::LinkInfo;
-use crate::net::IfName;
+use crate::net::{IfName, PublicKey};
 
 /// By endpoint: our addresses there, or why the namespace can't be used.
 pub type Namespaces = BTreeMap<Arc<str>, Result<Vec<IpAddr>, NetnsProblem>>;
@@ -51,6 +51,27 @@ pub struct Remembered {
     pub dead: Arc<Dead>,
 }
 
+/// What there is to encrypt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wireguard {
+    /// Whether the kernel has WireGuard.
+    pub available: bool,
+    /// The file of the private key.
+    pub key_file: Arc<str>,
+    pub key: WireguardKey,
+}
+
+/// The private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WireguardKey {
+    /// There is none yet.
+    Missing,
+    /// There is one; with it, what belongs to it.
+    Usable(PublicKey),
+    /// Why it can't be used.
+    Refused(String),
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Facts {
@@ -84,6 +105,8 @@ pub struct Facts {
     /// Why the health endpoint can't be wired in the namespace that is at its place. Where there is none,
     /// or what is there is no namespace of its own, it is made.
     pub health: Option<NetnsProblem>,
+    /// What there is to encrypt with, if that is asked for.
+    pub wireguard: Option<Wireguard>,
     /// Whether the kernel has TCX.
     pub tcx: bool,
     /// Devices with a clsact qdisc.

@@ -1,13 +1,17 @@
-//! Value types every stage shares: interface names, MAC addresses, network namespaces.
+//! Value types every stage shares: interface names, MAC addresses, network namespaces, WireGuard keys.
 //!
 //! Pure. Imports nothing of this crate; everything may import it. Each type is validated once, when
 //! it is built, so that no later stage has to ask again.
+
+mod public_key;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use public_key::{KEY_BYTES, KeyError, PublicKey, key_bytes, key_text};
 
 /// Longest interface name, without the terminating NUL (`IFNAMSIZ` − 1, linux/if.h).
 pub const IFNAME_LEN_MAX: usize = 15;

@@ -39,6 +39,9 @@ const COMMANDS: &[&str] = &[
     "manual",
     "cat-config",
     "version",
+    "wireguard",
+    "wireguard pubkey",
+    "wireguard rotate",
 ];
 
 /// The program, with nothing of the tester's environment but a terminal of 100 columns.

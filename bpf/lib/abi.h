@@ -73,6 +73,8 @@ struct ipcache_key {
 #define IPCACHE_FLAG_SKIP_TUNNEL 1
 #define IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT 2
 #define IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT 4
+/* Not one of Cilium's: of endpoints, and nothing leaves in plain text from one such to another. */
+#define IPCACHE_FLAG_ENDPOINTS 128
 
 struct ipcache_value {
 	__u32 identity;
@@ -138,6 +140,22 @@ struct node_value {
 	__u8 tunnel_mac_pad[2];
 	__be16 tunnel_port;
 	__u16 tunnel_mtu;
+};
+
+/* What the ipcache has a key for is encrypted. */
+#define ENCRYPTION_FLAG_ON 1
+/* What nodes send themselves as well. */
+#define ENCRYPTION_FLAG_NODES 2
+/* Nothing between endpoints leaves in plain text. */
+#define ENCRYPTION_FLAG_STRICT 4
+
+/* ciliate_encryption: one element. ifindex 0: what has to be encrypted cannot be. */
+struct encryption_value {
+	__u32 ifindex;
+	__u32 flags;
+	__be16 port;
+	__u16 mtu;
+	__u32 reserved;
 };
 
 /*
@@ -536,6 +554,7 @@ _Static_assert(sizeof(struct metrics_key) == 8, "cilium_metrics key");
 _Static_assert(sizeof(struct metrics_value) == 16, "cilium_metrics value");
 _Static_assert(sizeof(struct device_value) == 48, "ciliate_device value");
 _Static_assert(sizeof(struct node_value) == 64, "ciliate_node value");
+_Static_assert(sizeof(struct encryption_value) == 16, "ciliate_encryption value");
 _Static_assert(sizeof(struct ct4_key) == 14, "cilium_ct4_global key");
 _Static_assert(sizeof(struct ct6_key) == 38, "cilium_ct6_global key");
 _Static_assert(sizeof(struct ct_value) == 56, "conntrack value");

@@ -107,8 +107,11 @@ static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scop
 				 const struct ipcache_value *destination, int state)
 {
 	__u32 id = identity_on_wire(scope->source_identity);
-	int result = encap_set_key(skb, destination, id);
+	int result;
 
+	if (destination->flags & IPCACHE_FLAG_ENDPOINTS && !destination->key)
+		return -DROP_UNENCRYPTED;
+	result = encap_set_key(skb, destination, id);
 	if (result)
 		return result;
 	scope->destination_identity = destination->identity;
@@ -118,7 +121,8 @@ static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scop
 	else
 		debug(skb, scope, DEBUG_ENCAP, destination->tunnel_endpoint.v4, scope->source_identity, 0);
 	trace_overlay(skb, scope, TRACE_TO_OVERLAY, state, node->tunnel_ifindex);
-	skb->mark = mark_overlay(id);
+	/* The tunnel leaves the mark on the packet that it makes, and by that the packet finds its way. */
+	skb->mark = destination->key ? mark_to_encrypt(id) : mark_overlay(id);
 	return 0;
 }
 

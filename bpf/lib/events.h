@@ -27,8 +27,12 @@
 #define TRACE_FROM_OVERLAY 9
 #define TRACE_FROM_NETWORK 10
 #define TRACE_TO_NETWORK 11
+#define TRACE_FROM_CRYPTO 12
+#define TRACE_TO_CRYPTO 13
 
 #define TRACE_REASON_UNKNOWN 5
+/* Beside any of the others: what is shown is encrypted. */
+#define TRACE_REASON_ENCRYPTED 128
 
 #define DEBUG_DELIVERY 2
 #define DEBUG_ENCAP 3

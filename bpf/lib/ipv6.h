@@ -164,7 +164,7 @@ static __always_inline int ipv6_fragment(struct __sk_buff *skb, struct l4 *l4, c
 }
 
 /* Ports and the like of a packet with extension headers. Returns 0 or a drop reason. */
-static __noinline int ipv6_l4(struct __sk_buff *skb, struct l4 *l4, __u8 direction)
+__attribute__((unused)) static __noinline int ipv6_l4(struct __sk_buff *skb, struct l4 *l4, __u8 direction)
 {
 	struct ipv6_upper upper = { .offset = l4->offset, .protocol = l4->protocol };
 	int result = ipv6_find_upper(skb, &upper);

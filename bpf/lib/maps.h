@@ -64,6 +64,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ciliate_underlay SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct encryption_value);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} ciliate_encryption SEC(".maps");
+
 /* Conntrack: TCP, and everything else. max_entries is the default; the agent makes the maps. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

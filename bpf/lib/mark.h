@@ -12,9 +12,11 @@
 /* The source is exchanged, or is to stay. */
 #define MARK_MAGIC_SNAT_DONE 0x0300
 #define MARK_MAGIC_OVERLAY 0x0400
+#define MARK_MAGIC_WIREGUARD 0x0600
 #define MARK_MAGIC_PROXY_INGRESS 0x0a00
 #define MARK_MAGIC_PROXY_EGRESS 0x0b00
 #define MARK_MAGIC_HOST 0x0c00
+#define MARK_MAGIC_ENCRYPT 0x0e00
 #define MARK_MAGIC_IDENTITY 0x0f00
 
 static __always_inline __u32 mark_of(__u32 identity, __u32 magic)
@@ -33,6 +35,12 @@ static __always_inline __u32 mark_overlay(__u32 identity)
 	return mark_of(identity, MARK_MAGIC_OVERLAY);
 }
 
+/* On a packet that has to be encrypted, as it is or in the tunnel. */
+static __always_inline __u32 mark_to_encrypt(__u32 identity)
+{
+	return mark_of(identity, MARK_MAGIC_ENCRYPT);
+}
+
 static __always_inline int mark_is_from_proxy(__u32 mark)
 {
 	__u32 magic = mark & MARK_MAGIC_MASK;
@@ -47,6 +55,7 @@ static __always_inline __u32 mark_identity(__u32 mark)
 	case MARK_MAGIC_HOST:
 		return IDENTITY_HOST;
 	case MARK_MAGIC_IDENTITY:
+	case MARK_MAGIC_ENCRYPT:
 	case MARK_MAGIC_PROXY_INGRESS:
 	case MARK_MAGIC_PROXY_EGRESS:
 		return (mark & 0xff) << 16 | mark >> 16;

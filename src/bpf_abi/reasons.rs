@@ -54,6 +54,8 @@ pub const DROP_FRAGMENT_NOT_FOUND: u8 = 175;
 pub const DROP_SOURCE_RANGE: u8 = 177;
 /// Of a VLAN, in the tunnel.
 pub const DROP_VLAN_FILTERED: u8 = 182;
+/// Would have left in plain text.
+pub const DROP_UNENCRYPTED: u8 = 195;
 /// Time to live or hop limit used up.
 pub const DROP_TTL_EXCEEDED: u8 = 196;
 

@@ -260,6 +260,21 @@ record! {
 }
 
 record! {
+    /// Value of `ciliate_encryption`: how packets are encrypted. Zero: not at all.
+    EncryptionValue, 16 {
+        /// Of `cilium_wg0`; zero: there is none, and what has to be encrypted is dropped.
+        ifindex: u32,
+        /// `ENCRYPTION_FLAG_*`.
+        flags: u32,
+        /// UDP port of WireGuard.
+        port_be: [u8; 2],
+        /// Longest packet, in bytes, that it takes.
+        mtu: u16,
+        reserved: u32,
+    }
+}
+
+record! {
     /// Key of `cilium_ct4_global` and `cilium_ct_any4_global`: a flow. As in Cilium, addresses are those of
     /// its replies, and ports those of its own packets.
     Ct4Key, 14 {
@@ -527,6 +542,7 @@ mod tests {
         check::<MetricsValue>();
         check::<DeviceValue>();
         check::<NodeValue>();
+        check::<EncryptionValue>();
         check::<Ct4Key>();
         check::<Ct6Key>();
         check::<CtValue>();

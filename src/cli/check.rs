@@ -5,8 +5,16 @@ use serde_json::json;
 use super::{EXIT_ERROR, EXIT_OK, Failure, Format, Output, diagnostics_json};
 use crate::config::Search;
 use crate::engine;
-use crate::kinds::counted;
+use crate::intent::Intent;
+use crate::kernel::wireguard;
+use crate::kinds::{BlockedReason, counted};
 use crate::plan::FORMAT_VERSION;
+
+/// What this machine lacks of what is asked for. No mistake: the files may be another machine's.
+fn missing(intent: &Intent) -> Option<String> {
+    let encryption = intent.encryption.is_some() && wireguard::is_known() == Some(false);
+    encryption.then(|| format!("on this machine, {}", BlockedReason::WireguardMissing))
+}
 
 /// Parse and validate the configuration; needs no privileges and no kernel
 #[derive(Debug, clap::Args)]
@@ -24,8 +32,12 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
             output.json(&diagnostics_json(&invalid))?;
             Ok(EXIT_ERROR)
         }
-        (Ok(_), Format::Json) => {
-            let valid = json!({"format_version": FORMAT_VERSION, "valid": true, "diagnostics": []});
+        (Ok(loaded), Format::Json) => {
+            let mut valid =
+                json!({"format_version": FORMAT_VERSION, "valid": true, "diagnostics": []});
+            if let Some(note) = missing(&loaded.intent) {
+                valid["notes"] = json!([note]);
+            }
             output.json(&valid)?;
             Ok(EXIT_OK)
         }
@@ -37,6 +49,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
                 counted(intent.peers.len(), "peer"),
                 counted(intent.endpoints.len(), "endpoint")
             ))?;
+            if let Some(note) = missing(&loaded.intent) {
+                output.line(&format!("note: {note}"))?;
+            }
             Ok(EXIT_OK)
         }
     }

@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// Folder of the pins, instead of the configuration's paths.bpf (with --runtime: the configuration
-    /// is not read at all)
+    /// is not read at all, and a WireGuard key that was made stays)
     #[arg(long, value_name = "PATH", requires = "runtime")]
     bpf: Option<PathBuf>,
     /// Runtime folder, instead of the configuration's paths.runtime
@@ -30,13 +30,13 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
-    let (bpf, runtime) = match (&arguments.bpf, &arguments.runtime) {
-        (Some(bpf), Some(runtime)) => (bpf.clone(), runtime.clone()),
+    let (bpf, runtime, state) = match (&arguments.bpf, &arguments.runtime) {
+        (Some(bpf), Some(runtime)) => (bpf.clone(), runtime.clone(), None),
         _ => {
             // What has to go doesn't depend on the rest of the configuration, so that may be wrong.
             let document = Document::load(search);
             match intent::paths_of(&document) {
-                Ok(paths) => (paths.bpf, paths.runtime),
+                Ok(paths) => (paths.bpf, paths.runtime, Some(paths.state)),
                 Err(diagnostics) => {
                     return Err(Failure::Invalid(Box::new(Invalid { document, diagnostics })));
                 }
@@ -78,6 +78,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     if converged.succeeded() {
         control::remove_stale(&runtime);
         engine::remove_folders(&kernel, &runtime)?;
+        if let Some(state) = state {
+            engine::remove_private_key(&state)?;
+        }
     }
     apply::finish(arguments.output, &converged, output)
 }

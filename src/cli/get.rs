@@ -4,6 +4,7 @@ mod services;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
@@ -14,10 +15,11 @@ use crate::config::Search;
 use crate::engine::{Loaded, View};
 use crate::facts::NextHop;
 use crate::intent::{Endpoint, Identity};
+use crate::kernel::{Kernel, wireguard};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::route::Route;
 use crate::kinds::{Kind, Origin, bpf_map_entry};
-use crate::lower::{LXC_HEALTH, lxc_name};
+use crate::lower::{CILIUM_WG0, LXC_HEALTH, lxc_name};
 use crate::plan::FORMAT_VERSION;
 
 /// Show endpoints, peers, services, routes or other objects
@@ -53,6 +55,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let view = look(&mut kernel, &loaded.intent, &found)?;
     let (name, headings, rows): (_, &[&str], Vec<Vec<Value>>) = match arguments.what {
         What::Endpoints => ("endpoints", ENDPOINTS, endpoints(&loaded, &view)),
+        What::Peers if loaded.intent.encryption.is_some() => {
+            ("peers", PEERS_ENCRYPTED, peers_encrypted(&mut kernel, &loaded, &view)?)
+        }
         What::Peers => ("peers", PEERS, peers(&loaded, &view)),
         What::Identities => ("identities", IDENTITIES, identities(&loaded)),
         What::Services => ("services", services::HEADINGS, services::rows(&view, &found)),
@@ -195,6 +200,52 @@ fn peers(loaded: &Loaded, view: &View) -> Vec<Vec<Value>> {
         ]
     };
     loaded.intent.peers.values().map(row).collect()
+}
+
+const PEERS_ENCRYPTED: &[&str] = &[
+    "NAME",
+    "ADDRESSES",
+    "CIDRS",
+    "ROUTERS",
+    "ENDPOINTS",
+    "TUNNEL",
+    "REACHED",
+    "STATE",
+    "PUBLIC KEY",
+    "WIREGUARD ENDPOINT",
+    "LAST HANDSHAKE",
+    "RECEIVED BYTES",
+    "SENT BYTES",
+];
+
+/// The same with what WireGuard says of each.
+fn peers_encrypted(
+    kernel: &mut Kernel,
+    loaded: &Loaded,
+    view: &View,
+) -> Result<Vec<Vec<Value>>, Failure> {
+    let mut links = view.observed.links.iter();
+    let link = links.find(|(ifname, link)| link.owned && ifname.as_str() == CILIUM_WG0);
+    let device = match link {
+        Some((_, link)) => wireguard::device(kernel, link.ifindex)?.unwrap_or_default(),
+        None => wireguard::Device::default(),
+    };
+    let mut rows = peers(loaded, view);
+    for (peer, row) in loaded.intent.peers.values().zip(&mut rows) {
+        let key = peer.wireguard.public_key;
+        let seen = key.and_then(|key| device.peers.get(&key));
+        let handshake = seen.map(|seen| seen.last_handshake).filter(|time| !time.is_zero());
+        let handshake =
+            handshake.map(|time| humantime::format_rfc3339_seconds(UNIX_EPOCH + time).to_string());
+        row.extend([
+            json!(key),
+            json!(seen.and_then(|seen| seen.endpoint)),
+            json!(handshake),
+            json!(seen.map(|seen| seen.rx_bytes)),
+            json!(seen.map(|seen| seen.tx_bytes)),
+        ]);
+    }
+    Ok(rows)
 }
 
 /// The peer's address that the tunnel leads to, as the programs are told.

@@ -20,6 +20,7 @@ mod run;
 mod schema;
 mod status;
 mod version;
+mod wireguard;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -114,6 +115,7 @@ enum Command {
     Manual(manual::Arguments),
     CatConfig(cat_config::Arguments),
     Version(version::Arguments),
+    Wireguard(wireguard::Arguments),
 }
 
 /// What ends a command early.
@@ -196,6 +198,7 @@ pub fn main() -> ExitCode {
         Command::Manual(a) => manual::run(&a, &mut output),
         Command::CatConfig(a) => cat_config::run(&a, &search, &mut output),
         Command::Version(a) => version::run(&a, &mut output),
+        Command::Wireguard(a) => wireguard::run(&a, &search, &mut output),
     };
     finish(result, &mut output)
 }

@@ -15,7 +15,7 @@ use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::counted;
 use crate::listen::{online_cpus, slots};
-use crate::lower::{HostRouting, Ipam, Summary, lost_text};
+use crate::lower::{Encryption, HostRouting, Ipam, Summary, lost_text};
 use crate::monitor::text;
 
 const ATTACH_MODE: &str = "Attach Mode:";
@@ -209,6 +209,16 @@ fn routing(summary: &Summary) -> String {
     format!("Network: {network}   Host: {host}")
 }
 
+/// What encrypts, as Cilium says it.
+fn encryption(summary: &Summary) -> String {
+    let Some(encryption) = &summary.encryption else { return "Disabled".into() };
+    let Encryption { device, public_key, port, peers, nodes, strict } = encryption;
+    let key = public_key.map_or("none".to_string(), |key| key.to_string());
+    let nodes = if *nodes { "NodeEncryption: Enabled, " } else { "" };
+    let strict = if *strict { "Strict, " } else { "" };
+    format!("Wireguard   [{nodes}{strict}{device} (Pubkey: {key}, Port: {port}, Peers: {peers})]")
+}
+
 /// The rows, in the order of `cilium status` as far as they are there too.
 fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
@@ -255,7 +265,7 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         ("Masquerading:", masquerading),
         ("Controller Status:", format!("{}/{all} healthy", all - failing)),
         ("Global Identity Range:", format!("min {}, max {}", identities.0, identities.1)),
-        ("Encryption:", "Disabled".to_string()),
+        ("Encryption:", encryption(summary)),
         (health::NAME, health::summary(&status.health, daemon)),
         ("Endpoints:", summary.endpoints.to_string()),
         ("Peers:", summary.peers.to_string()),

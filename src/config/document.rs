@@ -26,6 +26,7 @@ const CIDR: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*
 const NAME: &str = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,62}$";
 const IFNAME: &str = r"^[!-.0-9;-~]{1,15}$";
 const MAC: &str = r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$";
+const KEY: &str = r"^[A-Za-z0-9+/]{43}=$";
 const ABSOLUTE: &str = r"^/";
 const SOCKET: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$";
 
@@ -264,6 +265,24 @@ pub struct Encryption {
     /// How traffic between nodes is encrypted. Default: off.
     #[schemars(with = "Option<EncryptionMode>")]
     pub mode: Maybe<EncryptionMode>,
+    /// UDP port of WireGuard, the same on every node. Default: 51871.
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub port: Maybe<i64>,
+    /// File with this node's private key, in base64, which only its owner may read. It is made when it is
+    /// missing. Default: the credential `wireguard.key` of the service, else `wireguard.key` below `state`
+    /// of [paths].
+    #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
+    pub private_key_file: Maybe<String>,
+    /// Encrypt what the nodes themselves send to each other as well. The same on every node. Default: false.
+    #[schemars(with = "Option<bool>")]
+    pub encrypt_nodes: Maybe<bool>,
+    /// Let nothing between endpoints of different nodes leave in plain text, also where a peer has no
+    /// `public-key`. Default: false.
+    #[schemars(with = "Option<bool>")]
+    pub strict: Maybe<bool>,
+    /// Seconds between two signs of life to each peer where nothing else is sent; 0 is none. Default: 0.
+    #[schemars(with = "Option<i64>", range(min = 0, max = 65535))]
+    pub persistent_keepalive: Maybe<i64>,
 }
 
 /// `[encryption] mode`.
@@ -272,6 +291,8 @@ pub struct Encryption {
 pub enum EncryptionMode {
     /// Not at all; the default.
     Off,
+    /// WireGuard, between each two nodes.
+    Wireguard,
 }
 
 /// `[paths]`.
@@ -281,7 +302,7 @@ pub struct Paths {
     /// Lock, control socket and other things that end with a reboot. Default: /run/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub runtime: Maybe<String>,
-    /// For what has to survive a reboot. Nothing is kept there yet. Default: /var/lib/ciliate.
+    /// For what has to survive a reboot: the private key. Default: /var/lib/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub state: Maybe<String>,
     /// Directory for pins in a mounted BPF file system. Default: /sys/fs/bpf/ciliate.
@@ -318,6 +339,17 @@ pub struct Peer {
     /// Its Ethernet address, for a fixed neighbour entry where the network answers no ARP.
     #[schemars(with = "Option<String>", regex(pattern = MAC))]
     pub mac: Maybe<String>,
+    /// Its WireGuard public key: what `ciliate wireguard pubkey` says there. Without one nothing is encrypted
+    /// to it, and with `strict` of [encryption] nothing sent between the nodes' endpoints.
+    #[schemars(with = "Option<String>", regex(pattern = KEY))]
+    pub public_key: Maybe<String>,
+    /// Address and port of its WireGuard, where that is not its first address of a family that this node has,
+    /// IPv4 before IPv6, and `port` of [encryption].
+    #[schemars(with = "Option<String>")]
+    pub wireguard_endpoint: Maybe<String>,
+    /// Seconds between two signs of life to it. Default: that of [encryption].
+    #[schemars(with = "Option<i64>", range(min = 0, max = 65535))]
+    pub persistent_keepalive: Maybe<i64>,
     /// An endpoint of the peer whose identity is known here in advance.
     #[serde(default)]
     #[schemars(with = "Vec<PeerEndpoint>")]

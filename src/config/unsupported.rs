@@ -17,13 +17,9 @@ const UNSUPPORTED: &[Unsupported] = &[
         help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
     },
     Unsupported { path: "load-balancing.mode=dsr", help: "set `mode = \"snat\"`" },
-    Unsupported { path: "encryption.mode=wireguard", help: "set `mode = \"off\"`" },
-    Unsupported { path: "encryption.port", help: "remove it" },
-    Unsupported { path: "encryption.private-key-file", help: "remove it" },
-    Unsupported { path: "peer.public-key", help: "remove it: without encryption it has no use" },
 ];
 
-/// What to do instead of a section, a key (`peer.public-key`) or a value
+/// What to do instead of a section, a key or a value
 /// (`masquerade.mode=bpf`), if it is one of those this version refuses.
 pub(super) fn instead_of(path: &str) -> Option<&'static str> {
     UNSUPPORTED.iter().find(|unsupported| unsupported.path == path).map(|found| found.help)

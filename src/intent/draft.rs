@@ -4,18 +4,19 @@
 //! at the whole; and if nothing is wrong, [`Draft::finish`] drops the places. Pure.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::{
-    Backend, Conntrack, Datapath, Endpoint, Frontend, Health, HealthCheck, Identity, Intent,
-    LoadBalancing, Masquerade, Node, Paths, Peer, PeerEndpoint, Protocol, Routing, RoutingMode,
-    Tunnel, Underlay, datapath, endpoint, health, node, peer, routing, service,
+    Backend, Conntrack, Datapath, Encryption, Endpoint, Frontend, Health, HealthCheck, Identity,
+    Intent, LoadBalancing, Masquerade, Node, Paths, Peer, PeerEndpoint, Protocol, Routing,
+    RoutingMode, Tunnel, Underlay, Wireguard, datapath, encryption, endpoint, health, node, peer,
+    routing, service,
 };
 use crate::config::{Diagnostic, Document, Span};
-use crate::net::{IfName, Mac, Netns};
+use crate::net::{IfName, Mac, Netns, PublicKey};
 
 /// A value and the place it was written at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(super) struct Draft {
     pub conntrack: Conntrack,
     pub health: Health,
     pub load_balancing: LoadBalancing,
+    pub encryption: DraftEncryption,
     pub paths: Paths,
     pub peers: Vec<DraftPeer>,
     pub endpoints: Vec<DraftEndpoint>,
@@ -66,10 +68,27 @@ pub(super) struct DraftRouting {
     pub underlay: Option<At<Underlay>>,
     /// False if what leads to the peers had to be left out, so that it is not the default either.
     pub way_known: bool,
+    /// Where `table` is.
+    pub table_span: Option<Span>,
     /// Where `auto-direct-node-routes` is switched on.
     pub auto_direct: Option<Span>,
     /// Where `host-routing = "bpf"` is.
     pub past_host: Option<Span>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftEncryption {
+    /// `None`: off.
+    pub value: Option<Encryption>,
+    /// For peers that say nothing of it.
+    pub keepalive_s: u16,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct DraftWireguard {
+    pub public_key: Option<At<PublicKey>>,
+    pub endpoint: Option<SocketAddr>,
+    pub keepalive_s: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -86,6 +105,7 @@ pub(super) struct DraftPeer {
     /// Addresses of the health endpoint, likewise.
     pub health: Vec<At<IpAddr>>,
     pub mac: Option<Mac>,
+    pub wireguard: DraftWireguard,
     pub endpoints: Vec<DraftPeerEndpoint>,
     pub span: Span,
 }
@@ -151,6 +171,7 @@ pub(super) fn draft(document: &Document, problems: &mut Problems) -> Draft {
         conntrack,
         health,
         load_balancing,
+        encryption: encryption::read(root.encryption.as_ref(), problems),
         paths,
         peers: peer::read(document, health.enabled, problems),
         endpoints: endpoint::read(document, problems),
@@ -187,7 +208,8 @@ impl Draft {
             self.peers.iter_mut().for_each(|peer| peer.health.clear());
         }
         let mode = self.mode();
-        let peers = self.peers.into_iter().map(DraftPeer::finish);
+        let keepalive_s = self.encryption.keepalive_s;
+        let peers = self.peers.into_iter().map(|peer| peer.finish(keepalive_s));
         let endpoints = self.endpoints.into_iter().filter_map(DraftEndpoint::finish);
         let services = self.services.into_iter().map(DraftService::finish);
         Intent {
@@ -203,6 +225,7 @@ impl Draft {
             conntrack: self.conntrack,
             health: self.health,
             load_balancing: self.load_balancing,
+            encryption: self.encryption.value,
             paths: self.paths,
             peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.name.clone(), endpoint)).collect(),
@@ -226,7 +249,8 @@ impl DraftNode {
 }
 
 impl DraftPeer {
-    fn finish(self) -> Peer {
+    /// Without a word on it, a sign of life comes after as many seconds.
+    fn finish(self, keepalive_s: u16) -> Peer {
         Peer {
             name: self.name.value,
             addresses: values(self.addresses),
@@ -234,6 +258,11 @@ impl DraftPeer {
             routers: values(self.routers),
             health_addresses: values(self.health),
             mac: self.mac,
+            wireguard: Wireguard {
+                public_key: self.wireguard.public_key.map(|key| key.value),
+                endpoint: self.wireguard.endpoint,
+                keepalive_s: self.wireguard.keepalive_s.unwrap_or(keepalive_s),
+            },
             endpoints: self.endpoints.into_iter().map(DraftPeerEndpoint::finish).collect(),
             span: self.span,
         }

@@ -85,6 +85,12 @@ pub const HEALTH_INTERVAL_S_DEFAULT: u32 = 60;
 pub const VXLAN_PORT_DEFAULT: u16 = 8472;
 pub const GENEVE_PORT_DEFAULT: u16 = 6081;
 
+/// UDP port of WireGuard if none is given: Cilium's.
+pub const WIREGUARD_PORT_DEFAULT: u16 = 51_871;
+
+/// Table that leads to WireGuard: Cilium's.
+pub const TABLE_ENCRYPTION: u32 = 201;
+
 /// Fewest and most entries of a conntrack map.
 pub const CONNTRACK_ENTRIES_MIN: u32 = 1024;
 pub const CONNTRACK_ENTRIES_MAX: u32 = 16_777_216;

@@ -11,6 +11,7 @@ mod address;
 mod check;
 mod datapath;
 mod draft;
+mod encryption;
 mod endpoint;
 mod health;
 mod identity;
@@ -24,7 +25,7 @@ mod routing;
 mod service;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::{Diagnostic, Document, Span};
-use crate::net::{IfName, Mac, Netns};
+use crate::net::{IfName, Mac, Netns, PublicKey};
 
 pub use identity::{Identity, IdentityError, identity_of_labels};
 pub use service::{
@@ -50,6 +51,8 @@ pub struct Intent {
     pub conntrack: Conntrack,
     pub health: Health,
     pub load_balancing: LoadBalancing,
+    /// `None`: off.
+    pub encryption: Option<Encryption>,
     pub paths: Paths,
     /// By name.
     pub peers: BTreeMap<Arc<str>, Peer>,
@@ -194,6 +197,24 @@ pub struct Health {
     pub interval: Duration,
 }
 
+/// `[encryption]` with WireGuard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// UDP port.
+    pub port: u16,
+    /// The private key; `None`: a credential of the service, or below `<paths.state>`.
+    pub key_file: Option<PathBuf>,
+    /// What nodes send to each other as well.
+    pub nodes: bool,
+    /// Nothing between endpoints in plain text.
+    pub strict: bool,
+}
+
+impl Encryption {
+    /// What a packet grows by: an IPv6 and a UDP header, and WireGuard's own, as Cilium counts.
+    pub const OVERHEAD_BYTES: u32 = 40 + 8 + 32;
+}
+
 /// `[paths]`: one set for each instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -225,9 +246,21 @@ pub struct Peer {
     pub health_addresses: Vec<IpAddr>,
     /// A fixed neighbour entry for the peer's addresses, where the network answers no ARP.
     pub mac: Option<Mac>,
+    pub wireguard: Wireguard,
     /// Endpoints there that are known in advance.
     pub endpoints: Vec<PeerEndpoint>,
     pub span: Span,
+}
+
+/// What a peer is to WireGuard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wireguard {
+    /// `None`: nothing is encrypted to it.
+    pub public_key: Option<PublicKey>,
+    /// `None`: one of its addresses, and the port that this node has.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds, already defaulted; 0 is off.
+    pub keepalive_s: u16,
 }
 
 /// An endpoint of another node.

@@ -6,6 +6,7 @@ use serde_spanned::Spanned;
 
 use super::address::{self, Use, shown};
 use super::draft::{DraftPeer, DraftPeerEndpoint, Problems};
+use super::encryption;
 use super::reserved::{self, Cidrs, Reserved};
 use super::{labels, limits, name};
 use crate::config::{self, Diagnostic, Document};
@@ -97,6 +98,7 @@ fn one(
     let health =
         reserved::read(Reserved::Health, addresses_of_health, set_aside, derive.health, problems);
     let mac = peer.mac.as_ref().and_then(|text| mac(text, problems));
+    let wireguard = encryption::peer(peer, problems);
     let endpoints =
         peer.endpoint.iter().filter_map(|written| endpoint(written, problems)).collect();
     Some(DraftPeer {
@@ -108,6 +110,7 @@ fn one(
         routers,
         health,
         mac,
+        wireguard,
         endpoints,
         span: written.into(),
     })
@@ -169,6 +172,7 @@ mod tests {
             routers: Vec::new(),
             health: Vec::new(),
             mac: None,
+            wireguard: crate::intent::draft::DraftWireguard::default(),
             endpoints: Vec::new(),
             span,
         };

@@ -73,6 +73,7 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         native_cidrs,
         mtu_bytes,
         underlay,
+        table_span: routing.table.as_ref().map(Span::from),
         auto_direct: auto_direct.map(Span::from),
         past_host: past_host.map(Span::from),
     }

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bpf_map;
 pub mod cgroup;
 pub mod clock;
+pub mod genl;
 pub mod grace;
 pub mod icmp;
 pub mod ifname;
@@ -19,9 +20,11 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pins;
+pub mod private_key;
 pub mod program;
 pub mod ring;
 pub mod sysctl;
+pub mod wireguard;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -61,6 +64,8 @@ pub enum KernelError {
     Verifier { program: String, reason: String },
     #[error("another ciliate is changing this node (lock {path}); try again when it is done")]
     Locked { path: PathBuf },
+    #[error("{path}: {problem}")]
+    PrivateKey { path: PathBuf, problem: private_key::KeyProblem },
     #[error("{object} is in use by {by}, which could not be swapped; it goes when that is done")]
     InUse { object: String, by: String },
     /// Another namespace's node would be taken for this one's leftovers.
@@ -120,6 +125,8 @@ pub struct Kernel {
     thread: NetnsThread,
     /// Sockets of endpoints' namespaces. They hold the namespace, so they live for a round at most.
     sockets: BTreeMap<Netns, Netlink>,
+    /// The kernel's WireGuard, in the node's own namespace, once it was found.
+    wireguard: Option<genl::Family>,
     /// System calls that wrote to the kernel.
     pub writes: u64,
     pub(crate) nft_cache: nft::Cache,
@@ -144,6 +151,7 @@ impl Kernel {
             host,
             thread,
             sockets: BTreeMap::new(),
+            wireguard: None,
             writes: 0,
             nft_cache: nft::Cache::default(),
             pulse: None,

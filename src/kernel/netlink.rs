@@ -80,19 +80,29 @@ pub trait Outgoing {
 /// A request that changes something: the message and its flags beyond `NLM_F_REQUEST`.
 pub type Request = (RouteNetlinkMessage, u16);
 
+impl Outgoing for RouteNetlinkMessage {
+    fn header(&self) -> (u16, u16) {
+        (self.message_type(), 0)
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        bytes.resize(start + self.buffer_len(), 0);
+        self.serialize(&mut bytes[start..]);
+    }
+}
+
 impl Outgoing for Request {
     fn header(&self) -> (u16, u16) {
         (self.0.message_type(), self.1)
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
-        let start = bytes.len();
-        bytes.resize(start + self.0.buffer_len(), 0);
-        self.0.serialize(&mut bytes[start..]);
+        self.0.write(bytes);
     }
 }
 
-/// A route socket of one namespace: the one it was opened in.
+/// A netlink socket of one namespace: the one it was opened in.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -101,12 +111,20 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's namespace.
+    /// Opens a route socket in the calling thread's namespace.
     ///
     /// # Errors
     /// The kernel refuses the socket or an option.
     pub fn open() -> Result<Self, NetlinkError> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::open_protocol(NETLINK_ROUTE)
+    }
+
+    /// The same for another protocol of netlink.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket or an option.
+    pub fn open_protocol(protocol: isize) -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
@@ -148,16 +166,37 @@ impl Netlink {
     /// As [`Netlink::dump`], and those of the decoder.
     pub fn dump_with<T>(
         &mut self,
-        request: &RouteNetlinkMessage,
+        request: &impl Outgoing,
+        decode: impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        self.collect(request, NLM_F_DUMP, decode)
+    }
+
+    /// The messages that answer a request which is no dump, as the decoder has them.
+    ///
+    /// # Errors
+    /// The kernel refuses the request, and those of the decoder.
+    pub fn ask<T>(
+        &mut self,
+        request: &impl Outgoing,
+        decode: impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        self.collect(request, NLM_F_ACK, decode)
+    }
+
+    fn collect<T>(
+        &mut self,
+        request: &impl Outgoing,
+        flags: u16,
         decode: impl Fn(&[u8], &[u8]) -> Result<Option<T>, NetlinkError>,
     ) -> Result<Vec<T>, NetlinkError> {
         let (begin, mut pause) = (Instant::now(), DUMP_PAUSE_MIN);
         loop {
             let sequence = self.next_sequence();
-            let mut message = frame(request.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
-            message.finalize();
-            let mut bytes = vec![0; message.buffer_len()];
-            message.serialize(&mut bytes);
+            let mut bytes = vec![0; HEADER_BYTES];
+            request.write(&mut bytes);
+            let (length, (kind, more)) = (bytes.len() as u32, request.header());
+            write_header(&mut bytes, length, kind, NLM_F_REQUEST | flags | more, sequence);
             self.socket.send(&bytes, 0)?;
             if let Some(answers) = self.collect_dump(sequence, &decode)? {
                 return Ok(answers);
@@ -363,17 +402,6 @@ fn write_header(bytes: &mut [u8], length: u32, kind: u16, flags: u16, sequence: 
 
 fn deserialize(whole: &[u8]) -> Result<NetlinkMessage<RouteNetlinkMessage>, NetlinkError> {
     NetlinkMessage::deserialize(whole).map_err(|error| NetlinkError::Decode(error.to_string()))
-}
-
-fn frame(
-    message: RouteNetlinkMessage,
-    flags: u16,
-    sequence: u32,
-) -> NetlinkMessage<RouteNetlinkMessage> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = sequence;
-    NetlinkMessage::new(header, NetlinkPayload::from(message))
 }
 
 /// The error of an answer. `rest` is what follows the code: the request's header (16 bytes, since

@@ -33,6 +33,9 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 pub mod tunnel;
+pub mod wireguard;
+pub mod wireguard_key;
+pub mod wireguard_peer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -176,6 +179,9 @@ macro_rules! for_each_kind {
             BpfMapEntry bpf_map_entries bpf_map_entry,
             Netns namespaces netns,
             Link links link,
+            WireguardKey wireguard_keys wireguard_key,
+            Wireguard wireguards wireguard,
+            WireguardPeer wireguard_peers wireguard_peer,
             Sysctl sysctls sysctl,
             Address addresses address,
             BpfProgram bpf_programs bpf_program,

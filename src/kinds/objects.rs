@@ -14,7 +14,8 @@ use super::{
     bpf_old_map::BpfOldMap, bpf_program::BpfProgram, cgroup_link::CgroupLink,
     lb_backend::LbBackend, lb_service::LbService, link::Link, maglev_table::MaglevTable,
     neighbour::Neighbour, netns::Netns, nftables::Nftables, route::Route, rule::Rule,
-    sysctl::Sysctl,
+    sysctl::Sysctl, wireguard::Wireguard, wireguard_key::WireguardKey,
+    wireguard_peer::WireguardPeer,
 };
 use crate::for_each_kind;
 use crate::net::IfName;
@@ -30,6 +31,7 @@ pub enum Origin {
     Endpoint(Arc<str>),
     Service(Arc<str>),
     Health,
+    Encryption,
     /// Nobody: ours, from an earlier configuration.
     Leftover,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Origin {
             Origin::Endpoint(name) => write!(f, "endpoint {name}"),
             Origin::Service(name) => write!(f, "service {name}"),
             Origin::Health => f.write_str("health"),
+            Origin::Encryption => f.write_str("encryption"),
             Origin::Leftover => f.write_str("leftover"),
         }
     }
@@ -158,6 +161,29 @@ pub enum BlockedReason {
         "no free number (1-65535) is left for {frontend}; remove services, or their frontends on addresses that nobody uses"
     )]
     NoFreeServiceId { frontend: String },
+    /// Neither the kernel nor a module of it has WireGuard.
+    #[error(
+        "this kernel has no WireGuard (CONFIG_WIREGUARD), nor a module `wireguard` that can be loaded; install the modules that belong to the running kernel, boot another one, or set encryption.mode = \"off\" on every node"
+    )]
+    WireguardMissing,
+    /// The file of the private key can't serve.
+    #[error("private key {problem}")]
+    PrivateKeyUnusable { problem: String },
+    /// A peer is said to have this node's own key.
+    #[error(
+        "its public-key is that of this node; put there what `ciliate wireguard pubkey` says on the peer, and if its key file was copied from here, run `ciliate wireguard rotate` there"
+    )]
+    PeerHasOurKey,
+    /// Nothing says how a peer is to be reached by WireGuard.
+    #[error(
+        "it has a public-key, and no address of a family that this node has; add one, or set wireguard-endpoint"
+    )]
+    PeerWithoutEndpoint,
+    /// What WireGuard leaves of the MTU is too little for IPv6.
+    #[error(
+        "what WireGuard takes of the MTU of {mtu_bytes} leaves {left_bytes}, and IPv6 needs 1280; give the underlay's devices a larger one, or the node no IPv6 CIDR"
+    )]
+    EncryptionMtu { mtu_bytes: u32, left_bytes: u32 },
     /// All 4095 endpoint ids are in use.
     #[error("no free endpoint id (1-4095) is left")]
     NoFreeEndpointId,

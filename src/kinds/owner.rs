@@ -10,7 +10,7 @@ pub const LINK_GROUP: u32 = 0x6369_6c69;
 
 /// Kinds of link that we make (`IFLA_INFO_KIND`). A link of another kind is foreign, whatever group
 /// somebody put it into.
-pub const LINK_KINDS: [&str; 3] = ["veth", "vxlan", "geneve"];
+pub const LINK_KINDS: [&str; 4] = ["veth", "vxlan", "geneve", "wireguard"];
 
 /// Groups of our links on their way out: this bit and the ifindex of one of them. `ip` takes no number
 /// as high, so nobody is in such a group by accident.

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::overlay::far_end;
-use super::{Lowering, Node, host_prefix, want, want_all};
+use super::{Lowering, Node, encryption, host_prefix, want, want_all};
 use crate::bpf_abi::{
-    CILIUM_IPCACHE, CILIUM_LXC, ENDPOINT_FLAG_HOST, EndpointKey, EndpointValue, IpcacheKey,
-    IpcacheValue,
+    CILIUM_IPCACHE, CILIUM_LXC, ENDPOINT_FLAG_HOST, EndpointKey, EndpointValue,
+    IPCACHE_FLAG_ENDPOINTS, IPCACHE_KEY_WIREGUARD, IpcacheKey, IpcacheValue,
 };
 use crate::intent::{Identity, Peer};
 use crate::kinds::bpf_map::MapName;
@@ -29,23 +29,36 @@ enum Way {
     Tunnel(IpAddr),
 }
 
-/// What says which identity a prefix has, and how packets get there.
-fn entry(prefix: IpNet, (identity, way): (Identity, Way), origin: &Origin) -> Entry {
+/// What says which identity a prefix has, and how packets get there. `crypt`: whether they are encrypted, and
+/// whether the prefix is of endpoints, of which nothing leaves in plain text.
+fn entry(
+    prefix: IpNet,
+    (identity, way): (Identity, Way),
+    crypt: (bool, bool),
+    origin: &Origin,
+) -> Entry {
     let key = IpcacheKey::new(prefix.addr(), prefix.prefix_len());
     let key =
         bpf_map_entry::Key { map: MapName::of_abi(CILIUM_IPCACHE), key: key.to_bytes().to_vec() };
-    let value = match way {
+    let mut value = match way {
         Way::Stack => IpcacheValue::new(identity.number()),
         Way::Direct => IpcacheValue::direct(identity.number()),
         Way::Tunnel(address) => IpcacheValue::behind_tunnel(identity.number(), address),
     };
+    if crypt.0 {
+        value.key = IPCACHE_KEY_WIREGUARD;
+    }
+    if crypt.1 {
+        value.flags |= IPCACHE_FLAG_ENDPOINTS;
+    }
     let spec = bpf_map_entry::Spec::of(&value.to_bytes());
     (key, Wanted { spec, origin: origin.clone() })
 }
 
 /// Says which identity a prefix of this node has.
 pub(super) fn ipcache(desired: &mut Desired, prefix: IpNet, identity: Identity, origin: &Origin) {
-    let (key, Wanted { spec, origin }) = entry(prefix, (identity, Way::Stack), origin);
+    let way = (identity, Way::Stack);
+    let (key, Wanted { spec, origin }) = entry(prefix, way, (false, false), origin);
     want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &origin);
 }
 
@@ -93,14 +106,24 @@ fn world(node: &Node, prefix: &IpNet) -> Identity {
     }
 }
 
+/// Says which identity a CIDR of this node has, where no endpoint has the address.
+pub(super) fn own_cidr(lowering: &mut Lowering<'_>, cidr: IpNet) {
+    let world = world(&lowering.node, &cidr);
+    ipcache(&mut lowering.desired, cidr, world, &Origin::Node);
+}
+
 /// A peer: its own addresses, which no tunnel leads to, and what is behind its end of the tunnel.
 fn lower_peer(lowering: &Lowering<'_>, peer: &Peer, entries: &mut Vec<Entry>) {
     let origin = Origin::Peer(peer.name.clone());
     let node = &lowering.node;
-    let mut add = |prefix, identity, way| entries.push(entry(prefix, (identity, way), &origin));
+    let of_node = encryption::of_prefix(lowering, peer, true);
     for address in &peer.addresses {
-        add(host_prefix(*address), Identity::REMOTE_NODE, Way::Stack);
+        let way = (Identity::REMOTE_NODE, Way::Stack);
+        entries.push(entry(host_prefix(*address), way, of_node, &origin));
     }
+    let crypt = encryption::of_prefix(lowering, peer, false);
+    let mut add =
+        |prefix, identity, way| entries.push(entry(prefix, (identity, way), crypt, &origin));
     let way = match node.tunnel.map(|tunnel| far_end(lowering.facts, peer, tunnel)) {
         None if lowering.intent.routing.past_host => Way::Direct,
         None => Way::Stack,
@@ -121,7 +144,7 @@ fn lower_peer(lowering: &Lowering<'_>, peer: &Peer, entries: &mut Vec<Entry>) {
         }
     }
     // Where the stack takes them, that a CIDR is of the world goes without saying.
-    if let Way::Stack = way {
+    if let (Way::Stack, (false, false)) = (way, crypt) {
         return;
     }
     for cidr in peer.cidrs.iter().filter(|cidr| in_use(cidr.addr().is_ipv6())) {

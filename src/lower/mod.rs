@@ -7,6 +7,7 @@
 
 mod allocate;
 mod before;
+mod encryption;
 mod endpoint;
 mod health;
 mod identity;
@@ -33,11 +34,12 @@ use crate::kinds::{Blocked, BlockedReason, Desired, Kind, Origin, Wanted, Wanted
 use crate::net::IfName;
 
 pub use allocate::Allocation;
+pub use encryption::CILIUM_WG0;
 pub use endpoint::lxc_name;
 pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
-pub use summary::{HostRouting, Ipam, Summary, lost_text};
+pub use summary::{Encryption, HostRouting, Ipam, Summary, lost_text};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;
@@ -59,6 +61,8 @@ pub struct Node {
     pub route_mtu_bytes: u32,
     /// `None` with native routing.
     pub tunnel: Option<Tunnel>,
+    /// `None`: off.
+    pub encryption: Option<encryption::State>,
     pub ipv4: bool,
     pub ipv6: bool,
     pub attach: Mode,
@@ -107,6 +111,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     node_port::lower(&mut lowering);
     routing::lower(&mut lowering);
     overlay::lower(&mut lowering);
+    encryption::lower(&mut lowering);
     masquerade::lower(&mut lowering);
     socket::lower(&mut lowering);
     sysctl::lower(&mut lowering);
@@ -169,8 +174,10 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
     let (ipv4, ipv6) = (has(false), has(true));
     let mtu_bytes = intent.routing.mtu_bytes.unwrap_or(mtu);
     let tunnel = overlay::settle(intent, facts, &addresses, blocked);
-    let route_mtu_bytes = overlay::route_mtu_bytes(tunnel, mtu_bytes, ipv6, blocked);
-    Node { addresses, devices, mtu_bytes, route_mtu_bytes, tunnel, ipv4, ipv6, attach }
+    let encryption = encryption::settle(intent, facts, blocked);
+    let left = encryption::mtu_bytes(encryption, mtu_bytes, (tunnel, ipv6), blocked);
+    let route_mtu_bytes = overlay::route_mtu_bytes(tunnel, left, ipv6, blocked);
+    Node { addresses, devices, mtu_bytes, route_mtu_bytes, tunnel, encryption, ipv4, ipv6, attach }
 }
 
 /// Whether anything leads out of this host by devices that the machine has to name. A node may be alone,

@@ -4,9 +4,7 @@
 use std::net::IpAddr;
 
 use super::program::{Attachment, attach, host_key};
-use super::{
-    CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, node_port, overlay, want,
-};
+use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
 use crate::bpf_abi::{
     NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_NODE_PORT,
     NODE_FLAG_SERVICES, NODE_FLAG_TWO_WORLDS, NodeValue,
@@ -141,8 +139,9 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
         qdisc_ours: false,
     };
     let key = |name| host_key(lowering.intent, name);
-    let (from_host, to_host, from_netdev) =
-        (key("cil_from_host"), key("cil_to_host"), key("cil_from_netdev"));
+    let (from_host, to_host) = (key("cil_from_host"), key("cil_to_host"));
+    let (from_netdev, to_netdev) = (key("cil_from_netdev"), key("cil_to_netdev"));
+    let leaving = lowering.intent.serves_outside() || lowering.node.encryption.is_some();
     let desired = &mut lowering.desired;
     attach(desired, mode, &from_host, own(host, Hook::Egress), &Origin::Node);
     attach(desired, mode, &to_host, own(host, Hook::Ingress), &Origin::Node);
@@ -159,6 +158,9 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
         }
         let at = Attachment { ifname, ifindex, hook: Hook::Ingress, link: None, qdisc_ours };
         attach(&mut lowering.desired, mode, &from_netdev, at, &Origin::Node);
-        node_port::attach_egress(lowering, (ifname, ifindex), qdisc_ours);
+        if leaving {
+            let at = Attachment { ifname, ifindex, hook: Hook::Egress, link: None, qdisc_ours };
+            attach(&mut lowering.desired, mode, &to_netdev, at, &Origin::Node);
+        }
     }
 }

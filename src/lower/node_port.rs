@@ -1,16 +1,13 @@
-//! Services for clients outside, at the underlay: what the node is there, and the programs that see what leaves it. Pure.
+//! Services for clients outside, at the underlay: what the node is there. Pure.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::program::{Attachment, attach, host_key};
 use super::{Lowering, want};
 use crate::bpf_abi::UnderlayValue;
 use crate::intent::limits;
 use crate::kinds::Origin;
-use crate::kinds::bpf_link::Hook;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
-use crate::net::IfName;
 
 /// Fewer ports than this are too few for the flows of clients.
 const PORTS_MIN: u16 = 4096;
@@ -35,21 +32,6 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let spec = bpf_map_entry::Spec::of(&value.to_bytes());
     let entries = &mut lowering.desired.bpf_map_entries;
     want::<BpfMapEntry>(entries, bpf_map_entry::underlay(), spec, &Origin::Node);
-}
-
-/// The program on an underlay device that sees what leaves the node, which has to be from a service again, or keep off
-/// the ports of clients' flows.
-pub(super) fn attach_egress(
-    lowering: &mut Lowering<'_>,
-    (ifname, ifindex): (IfName, u32),
-    qdisc_ours: bool,
-) {
-    if !lowering.intent.serves_outside() {
-        return;
-    }
-    let at = Attachment { ifname, ifindex, hook: Hook::Egress, link: None, qdisc_ours };
-    let (mode, key) = (lowering.node.attach, host_key(lowering.intent, "cil_to_netdev"));
-    attach(&mut lowering.desired, mode, &key, at, &Origin::Node);
 }
 
 /// What clients' flows go on from: the ports behind those of services, or those before.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Node;
+use super::{CILIUM_WG0, Node};
 use crate::bpf_abi::{
     CILIUM_LXC, EndpointKey, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NodeValue,
 };
@@ -15,6 +15,7 @@ use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry;
 use crate::kinds::link::Protocol;
 use crate::kinds::{Desired, Observed};
+use crate::net::PublicKey;
 
 /// How full a CIDR is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,9 +83,38 @@ pub struct Summary {
     pub underlay: Option<String>,
     #[serde(default)]
     pub host_routing: HostRouting,
+    /// What encrypts; `None`: nothing.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     /// Settings that `destroy` leaves as they are: what they were is not known any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
+}
+
+/// What encrypts, in a few words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Encryption {
+    pub device: String,
+    /// `None`: it is about to be made.
+    pub public_key: Option<PublicKey>,
+    pub port: u16,
+    pub peers: usize,
+    pub nodes: bool,
+    pub strict: bool,
+}
+
+impl Encryption {
+    fn of(intent: &Intent, node: &Node, desired: &Desired) -> Option<Self> {
+        let (asked, state) = (intent.encryption.as_ref()?, node.encryption?);
+        Some(Self {
+            device: CILIUM_WG0.into(),
+            public_key: state.public_key,
+            port: asked.port,
+            peers: desired.wireguard_peers.len(),
+            nodes: asked.nodes,
+            strict: asked.strict,
+        })
+    }
 }
 
 /// What is said of [`Summary::lost`].
@@ -117,6 +147,7 @@ impl Summary {
             tunnel_port: None,
             underlay: None,
             host_routing: HostRouting::of(intent.routing.past_host),
+            encryption: None,
             lost: Vec::new(),
         };
         let Some((hostname, node, desired)) = machine else { return summary };
@@ -133,6 +164,7 @@ impl Summary {
         summary.tunnel = node.tunnel.map(|tunnel| tunnel.protocol);
         summary.tunnel_port = node.tunnel.map(|tunnel| tunnel.port);
         summary.underlay = node.tunnel.map(|tunnel| tunnel.underlay.name().to_string());
+        summary.encryption = Encryption::of(intent, node, desired);
         let map = MapName::of_abi(CILIUM_LXC);
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
             let Ok(bytes) = key.key.as_slice().try_into() else { continue };

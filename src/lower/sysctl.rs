@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, want};
+use super::{CILIUM_HOST, CILIUM_NET, CILIUM_WG0, Lowering, before, want};
 use crate::facts::Facts;
 use crate::intent::Intent;
 use crate::kinds::bpf_map::MapName;
@@ -22,6 +22,8 @@ use crate::net::{IfName, Netns};
 const FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
 const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 const RP_FILTER: &str = "net/ipv4/conf/all/rp_filter";
+/// The kernel switches it off when a device of WireGuard goes up (`wg_open`, drivers/net/wireguard/device.c).
+const SEND_REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
 
 /// Whether an earlier round made this a node of the family: its settings were changed then, and records of what
 /// they were made before that.
@@ -48,6 +50,10 @@ fn is_lost(facts: &Facts, records: &BTreeMap<String, &str>, path: &str) -> bool 
     let has = |path: &str, value: &str| facts.sysctls.get(path).is_some_and(|now| now == value);
     if let Some((_, v6, value)) = ALWAYS_CHANGED.iter().find(|(always, ..)| *always == path) {
         return established(facts, *v6) && has(path, value);
+    }
+    if path == SEND_REDIRECTS {
+        let device = facts.links.values().find(|link| link.ifname.as_str() == CILIUM_WG0);
+        return device.is_some_and(LinkInfo::owned) && has(path, "0");
     }
     if path.ends_with("/accept_ra") {
         // A device may have come since, with this value: only if all records are gone.
@@ -113,6 +119,7 @@ pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
         paths.insert(FORWARDING_V6.into());
         paths.extend(facts.links.keys().map(accept_ra));
     }
+    paths.extend(intent.encryption.is_some().then(|| SEND_REDIRECTS.to_string()));
     for (path, v6, _) in ALWAYS_CHANGED {
         paths.extend(established(facts, v6).then(|| path.to_string()));
     }
@@ -156,7 +163,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for (active, v6, cause) in [(ipv4, false, FORWARDING_V4), (ipv6, true, FORWARDING_V6)] {
         let family = if v6 { "net/ipv6/" } else { "net/ipv4/" };
         if active {
-            let through = |path: &str| path.starts_with(family) && !path.ends_with("accept_ra");
+            let through = |path: &str| {
+                path.starts_with(family) && !path.ends_with("accept_ra") && path != SEND_REDIRECTS
+            };
             keep.extend(records.keys().filter(|path| through(path)).cloned());
             if !records.contains_key(cause) {
                 keep.extend(written_through(v6, foreign()));
@@ -193,6 +202,9 @@ fn namespace_settings(lowering: &Lowering<'_>) -> BTreeMap<String, &'static str>
         // The effective filter of a device is the greater of its own and this one.
         wanted.insert(RP_FILTER.to_string(), "0");
     }
+    if lowering.desired.links.keys().any(|ifname| ifname.as_str() == CILIUM_WG0) {
+        wanted.insert(SEND_REDIRECTS.to_string(), "0");
+    }
     if ipv6 {
         wanted.insert(FORWARDING_V6.to_string(), "1");
         // With forwarding on, 1 means that router advertisements are ignored, and the kernel drops the
@@ -223,7 +235,7 @@ fn device_settings(lowering: &mut Lowering<'_>) {
     for (link, spec, origin) in links {
         let pair = link.as_str() == CILIUM_HOST;
         let names = if pair { vec![CILIUM_HOST, CILIUM_NET] } else { vec![link.as_str()] };
-        let of_node = pair || matches!(spec.form, Form::Tunnel { .. });
+        let of_node = pair || matches!(spec.form, Form::Tunnel { .. } | Form::Wireguard);
         for name in names {
             let mut set = |family: &str, what: &str, value: &str| {
                 let path = format!("net/{family}/conf/{name}/{what}");

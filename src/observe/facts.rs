@@ -13,10 +13,12 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Round;
 use crate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
-use crate::facts::{Facts, Namespaces, NetnsProblem, NextHop, Remembered, ServiceIds};
+use crate::facts::{
+    Facts, Namespaces, NetnsProblem, NextHop, Remembered, ServiceIds, Wireguard, WireguardKey,
+};
 use crate::intent::{AttachMode, Endpoint, Intent};
 use crate::kernel::netns::{self, NetnsError};
-use crate::kernel::{Kernel, KernelError, bpf, cgroup, chain};
+use crate::kernel::{Kernel, KernelError, bpf, cgroup, chain, private_key, wireguard};
 use crate::kinds::bpf_link::exec::filter::{self, Qdisc};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{address, bpf_map_entry, lb_backend, lb_service, record, sysctl};
@@ -96,6 +98,7 @@ pub fn read(
     if intent.node.addresses.is_empty() {
         facts.default_devices = default_devices(round)?;
     }
+    facts.wireguard = encryption(round.kernel, intent)?;
     if !facts.tcx {
         for (ifname, qdisc) in filter::qdiscs(round)?.into_values() {
             match qdisc {
@@ -108,6 +111,19 @@ pub fn read(
     let values = sysctl::exec::read(round.kernel, &Netns::HOST, paths)?;
     facts.sysctls = values.into_iter().collect();
     Ok(facts)
+}
+
+/// What there is to encrypt with, if that is asked for.
+fn encryption(kernel: &mut Kernel, intent: &Intent) -> Result<Option<Wireguard>, KernelError> {
+    let Some(asked) = &intent.encryption else { return Ok(None) };
+    let path = private_key::place(asked.key_file.as_deref(), &intent.paths.state);
+    let key = match private_key::read(&path) {
+        Ok(None) => WireguardKey::Missing,
+        Ok(Some(key)) => WireguardKey::Usable(key.public()),
+        Err(error) => WireguardKey::Refused(chain(&error)),
+    };
+    let available = wireguard::is_there(kernel)?;
+    Ok(Some(Wireguard { available, key_file: path.to_string_lossy().into(), key }))
 }
 
 pub fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelError> {

@@ -19,11 +19,11 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use crate::for_each_kind;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::netns::NetnsError;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, wireguard};
 use crate::kinds::bpf_map::{self, MapName};
 use crate::kinds::lb_backend::LbBackend;
 use crate::kinds::lb_service::LbService;
-use crate::kinds::link::{self, LinkInfo};
+use crate::kinds::link::{self, KIND_WIREGUARD, LinkInfo};
 use crate::kinds::{Desired, Kind, Observed, SeenMap};
 use crate::net::{IfName, Netns};
 
@@ -43,12 +43,22 @@ pub struct Round<'k> {
     /// Services and backends, between the first who read them and the one who lists them.
     pub(crate) lb_services: Option<SeenMap<LbService>>,
     pub(crate) lb_backends: Option<SeenMap<LbBackend>>,
+    wireguard: Option<Rc<WireguardDevices>>,
 }
+
+/// What devices of WireGuard have, by name.
+pub type WireguardDevices = BTreeMap<IfName, wireguard::Device>;
 
 impl<'k> Round<'k> {
     /// Begins a round of readings.
     pub fn new(kernel: &'k mut Kernel) -> Self {
-        Self { kernel, links: BTreeMap::new(), lb_services: None, lb_backends: None }
+        Self {
+            kernel,
+            links: BTreeMap::new(),
+            lb_services: None,
+            lb_backends: None,
+            wireguard: None,
+        }
     }
 
     /// Whether a map is there and will be made anew, without what it holds.
@@ -84,6 +94,26 @@ impl<'k> Round<'k> {
         let links = Rc::new(links);
         self.links.insert(netns.clone(), links.clone());
         Ok(links)
+    }
+
+    /// Our devices of WireGuard.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub fn wireguard(&mut self) -> Result<Rc<WireguardDevices>, KernelError> {
+        if let Some(devices) = &self.wireguard {
+            return Ok(devices.clone());
+        }
+        let links = self.links(&Netns::HOST)?;
+        let ours = links.iter().filter(|link| link.kind == KIND_WIREGUARD && link.owned());
+        let mut devices = BTreeMap::new();
+        for link in ours {
+            let device = wireguard::device(self.kernel, link.ifindex)?;
+            devices.extend(device.map(|device| (link.ifname, device)));
+        }
+        let devices = Rc::new(devices);
+        self.wireguard = Some(devices.clone());
+        Ok(devices)
     }
 
     /// Interface index → name in a namespace.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ciliate::bpf_abi::{
-    CaptureEvent, Ct4Key, Ct6Key, CtValue, DebugEvent, DeviceValue, DropEvent, EndpointKey,
-    EndpointValue, EventCapture, EventCommon, Frag4Key, Frag6Key, FragValue, IpcacheKey,
-    IpcacheValue, Lb4AffinityKey, Lb4Backend, Lb4Key, Lb4ReverseNat, Lb4ReverseSkKey,
+    CaptureEvent, Ct4Key, Ct6Key, CtValue, DebugEvent, DeviceValue, DropEvent, EncryptionValue,
+    EndpointKey, EndpointValue, EventCapture, EventCommon, Frag4Key, Frag6Key, FragValue,
+    IpcacheKey, IpcacheValue, Lb4AffinityKey, Lb4Backend, Lb4Key, Lb4ReverseNat, Lb4ReverseSkKey,
     Lb4ReverseSkValue, Lb4SourceRange, Lb6AffinityKey, Lb6Backend, Lb6Key, Lb6ReverseNat,
     Lb6ReverseSkKey, Lb6ReverseSkValue, Lb6SourceRange, LbAffinityMatch, LbAffinityValue, LbValue,
     MAPS, MetricsKey, MetricsValue, MonitorFilter, MonitorValue, NodeValue, Record, Snat4Value,
@@ -41,6 +41,7 @@ fn records_are_the_c_structures() {
             compare::<MetricsValue>(&btf, "metrics_value"),
             compare::<DeviceValue>(&btf, "device_value"),
             compare::<NodeValue>(&btf, "node_value"),
+            compare::<EncryptionValue>(&btf, "encryption_value"),
             compare::<Ct4Key>(&btf, "ct4_key"),
             compare::<Ct6Key>(&btf, "ct6_key"),
             compare::<CtValue>(&btf, "ct_value"),
@@ -50,7 +51,7 @@ fn records_are_the_c_structures() {
             compare::<MonitorValue>(&btf, "monitor_value"),
             compare::<MonitorFilter>(&btf, "monitor_filter"),
         ];
-        assert_eq!(found, [true; 16], "structures in {}", object.name);
+        assert_eq!(found, [true; 17], "structures in {}", object.name);
     }
 }
 

@@ -108,14 +108,16 @@ impl Lab {
         for (index, object) in OBJECTS.iter().enumerate() {
             let mut loader = EbpfLoader::new();
             loader.default_map_pin_directory(&lab.sandbox.pins);
+            // Those of sockets and of WireGuard's device know of no flows.
+            let has_flows = !["bpf_sock", "bpf_wireguard"].contains(&object.name);
             for (name, seconds) in globals.seconds {
-                loader.override_global(name, seconds, object.name != "bpf_sock");
+                loader.override_global(name, seconds, has_flows);
             }
             if globals.node_is_here && object.name == "bpf_sock" {
                 loader.override_global("host_netns_cookie", own_cookie(), true);
             }
             if globals.accounting {
-                loader.override_global("ct_accounting", &1_u8, object.name != "bpf_sock");
+                loader.override_global("ct_accounting", &1_u8, has_flows);
             }
             let mut loaded = loader.load(object.bytes).expect(object.name);
             for name in object.programs {

@@ -42,7 +42,12 @@ any-max-entries = 1024
 nat-max-entries = 4096
 
 [encryption]
-mode = "off"
+mode = "wireguard"
+port = 51872
+private-key-file = "/etc/ciliate/wireguard.key"
+encrypt-nodes = false
+strict = true
+persistent-keepalive = 25
 
 [load-balancing]
 algorithm = "maglev"
@@ -65,6 +70,9 @@ addresses  = ["172.18.0.2"]
 cidrs      = ["10.244.1.0/24"]
 routers    = ["10.244.1.26"]
 mac        = "02:42:ac:12:00:02"
+public-key = "IKwg++mojsgZ5mw3McPgcg5Cq9qe/dfNOz3det8U12o="
+wireguard-endpoint = "192.0.2.7:51899"
+persistent-keepalive = 0
 
 [[peer.endpoint]]
 name      = "server"

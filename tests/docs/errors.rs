@@ -10,6 +10,7 @@ use ciliate::daemon::FIGHT_EXPLANATION;
 use ciliate::engine::EngineError;
 use ciliate::kernel::netlink::NetlinkError;
 use ciliate::kernel::netns::NetnsError;
+use ciliate::kernel::private_key::KeyProblem;
 use ciliate::kernel::{KernelError, chain};
 use ciliate::kinds::BlockedReason;
 use ciliate::listen::ListenError;
@@ -41,6 +42,7 @@ fn page_of_a_kernel_error(error: &KernelError) -> &'static str {
         | KernelError::TooOld { .. }
         | KernelError::Incapable { .. } => "machine",
         KernelError::Locked { .. } | KernelError::OtherNamespace { .. } => "node",
+        KernelError::PrivateKey { .. } => "encryption",
     }
 }
 
@@ -71,6 +73,10 @@ fn kernel_errors() -> Vec<KernelError> {
             reason: "R1 invalid mem access".into(),
         },
         KernelError::Locked { path: "/run/ciliate/lock".into() },
+        KernelError::PrivateKey {
+            path: "/var/lib/ciliate/wireguard.key".into(),
+            problem: KeyProblem::Readable { mode: 0o640 },
+        },
         KernelError::InUse {
             object: "program cil_from_container".into(),
             by: "filter lxc0a1b2c3d4e5f ingress".into(),
@@ -118,6 +124,11 @@ fn page_of_a_reason(reason: &BlockedReason) -> &'static str {
         | BlockedReason::IngressQdisc { .. }
         | BlockedReason::EndOfAnother { .. } => "foreign",
         BlockedReason::CgroupMissing { .. } | BlockedReason::NoFreeServiceId { .. } => "service",
+        BlockedReason::WireguardMissing
+        | BlockedReason::PrivateKeyUnusable { .. }
+        | BlockedReason::PeerHasOurKey
+        | BlockedReason::PeerWithoutEndpoint
+        | BlockedReason::EncryptionMtu { .. } => "encryption",
     }
 }
 
@@ -154,6 +165,13 @@ fn reasons() -> Vec<BlockedReason> {
         BlockedReason::NoFreeEndpointId,
         BlockedReason::CgroupMissing { path: "/sys/fs/cgroup".into() },
         BlockedReason::NoFreeServiceId { frontend: "10.96.94.95:9494/TCP".into() },
+        BlockedReason::WireguardMissing,
+        BlockedReason::PrivateKeyUnusable {
+            problem: "/var/lib/ciliate/wireguard.key: it is not a plain file; private-key-file of [encryption] names a file with a key in base64".into(),
+        },
+        BlockedReason::PeerHasOurKey,
+        BlockedReason::PeerWithoutEndpoint,
+        BlockedReason::EncryptionMtu { mtu_bytes: 1350, left_bytes: 1270 },
     ]
 }
 

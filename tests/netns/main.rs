@@ -66,3 +66,4 @@ mod traffic;
 #[path = "../bpf/wire.rs"]
 #[allow(dead_code, reason = "here it only sends")]
 mod wire;
+mod wireguard;

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use ciliate::bpf_abi::{CILIATE_DEVICE, DeviceKey, DeviceValue};
 use ciliate::config::Span;
-use ciliate::facts::{Facts, Namespaces, NetnsProblem, NextHop};
+use ciliate::facts::{self, Facts, Namespaces, NetnsProblem, NextHop, WireguardKey};
 use ciliate::intent::{
-    AttachMode, Conntrack, Datapath, Endpoint, Health, Identity, Intent, LoadBalancing, Masquerade,
-    Node, Paths, Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol, Underlay,
+    AttachMode, Conntrack, Datapath, Encryption, Endpoint, Health, Identity, Intent, LoadBalancing,
+    Masquerade, Node, Paths, Peer, PeerEndpoint, Routing, RoutingMode, Tunnel, TunnelProtocol,
+    Underlay, Wireguard,
 };
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::kinds::bpf_map_entry::c_text;
 use ciliate::kinds::link::{self, End, LinkInfo};
 use ciliate::kinds::{Observed, sysctl};
-use ciliate::net::{Mac, Netns};
+use ciliate::net::{Mac, Netns, PublicKey};
 use ipnet::IpNet;
 use proptest::option;
 use proptest::prelude::*;
@@ -110,6 +111,12 @@ fn peers(families: Families) -> impl Strategy<Value = BTreeMap<Arc<str>, Peer>> 
                     &format!("fd00:{number}::fe"),
                 ),
                 mac: (number == 4).then_some(Mac([2, 0, 0, 0, 0, 4])),
+                wireguard: Wireguard {
+                    // One has none, and one that of the machine.
+                    public_key: (number < 4).then_some(PublicKey([number; 32])),
+                    endpoint: None,
+                    keepalive_s: 0,
+                },
                 span: SPAN,
             };
             (name, peer)
@@ -139,8 +146,13 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
     let attach = select(vec![AttachMode::Auto, AttachMode::Tcx, AttachMode::Clsact]);
     let masquerade = select(vec![Masquerade::Nftables, Masquerade::Off]);
     let table = option::of(Just(2005));
-    (peers(families), attach, masquerade, table, mode(), any::<bool>()).prop_map(
-        move |(peers, attach_mode, masquerade, table, (mode, auto), health)| Intent {
+    let encryption = option::of((any::<bool>(), any::<bool>()));
+    let encryption = encryption.prop_map(|asked| {
+        asked.map(|(nodes, strict)| Encryption { port: 51_871, key_file: None, nodes, strict })
+    });
+    let all = (peers(families), attach, masquerade, table, mode(), any::<bool>(), encryption);
+    all.prop_map(
+        move |(peers, attach_mode, masquerade, table, (mode, auto), health, encryption)| Intent {
             node: Node {
                 name: Some("node".into()),
                 addresses: of_families(families, "172.18.0.1", "fc00::1"),
@@ -172,6 +184,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
             },
             health: Health { enabled: health, interval: Duration::from_secs(60) },
             load_balancing: LoadBalancing::default(),
+            encryption,
             paths: Paths {
                 runtime: PathBuf::from("/run/ciliate"),
                 state: PathBuf::from("/var/lib/ciliate"),
@@ -214,21 +227,33 @@ pub struct Machine {
     pub addresses: Vec<(ciliate::net::IfName, IpNet)>,
     pub tcx: bool,
     pub clsact: BTreeSet<ciliate::net::IfName>,
+    pub wireguard: facts::Wireguard,
     pub untouched: Observed,
 }
 
 /// A machine with two devices, any settings, and clsact qdiscs here and there.
 pub fn machine(families: Families) -> impl Strategy<Value = Machine> {
     let bit = || select(vec!["0", "1", "2"]);
-    let values = prop::collection::vec(bit(), 24);
+    let values = prop::collection::vec(bit(), 23);
     let clsact = subsequence(vec![name("eth0"), name("eth1")], 0..=2);
     let vxlan = option::weighted(0.3, select(vec!["vxlan7", "cilium_vxlan"]));
-    (values, any::<bool>(), clsact, vxlan).prop_map(move |(values, tcx, clsact, vxlan)| {
+    let key = prop_oneof![
+        Just(WireguardKey::Missing),
+        (3..6u8).prop_map(|number| WireguardKey::Usable(PublicKey([number; 32]))),
+        Just(WireguardKey::Refused("others may read it".into())),
+    ];
+    let wireguard = (prop::bool::weighted(0.8), key).prop_map(|(available, key)| {
+        facts::Wireguard { available, key_file: "/var/lib/ciliate/wireguard.key".into(), key }
+    });
+    let all = (values, any::<bool>(), clsact, vxlan, wireguard);
+    all.prop_map(move |(values, tcx, clsact, vxlan, wireguard)| {
         let mut values = values.into_iter().cycle();
         let mut untouched = Observed::default();
         for family in ["ipv4", "ipv6"] {
             for dev in ["all", "default", "eth0", "eth1"] {
-                for what in ["forwarding", "rp_filter", "accept_ra", "accept_redirects"] {
+                for what in
+                    ["forwarding", "rp_filter", "accept_ra", "accept_redirects", "send_redirects"]
+                {
                     let key = sysctl::Key::host(format!("net/{family}/conf/{dev}/{what}"));
                     let value = values.next().unwrap();
                     let value = if what == "forwarding" && value == "2" { "1" } else { value };
@@ -245,7 +270,14 @@ pub fn machine(families: Families) -> impl Strategy<Value = Machine> {
             let tunnel = Some(link::Tunnel { port: 8472, flow_based: false });
             LinkInfo { tunnel, ..device(ifname, 7, "vxlan") }
         }));
-        Machine { links, addresses, tcx, clsact: clsact.into_iter().collect(), untouched }
+        Machine {
+            links,
+            addresses,
+            tcx,
+            clsact: clsact.into_iter().collect(),
+            wireguard,
+            untouched,
+        }
     })
 }
 
@@ -275,6 +307,7 @@ pub fn facts(machine: &Machine, intent: &Intent, observed: &Observed) -> Facts {
     let host = observed.addresses.keys().filter(|key| key.netns == Netns::HOST);
     facts.addresses.extend(host.map(|key| (key.ifname, key.address)));
     facts.next_hops = next_hops(intent);
+    facts.wireguard = intent.encryption.is_some().then(|| machine.wireguard.clone());
     facts.namespaces = namespaces(intent, observed);
     for (key, seen) in &observed.bpf_map_entries {
         if key.map == MapName::BEFORE {

@@ -6,6 +6,8 @@
 //! link that isn't desired shows no peer. Objects that are altered, lost, foreign, left over, attached
 //! to a device that is gone, or that run an unknown program are in both.
 
+#[path = "worlds/encryption.rs"]
+mod encryption;
 #[path = "worlds/services.rs"]
 mod services;
 
@@ -18,6 +20,7 @@ use ciliate::kinds::bpf_map::{Layout, MapName};
 use ciliate::kinds::route::Scope;
 use ciliate::kinds::*;
 use ciliate::net::{IfName, Mac, Netns};
+pub use encryption::{wireguard_keys, wireguard_peers, wireguards};
 use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::option;
@@ -45,6 +48,8 @@ const LINKS: &[(&str, &str, &str)] = &[
 /// Devices of tunnels, which have one end.
 const TUNNELS: &[(&str, link::Protocol)] =
     &[("cilium_vxlan", link::Protocol::Vxlan), ("cilium_geneve", link::Protocol::Geneve)];
+/// The device that encrypts.
+const WIREGUARD: &str = "cilium_wg0";
 /// A namespace of ours.
 const HEALTH: &str = "/run/ciliate/netns/health";
 const OBJECTS_MAX: usize = 8;
@@ -65,6 +70,7 @@ fn ends() -> Vec<(Netns, IfName, Option<IfName>)> {
         ends.push((netns(path), name(other), Some(name(link))));
     }
     ends.extend(TUNNELS.iter().map(|(link, _)| (Netns::HOST, name(link), Some(name(link)))));
+    ends.push((Netns::HOST, name(WIREGUARD), Some(name(WIREGUARD))));
     ends
 }
 
@@ -83,7 +89,8 @@ fn ifindex() -> impl Strategy<Value = u32> {
 
 fn link_name() -> impl Strategy<Value = IfName> {
     let pairs = LINKS.iter().map(|(link, ..)| name(link));
-    select(pairs.chain(TUNNELS.iter().map(|(link, _)| name(link))).collect::<Vec<_>>())
+    let bare = TUNNELS.iter().map(|(link, _)| name(link)).chain([name(WIREGUARD)]);
+    select(pairs.chain(bare).collect::<Vec<_>>())
 }
 
 fn end() -> impl Strategy<Value = link::End> {
@@ -126,6 +133,7 @@ fn port() -> impl Strategy<Value = u16> {
 fn form(link: IfName) -> impl Strategy<Value = link::Form> {
     let protocol = TUNNELS.iter().find(|(known, _)| name(known) == link).map(|(_, p)| *p);
     (option::of(peer(link)), port()).prop_map(move |(peer, port)| match protocol {
+        None if link == name(WIREGUARD) => link::Form::Wireguard,
         None => link::Form::Veth { peer },
         Some(protocol) => link::Form::Tunnel { protocol, port },
     })
@@ -135,11 +143,12 @@ fn form(link: IfName) -> impl Strategy<Value = link::Form> {
 fn seen_form(
     link: IfName,
 ) -> impl Strategy<Value = (String, Option<link::Peer>, Option<link::Tunnel>)> {
-    let kind = select(vec!["veth", "veth", "dummy", "vxlan", "geneve"]);
+    let kind = select(vec!["veth", "veth", "dummy", "vxlan", "geneve", "wireguard"]);
     let tunnel = (port(), prop::bool::weighted(0.8));
     let tunnel = tunnel.prop_map(|(port, flow_based)| link::Tunnel { port, flow_based });
     (kind, option::of(peer(link)), tunnel).prop_map(|(kind, peer, tunnel)| match kind {
         "vxlan" | "geneve" => (kind.to_string(), None, Some(tunnel)),
+        "wireguard" => (kind.to_string(), None, None),
         kind => (kind.to_string(), peer, None),
     })
 }
@@ -481,6 +490,7 @@ fn close(mut world: World) -> World {
         wanted.spec.route.src = wanted.spec.route.src.filter(holds);
     }
     let has_link = |need: &ObjectKey| matches!(need, ObjectKey::Link(link) if ours(link));
+    encryption::close(&links, desired, observed);
     desired.sysctls.retain(|_, wanted| wanted.spec.needs.iter().all(has_link));
     desired.neighbours.retain(|key, _| FOREIGN.contains(&key.ifname.as_str()));
     let origin = Origin::Node;

@@ -10,7 +10,7 @@ use crate::config::{Diagnostic, Span};
 use crate::intent::address::family_of_cidr;
 use crate::intent::draft::{At, Draft, DraftPeer, Problems};
 use crate::intent::limits::{MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
-use crate::intent::{RoutingMode, Underlay};
+use crate::intent::{Encryption, RoutingMode, Underlay};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     if !draft.routing.way_known {
@@ -106,11 +106,14 @@ fn reachable(peer: &DraftPeer, problems: &mut Problems) {
 /// An MTU that leaves less than IP asks for, of the underlay or inside the tunnel.
 fn mtu(draft: &Draft, problems: &mut Problems) {
     let Some(mtu) = draft.routing.mtu_bytes.as_ref() else { return };
-    let overhead = match draft.routing.value.mode {
-        RoutingMode::Native => 0,
-        // The larger one where the family isn't known.
-        RoutingMode::Tunnel(_) => draft.underlay().unwrap_or(Underlay::Ipv6).overhead_bytes(),
-    };
+    let encrypting = draft.encryption.value.is_some();
+    let overhead = if encrypting { Encryption::OVERHEAD_BYTES } else { 0 };
+    let overhead = overhead
+        + match draft.routing.value.mode {
+            RoutingMode::Native => 0,
+            // The larger one where the family isn't known.
+            RoutingMode::Tunnel(_) => draft.underlay().unwrap_or(Underlay::Ipv6).overhead_bytes(),
+        };
     let inside = draft.node.cidrs.iter().find(|cidr| !cidr.value.addr().is_ipv4());
     let (family, smallest, cause) = match (first_ipv6(draft), inside) {
         (_, Some(cidr)) => {
@@ -122,7 +125,11 @@ fn mtu(draft: &Draft, problems: &mut Problems) {
     if mtu.value >= smallest {
         return;
     }
-    let through = if overhead > 0 { " in a tunnel" } else { "" };
+    let through = match (overhead > 0, encrypting) {
+        (false, _) => "",
+        (true, false) => " in a tunnel",
+        (true, true) => " that is encrypted",
+    };
     let message = format!("an MTU of {} is too small for {family}{through}", mtu.value);
     let mut problem = Diagnostic::new(mtu.span, message);
     let mut help = format!("with {family}{through} the MTU is at least {smallest}");

@@ -4,6 +4,7 @@
 //! appear at once. Pure.
 
 mod addresses;
+mod encryption;
 mod families;
 mod identities;
 mod names;
@@ -20,4 +21,5 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     families::check(draft, problems);
     identities::check(draft, problems);
     services::check(draft, problems);
+    encryption::check(draft, problems);
 }

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::bpf_abi::{
-    self, DeviceKey, DeviceValue, EndpointKey, EndpointValue, IpcacheKey, IpcacheValue, NodeValue,
-    UnderlayValue,
+    self, DeviceKey, DeviceValue, EncryptionValue, EndpointKey, EndpointValue, IpcacheKey,
+    IpcacheValue, NodeValue, UnderlayValue,
 };
 use crate::kinds::bpf_map::{self, MapName};
 use crate::kinds::record;
@@ -37,7 +37,9 @@ pub fn key(map: MapName, bytes: &[u8]) -> String {
         bpf_abi::CILIATE_DEVICE => <&[u8; 4]>::try_from(bytes)
             .ok()
             .map(|b| format!("ifindex {}", DeviceKey::from_bytes(b).ifindex)),
-        bpf_abi::CILIATE_NODE | bpf_abi::CILIATE_UNDERLAY => Some("node".to_string()),
+        bpf_abi::CILIATE_ENCRYPTION | bpf_abi::CILIATE_NODE | bpf_abi::CILIATE_UNDERLAY => {
+            Some("node".to_string())
+        }
         bpf_map::BEFORE_NAME => Some(c_text(bytes)),
         _ => None,
     };
@@ -61,6 +63,9 @@ pub fn value(map: MapName, bytes: &[u8]) -> String {
         }
         bpf_abi::CILIATE_UNDERLAY => {
             <&[u8; 24]>::try_from(bytes).ok().map(|b| underlay(&UnderlayValue::from_bytes(b)))
+        }
+        bpf_abi::CILIATE_ENCRYPTION => {
+            <&[u8; 16]>::try_from(bytes).ok().map(|b| encryption(&EncryptionValue::from_bytes(b)))
         }
         bpf_map::BEFORE_NAME if c_text(bytes) == record::LOST => Some("was not known".into()),
         bpf_map::BEFORE_NAME => Some(format!("was {:?}", c_text(bytes))),
@@ -104,6 +109,7 @@ pub fn ipcache_flags(flags: u8) -> String {
         (bpf_abi::IPCACHE_FLAG_HAS_TUNNEL_ENDPOINT, "hastunnel"),
         (bpf_abi::IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT, "ipv6tunnel"),
         (bpf_abi::IPCACHE_FLAG_REMOTE_CLUSTER, "remotecluster"),
+        (bpf_abi::IPCACHE_FLAG_ENDPOINTS, "endpoints"),
     ];
     let set: Vec<&str> =
         names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
@@ -147,6 +153,12 @@ fn node(value: &NodeValue) -> String {
         text += &format!(" flags=0x{:04x}", value.flags);
     }
     text
+}
+
+fn encryption(value: &EncryptionValue) -> String {
+    let port = u16::from_be_bytes(value.port_be);
+    let (ifindex, mtu, flags) = (value.ifindex, value.mtu, value.flags);
+    format!("ifindex={ifindex} port={port} mtu={mtu} flags=0x{flags:04x}")
 }
 
 /// Text that fills the rest of its room with NULs.

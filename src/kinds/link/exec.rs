@@ -16,7 +16,7 @@ use netlink_packet_route::link::{
     LinkInfo as LinkInfoAttribute, LinkMessage, State,
 };
 
-use super::{End, Form, Link, LinkInfo, Peer, Protocol, Seen, Spec, Taken, decode, pair};
+use super::{End, Form, Link, LinkInfo, NO_MAC, Peer, Protocol, Seen, Spec, Taken, decode, pair};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Request;
 use crate::kernel::{Kernel, KernelError, netns};
@@ -400,14 +400,15 @@ fn new_link(ifname: IfName, spec: &Spec, netns_fd: Option<i32>) -> RouteNetlinkM
             [kind].into_iter().chain(peer.map(LinkInfoAttribute::Data)).collect()
         }
         Form::Tunnel { protocol, port } => tunnel_info(*protocol, *port),
+        Form::Wireguard => vec![LinkInfoAttribute::Kind(InfoKind::Wireguard)],
     };
     message.attributes = vec![
         LinkAttribute::IfName(ifname.to_string()),
-        LinkAttribute::Address(spec.end.mac.0.to_vec()),
         LinkAttribute::Mtu(spec.end.mtu_bytes),
         LinkAttribute::Group(owner::LINK_GROUP),
         LinkAttribute::LinkInfo(info),
     ];
+    message.attributes.extend(ethernet(&spec.end));
     RouteNetlinkMessage::NewLink(message)
 }
 
@@ -454,12 +455,17 @@ fn set(ifname: &IfName, end: &End) -> RouteNetlinkMessage {
     (message.header.flags, message.header.change_mask) = flags(end);
     message.attributes = vec![
         LinkAttribute::IfName(ifname.to_string()),
-        LinkAttribute::Address(end.mac.0.to_vec()),
         LinkAttribute::Mtu(end.mtu_bytes),
         LinkAttribute::Group(owner::LINK_GROUP),
         LinkAttribute::IfAlias(end.alias.clone()),
         // Out of whatever it is a port of.
         LinkAttribute::Controller(0),
     ];
+    message.attributes.extend(ethernet(end));
     RouteNetlinkMessage::SetLink(message)
+}
+
+/// The Ethernet address; the kernel refuses one for a device that can have none.
+fn ethernet(end: &End) -> Option<LinkAttribute> {
+    (end.mac != NO_MAC).then(|| LinkAttribute::Address(end.mac.0.to_vec()))
 }

@@ -1,6 +1,7 @@
 //! Links: network devices that ciliate makes. A veth pair is one object, named by its end on the host,
 //! so that no plan can hold half of one. A tunnel's device is flow-based: it has neither a virtual
-//! network nor a far end of its own; both come with each packet, from the programs.
+//! network nor a far end of its own; both come with each packet, from the programs. A device of WireGuard is
+//! bare here: its keys and peers are objects of other kinds.
 //!
 //! Ownership: group [`owner::LINK_GROUP`](super::owner::LINK_GROUP), set by the message that makes
 //! the link, and an alias that begins with `ciliate` and says what the link is for. On a link of a kind
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{BlockedReason, Field, Kind, ObjectKey, Observed, bpf_map_entry};
 use crate::net::{IfName, Mac, Netns};
 
-pub use seen::{ALIAS_TUNNEL, LinkInfo, decode, pair};
+pub use seen::{ALIAS_ENCRYPTION, ALIAS_TUNNEL, LinkInfo, decode, pair};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +84,15 @@ pub enum Form {
     Veth { peer: Option<Peer> },
     /// A tunnel's device, flow-based, on a UDP port.
     Tunnel { protocol: Protocol, port: u16 },
+    /// A device of WireGuard. It has no Ethernet address; what it does is said by objects of other kinds.
+    Wireguard,
 }
+
+/// What a device without Ethernet has.
+pub const NO_MAC: Mac = Mac([0; 6]);
+
+/// `IFLA_INFO_KIND` of WireGuard.
+pub const KIND_WIREGUARD: &str = "wireguard";
 
 impl Form {
     /// `IFLA_INFO_KIND`.
@@ -91,6 +100,7 @@ impl Form {
         match self {
             Form::Veth { .. } => "veth",
             Form::Tunnel { protocol, .. } => protocol.kind(),
+            Form::Wireguard => KIND_WIREGUARD,
         }
     }
 }
@@ -110,7 +120,7 @@ impl Spec {
     pub fn peer(&self) -> Option<&Peer> {
         match &self.form {
             Form::Veth { peer } => peer.as_ref(),
-            Form::Tunnel { .. } => None,
+            Form::Tunnel { .. } | Form::Wireguard => None,
         }
     }
 }
@@ -172,7 +182,7 @@ impl Kind for Link {
 
     fn realise(_key: &IfName, spec: &Spec) -> Seen {
         let tunnel = match spec.form {
-            Form::Veth { .. } => None,
+            Form::Veth { .. } | Form::Wireguard => None,
             Form::Tunnel { port, .. } => Some(Tunnel { port, flow_based: true }),
         };
         Seen {
@@ -191,7 +201,7 @@ impl Kind for Link {
         fields.extend(Field::immutable("ifindex", &seen.ifindex, &spec.ifindex));
         end_fields("", &spec.end, &seen.end, &mut fields);
         match &spec.form {
-            Form::Veth { peer: None } => {}
+            Form::Veth { peer: None } | Form::Wireguard => {}
             Form::Veth { peer: Some(peer) } => peer_fields(peer, seen.peer.as_ref(), &mut fields),
             Form::Tunnel { port, .. } => tunnel_fields(*port, seen.tunnel, &mut fields),
         }
@@ -204,7 +214,7 @@ impl Kind for Link {
 
     fn describe_spec(_key: &IfName, spec: &Spec) -> String {
         let port = match spec.form {
-            Form::Veth { .. } => None,
+            Form::Veth { .. } | Form::Wireguard => None,
             Form::Tunnel { port, .. } => Some(port),
         };
         describe(spec.form.kind(), spec.ifindex, &spec.end, (spec.peer(), port))
@@ -241,6 +251,8 @@ impl Kind for Link {
             observed.sysctls.retain(|k, _| k.netns != *netns || !k.is_of_device(ifname));
             if *netns == Netns::HOST {
                 observed.neighbours.retain(|k, _| k.ifname != *ifname);
+                observed.wireguards.remove(ifname);
+                observed.wireguard_peers.retain(|k, _| k.ifname != *ifname);
                 for (_, link) in observed.bpf_links.iter_mut().filter(|(k, _)| k.ifname == *ifname)
                 {
                     link.lose_device();
@@ -298,8 +310,8 @@ fn describe(
 ) -> String {
     let port = port.map_or(String::new(), |port| format!(" port {port}"));
     let noarp = if end.arp { "" } else { " noarp" };
-    let mut text =
-        format!("{kind}{port} index {ifindex} mtu {} mac {}{noarp}", end.mtu_bytes, end.mac);
+    let mac = if end.mac == NO_MAC { String::new() } else { format!(" mac {}", end.mac) };
+    let mut text = format!("{kind}{port} index {ifindex} mtu {}{mac}{noarp}", end.mtu_bytes);
     if let Some(peer) = peer {
         let place = match peer.netns.path() {
             None => String::new(),

@@ -5,12 +5,15 @@ use netlink_packet_route::link::{
     LinkInfo as LinkInfoAttribute, LinkMessage,
 };
 
-use super::{End, Peer, Seen, Tunnel};
+use super::{End, KIND_WIREGUARD, Peer, Seen, Tunnel};
 use crate::kinds::owner;
 use crate::net::{IfName, Mac, Netns};
 
 /// What the alias of the tunnel's device says after [`owner::LINK_ALIAS_PREFIX`].
 pub const ALIAS_TUNNEL: &str = "tunnel";
+
+/// The same of the device that encrypts.
+pub const ALIAS_ENCRYPTION: &str = "encryption";
 
 /// One link of a namespace, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,7 @@ impl LinkInfo {
         let alias = alias.and_then(|alias| alias.strip_prefix(' ')).unwrap_or_default();
         let as_written = match self.kind.as_str() {
             "veth" => ["router", "health"].contains(&alias) || alias.starts_with("endpoint "),
+            KIND_WIREGUARD => alias == ALIAS_ENCRYPTION,
             _ => alias == ALIAS_TUNNEL,
         };
         owner::LINK_KINDS.contains(&self.kind.as_str()) && (self.end.grouped || as_written)
