@@ -6,6 +6,8 @@
 mod apart;
 mod choice;
 mod kept;
+mod kinds;
+mod shares;
 mod talk;
 mod told;
 
