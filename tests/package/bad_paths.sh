@@ -149,6 +149,28 @@ no_nft() {
     flood_ends
 }
 
+# The kernel refuses one object: the rest is done, and the journal says which and has the number.
+a_setting_that_it_may_not_write() {
+    local setting=net.ipv4.conf.cilium_host.rp_filter before
+    flood
+    before=$(sysctl -n $setting)
+    systemctl stop "$UNIT"
+    sysctl -q -w $setting=$((1 - before))
+    drop_in 'ReadOnlyPaths=/proc/sys/net'
+    systemctl start "$UNIT" || fail "it does not start"
+    ! ciliate status >/tmp/status || fail "converged"
+    journalctl --sync
+    # 30 is EROFS.
+    journalctl -q -u "$UNIT" -o json CILIATE_ERRNO=30 MESSAGE_ID=0d7c5520d6c546a1bb1aace528dafc31 >/tmp/said
+    grep -q "\"CILIATE_OBJECT\":\"[^\"]*$setting" /tmp/said || fail "no object and number: $(cat /tmp/said)"
+    journalctl -q -u "$UNIT" -o cat CILIATE_ERRNO=30 | tail -n 1 | sed 's/^/    /'
+    no_drop_in
+    systemctl restart "$UNIT"
+    comes_back || return 1
+    expect "$before" sysctl -n $setting
+    flood_ends
+}
+
 # It is refused as a whole at a start too, and what is in force stays.
 bad_files_at_a_start() {
     echo 'node = 1' >/etc/ciliate/conf.d/60-bad.toml

@@ -20,22 +20,48 @@ a_service_with_an_endpoint() {
     systemctl reload "$UNIT"
 }
 
-# One that systemd-nspawn has given a network namespace of its own.
-a_container_of_nspawn() {
-    local process=
-    systemd-run --quiet --unit=box --service-type=exec systemd-nspawn --quiet --register=no --keep-unit \
-        --private-network --volatile=yes --directory=/ --machine=box --as-pid2 sleep 600
+# nspawn OPTION…: a container that sleeps
+nspawn() {
+    systemd-run --quiet --collect --unit=box --service-type=exec systemd-nspawn --quiet --keep-unit "$@" \
+        --volatile=yes --directory=/ --machine=box --as-pid2 sleep 600
     wait_for 20 sh -c 'pgrep -fx "sleep 600"'
-    process=$(pgrep -fx 'sleep 600')
-    printf '[[endpoint]]\nname = "box"\npid = %s\naddresses = ["10.244.0.81", "fd00:10:244::81"]\n' "$process" \
+}
+
+# box LINE: an endpoint for it, which packets reach
+box() {
+    printf '[[endpoint]]\nname = "box"\n%s\naddresses = ["10.244.0.81", "fd00:10:244::81"]\n' "$1" \
         >/etc/ciliate/conf.d/50-box.toml
     systemctl reload "$UNIT"
     wait_for 10 in_namespace server ping -q -c 1 -W 2 10.244.0.81 || return 1
     in_namespace server ping -q -c 1 -W 2 fd00:10:244::81 >/dev/null || fail "no packets"
+}
+
+no_box() {
     rm /etc/ciliate/conf.d/50-box.toml
     systemctl reload "$UNIT"
     systemctl stop box.service
-    systemctl reset-failed box.service 2>/dev/null || true
+}
+
+# One that systemd-nspawn has given a network namespace of its own, by the process that machinectl names.
+a_container_of_nspawn() {
+    nspawn --register=yes --private-network
+    box "pid = $(machinectl show --property Leader --value box)" || return 1
+    expect "$(readlink "/proc/$(pgrep -fx 'sleep 600')/ns/net")" \
+        readlink "/proc/$(machinectl show --property Leader --value box)/ns/net"
+    no_box
+}
+
+# The other way round: a namespace that stays, which nspawn is given, twice.
+a_container_of_nspawn_by_path() {
+    systemctl start ciliate-netns@box
+    nspawn --register=no --network-namespace-path=/run/netns/box
+    box 'netns = "/run/netns/box"' || return 1
+    expect "$(stat -Lc %i /run/netns/box)" stat -Lc %i "/proc/$(pgrep -fx 'sleep 600')/ns/net"
+    systemctl stop box.service
+    nspawn --register=no --network-namespace-path=/run/netns/box
+    in_namespace server ping -q -c 1 -W 2 10.244.0.81 >/dev/null || fail "no packets to the next container"
+    no_box
+    systemctl stop ciliate-netns@box
 }
 
 # This system's files are on an overlay, where podman's own choice of storage doesn't work.

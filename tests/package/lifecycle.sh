@@ -268,6 +268,7 @@ steps=(
     restart_changes_nothing
     a_service_with_an_endpoint
     a_container_of_nspawn
+    a_container_of_nspawn_by_path
     a_container_of_podman
     networkd_leaves_it_alone
     a_full_disk
@@ -276,6 +277,7 @@ steps=(
     no_capability
     an_old_kernel
     no_nft
+    a_setting_that_it_may_not_write
     bad_files_at_a_start
     remove_stops_and_leaves_traffic
     purge_removes_everything_and_nothing_else
