@@ -13,6 +13,8 @@ debs=$1
 . "$debs/boot_order.sh"
 # shellcheck source=tests/package/endpoints.sh
 . "$debs/endpoints.sh"
+# shellcheck source=tests/package/main_job.sh
+. "$debs/main_job.sh"
 
 install_does_not_start() {
     files >/tmp/files-before
@@ -259,6 +261,7 @@ steps=(
     install_does_not_start
     units_and_pages_are_sound
     configured_it_starts
+    the_main_job
     journal_has_fields
     reload_good
     reload_bad

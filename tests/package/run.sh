@@ -53,7 +53,7 @@ rm -rf "$work"/{next,elsewhere}{,-target}
 
 "$here/contents.sh" "$work/debs"
 tree=$("$here/tree.sh" "$work")
-cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order}.sh docs/two-machines.md "$work/debs/"
+cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job}.sh docs/two-machines.md "$work/debs/"
 cp systemd/README.md "$work/debs/README.systemd.md"
 say tests/package/lifecycle.sh
 "$here/boot.sh" "$tree" "$work/debs" bash "$work/debs/lifecycle.sh" "$work/debs"
