@@ -181,7 +181,6 @@ macro_rules! for_each_kind {
             Link links link,
             WireguardKey wireguard_keys wireguard_key,
             Wireguard wireguards wireguard,
-            WireguardPeer wireguard_peers wireguard_peer,
             Sysctl sysctls sysctl,
             Address addresses address,
             BpfProgram bpf_programs bpf_program,
@@ -191,6 +190,7 @@ macro_rules! for_each_kind {
             Rule rules rule,
             Route routes route,
             Nftables nftables nftables,
+            WireguardPeer wireguard_peers wireguard_peer,
         }
     };
 }

@@ -193,7 +193,7 @@ impl Lab {
         self.describe(world);
     }
 
-    fn set_prefix(&mut self, address: IpAddr, prefix_len: u8, value: &IpcacheValue) {
+    pub fn set_prefix(&mut self, address: IpAddr, prefix_len: u8, value: &IpcacheValue) {
         let key = IpcacheKey::new(address, prefix_len);
         let data: [u8; 20] = key.to_bytes()[4..].try_into().expect("20 bytes");
         let mut map: LpmTrie<_, [u8; 20], [u8; 24]> =

@@ -12,6 +12,8 @@ use crate::space::Space;
 
 /// Time between two datagrams: 2000 a second.
 const INTERVAL: Duration = Duration::from_micros(500);
+/// The same for processors that are emulated, and encrypt: 100 a second.
+const INTERVAL_SLOW: Duration = Duration::from_millis(10);
 /// Room for what arrives while a thread waits for a CPU.
 const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// How long the last answers may take.
@@ -37,11 +39,20 @@ fn socket(space: &Space, at: SocketAddr) -> UdpSocket {
 impl Flood {
     /// Starts one from an address in a namespace to one in another.
     pub fn start(from: (&Space, &str), to: (&Space, &str)) -> Self {
+        Self::at_pace(from, to, INTERVAL)
+    }
+
+    /// The same, slowly.
+    pub fn slow(from: (&Space, &str), to: (&Space, &str)) -> Self {
+        Self::at_pace(from, to, INTERVAL_SLOW)
+    }
+
+    fn at_pace(from: (&Space, &str), to: (&Space, &str), interval: Duration) -> Self {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
         let client = socket(from.0, (ip(from.1), 0).into());
         let server = socket(to.0, (ip(to.1), 0).into());
         let to = server.local_addr().expect("an address");
-        Self::between(client, to, server)
+        Self::between(client, to, server, interval)
     }
 
     /// The same to a service, which sends it to the server at that address.
@@ -50,10 +61,10 @@ impl Flood {
         frontend: SocketAddr,
         (to, at): (&Space, SocketAddr),
     ) -> Self {
-        Self::between(socket(from.0, (from.1, 0).into()), frontend, socket(to, at))
+        Self::between(socket(from.0, (from.1, 0).into()), frontend, socket(to, at), INTERVAL)
     }
 
-    fn between(client: UdpSocket, to: SocketAddr, server: UdpSocket) -> Self {
+    fn between(client: UdpSocket, to: SocketAddr, server: UdpSocket, interval: Duration) -> Self {
         let name = format!("{:?} -> {to}", client.local_addr());
         client.connect(to).expect("connect");
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -68,7 +79,7 @@ impl Flood {
         });
         let sender = thread::spawn({
             let (stop, sent) = (stop.clone(), sent.clone());
-            move || send(&client, &stop, &sent)
+            move || send(&client, &stop, &sent, interval)
         });
         Self { name, stop, sent, sender, echo, receiver }
     }
@@ -104,7 +115,7 @@ impl Flood {
     }
 }
 
-fn send(socket: &UdpSocket, stop: &AtomicBool, sent: &AtomicU64) {
+fn send(socket: &UdpSocket, stop: &AtomicBool, sent: &AtomicU64, interval: Duration) {
     let begin = Instant::now();
     let mut number = 0u64;
     while !stop.load(Ordering::Relaxed) {
@@ -112,7 +123,7 @@ fn send(socket: &UdpSocket, stop: &AtomicBool, sent: &AtomicU64) {
         let _ = socket.send(&number.to_be_bytes());
         number += 1;
         sent.store(number, Ordering::Relaxed);
-        let due = begin + INTERVAL * number as u32;
+        let due = begin + interval * number as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 }

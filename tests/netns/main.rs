@@ -17,6 +17,7 @@ mod conntrack;
 mod crash;
 mod daemon;
 mod elsewhere;
+mod encryption_missing;
 mod events;
 mod facts;
 mod fleet;

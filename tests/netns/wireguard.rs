@@ -2,6 +2,7 @@
 //! `.config/nextest.toml` leaves this module out, nextest counts it as skipped, and it is run by name where such a
 //! kernel is. Where it is run without one, it fails.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,23 +22,25 @@ use crate::space::Space;
 use crate::traffic::{answers, exchange, ping};
 
 /// Native routing, and a tunnel.
-const NATIVE: &str =
+pub const NATIVE: &str =
     "mode = \"native\"\nauto-direct-node-routes = true\nnative-cidrs = [\"10.0.0.0/8\"]\n";
-const VXLAN: &str = "mode = \"tunnel\"\n";
-const STRICT: &str = "strict = true\n";
+pub const VXLAN: &str = "mode = \"tunnel\"\n";
+const PAST_HOST: &str =
+    "mode = \"native\"\nauto-direct-node-routes = true\nhost-routing = \"bpf\"\n";
+pub const STRICT: &str = "strict = true\n";
 
-#[track_caller]
-fn demand_wireguard() {
+/// Whether this kernel has it; the error says why not.
+pub fn find_wireguard() -> Result<(), String> {
     let script = "ip link add type wireguard";
     let tried = Command::new("unshare").args(["--net", "sh", "-c", script]).output();
     let tried = tried.expect("run unshare");
-    let error = String::from_utf8_lossy(&tried.stderr);
-    assert!(tried.status.success(), "this kernel has no WireGuard (CONFIG_WIREGUARD): {error}");
+    let error = String::from_utf8_lossy(&tried.stderr).into_owned();
+    if tried.status.success() { Ok(()) } else { Err(error) }
 }
 
 /// Nodes that encrypt.
-struct Encrypted {
-    fleet: Fleet,
+pub struct Encrypted {
+    pub fleet: Fleet,
     routing: &'static str,
     encryption: &'static str,
     nodes: usize,
@@ -52,7 +55,17 @@ impl Encrypted {
         routing: &'static str,
         encryption: &'static str,
     ) -> Option<Self> {
-        demand_wireguard();
+        find_wireguard().expect("a kernel with WireGuard (CONFIG_WIREGUARD)");
+        Self::anywhere((inside, underlay), nodes, routing, encryption)
+    }
+
+    /// The same where the kernel may not have it.
+    pub fn anywhere(
+        (inside, underlay): (Families, Families),
+        nodes: usize,
+        routing: &'static str,
+        encryption: &'static str,
+    ) -> Option<Self> {
         let fleet = Fleet::new(inside, underlay)?;
         let mut encrypted = Self { fleet, routing, encryption, nodes, keys: Vec::new() };
         encrypted.write();
@@ -61,7 +74,7 @@ impl Encrypted {
         Some(encrypted)
     }
 
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.fleet.lab.nodes().take(self.nodes)
     }
 
@@ -196,12 +209,10 @@ fn vxlan_both_over_ipv6() {
 }
 
 /// What must never be seen on the wire: packets of endpoints, or the tunnel's own.
-const INNER: &str = "net 10.42.0.0/16 or net fd00:10:42::/48 or udp port 8472";
+pub const INNER: &str = "net 10.42.0.0/16 or net fd00:10:42::/48 or udp port 8472";
 
 #[test]
 fn past_the_hosts_stack() {
-    const PAST_HOST: &str =
-        "mode = \"native\"\nauto-direct-node-routes = true\nhost-routing = \"bpf\"\n";
     // One hop less: the sender's stack is passed by.
     traffic((DUAL, DUAL), PAST_HOST, 61);
 }
@@ -226,34 +237,57 @@ fn what_nodes_send_themselves() {
     assert_eq!(plain.lines(), [""; 0], "plain packets on the wire");
 }
 
-#[test]
-fn no_key_and_no_device_mean_no_packet() {
-    for routing in [NATIVE, VXLAN] {
-        let Some(mut encrypted) = Encrypted::new((DUAL, DUAL), 2, routing, STRICT) else { return };
-        encrypted.apply();
-        let inner = Capture::start(&encrypted.fleet.lab.wire, "br0", 1, INNER);
-        let (a, b) = (&encrypted.fleet.busybox_a, ["10.42.1.64", "fd00:10:42:1::64"]);
-        reaches(a, &b);
-        // The device goes, and nothing puts it back.
-        encrypted.fleet.lab.a.space.sh("ip link del cilium_wg0");
-        b.iter().for_each(|address| assert!(!answers(a, address), "{address} without the device"));
-        encrypted.fleet.lab.a.apply();
-        reaches(a, &b);
-        // The rule goes: what comes to the underlay by that is encrypted there.
-        encrypted.fleet.lab.a.space.sh("ip rule del priority 1; ip -6 rule del priority 1");
-        reaches(a, &b);
-        // The peer's key is not known.
-        encrypted.keys[1].clear();
-        encrypted.write();
-        let node = &encrypted.fleet.lab.a;
-        node.apply();
-        let before = counted(node, "Traffic is unencrypted");
-        b.iter().for_each(|address| {
-            assert!(!answers(&encrypted.fleet.busybox_a, address), "{address} without a key");
-        });
-        assert!(counted(node, "Traffic is unencrypted") >= before + 2, "drops have their reason");
-        assert_eq!(inner.lines(), [""; 0], "inner packets on the wire");
+/// Nothing leaves in plain text: not before the other node can answer a handshake, not without the device or the
+/// rule, not for a peer whose key is not known.
+fn strict(routing: &'static str) {
+    let Some(mut encrypted) = Encrypted::new((DUAL, DUAL), 2, routing, STRICT) else { return };
+    let inner = Capture::start(&encrypted.fleet.lab.wire, "br0", 1, INNER);
+    let there = ["10.42.1.64", "fd00:10:42:1::64"];
+    encrypted.fleet.lab.a.apply();
+    silent(&encrypted, &there, "before a handshake");
+    encrypted.fleet.lab.b.apply();
+    // WireGuard does not ask again within five seconds: the other node does.
+    reaches(&encrypted.fleet.busybox_b, &["10.42.0.97", "fd00:10:42::97"]);
+    reaches(&encrypted.fleet.busybox_a, &there);
+    // The device goes, and nothing puts it back.
+    encrypted.fleet.lab.a.space.sh("ip link del cilium_wg0");
+    silent(&encrypted, &there, "without the device");
+    encrypted.fleet.lab.a.apply();
+    reaches(&encrypted.fleet.busybox_a, &there);
+    // The rule goes: what comes to the underlay by that is encrypted there.
+    encrypted.fleet.lab.a.space.sh("ip rule del priority 1; ip -6 rule del priority 1");
+    reaches(&encrypted.fleet.busybox_a, &there);
+    // The peer's key is not known.
+    encrypted.keys[1].clear();
+    encrypted.write();
+    let node = &encrypted.fleet.lab.a;
+    node.apply();
+    let before = counted(node, "Traffic is unencrypted");
+    silent(&encrypted, &there, "without a key");
+    assert!(counted(node, "Traffic is unencrypted") >= before + 2, "drops have their reason");
+    assert_eq!(inner.lines(), [""; 0], "inner packets on the wire");
+}
+
+#[track_caller]
+pub fn silent(encrypted: &Encrypted, addresses: &[&str], when: &str) {
+    for address in addresses {
+        assert!(!answers(&encrypted.fleet.busybox_a, address), "{address} {when}");
     }
+}
+
+#[test]
+fn strict_native() {
+    strict(NATIVE);
+}
+
+#[test]
+fn strict_in_the_tunnel() {
+    strict(VXLAN);
+}
+
+#[test]
+fn strict_past_the_hosts_stack() {
+    strict(PAST_HOST);
 }
 
 #[track_caller]
@@ -281,12 +315,16 @@ fn changes_of_others_lose_nothing() {
     let inner = Capture::start(&fleet.lab.wire, "br0", 1, INNER);
     ping(&fleet.busybox_a, "10.42.1.64");
     ping(&fleet.nginx_a, "fd00:10:42:1::145");
-    let flood = Flood::start((&fleet.busybox_a, "10.42.0.97"), (&fleet.busybox_b, "10.42.1.64"));
+    let flood = Flood::slow((&fleet.busybox_a, "10.42.0.97"), (&fleet.busybox_b, "10.42.1.64"));
     let flood6 =
-        Flood::start((&fleet.nginx_a, "fd00:10:42::182"), (&fleet.nginx_b, "fd00:10:42:1::145"));
+        Flood::slow((&fleet.nginx_a, "fd00:10:42::182"), (&fleet.nginx_b, "fd00:10:42:1::145"));
+    let last_seen = Cell::new(0);
     let pause = || {
-        flood.run_on(100);
+        flood.run_on(25);
         flood6.run_on(1);
+        // WireGuard sends what waited for a new session: that none was needed, its counters tell.
+        let seen = received(&fleet.lab.a.space, &encrypted.keys[1]);
+        assert!(seen > last_seen.replace(seen), "the session is another one: {seen}");
     };
     pause();
     let node = &fleet.lab.a;
@@ -325,6 +363,14 @@ fn changes_of_others_lose_nothing() {
     flood.finish();
     flood6.finish();
     assert_eq!(inner.lines(), [""; 0], "inner packets on the wire");
+}
+
+/// Bytes that WireGuard has received from a peer since that was made.
+fn received(space: &Space, key: &str) -> u64 {
+    let shown = space.sh("wg show cilium_wg0 transfer");
+    let line = shown.lines().find_map(|line| line.strip_prefix(key));
+    let bytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    bytes.unwrap_or_else(|| panic!("no {key} in {shown}"))
 }
 
 fn converged(node: &Node) -> Daemon<'_> {

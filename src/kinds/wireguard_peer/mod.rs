@@ -4,6 +4,9 @@
 //! A peer may be reached at another address than it was given: WireGuard answers where packets with the right key
 //! come from. An address that the configuration says is the peer's is as good as the one asked for.
 //!
+//! Peers are made last of all: from then on what they send comes in, and by no route yet to the endpoint that it is
+//! for, it would go out again by another, in plain text.
+//!
 //! Pure but for `exec.rs`.
 
 pub mod exec;
