@@ -2,27 +2,31 @@
 # The vm tier: boots each kernel of the table `kernels` in QEMU, side by side, and runs there the tests that the
 # table chooses. Prints their output with the kernel's name before each line, and fails if one fails.
 #
-#     run.sh [--kernel NAME] [--full | --test TEXT | -- COMMAND…]
+#     run.sh [--kernel NAME] [--full | --short | --test TEXT | -- COMMAND…]
 #
-# --full runs all tests of both tiers, --test those with TEXT in their name, -- a command instead.
+# --full runs all tests of both tiers, --short those of the rows `short`, --test those with TEXT in their name, -- a
+# command instead.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # A million frames, as on this machine, take an emulated processor an hour.
 FUZZ_FRAMES=20000
 PROBE_SECONDS=20
+# The few tests of --short have no more time than this, so that all tests end within the hour.
+SHORT_SECONDS=1200
 
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
 }
 
-only='' text='' full='' command=()
+only='' text='' full='' row=run command=()
 while [ $# -gt 0 ]; do
     case $1 in
         --kernel) only=${2:?--kernel needs a name} && shift 2 ;;
         --test) text=${2:?--test needs a text} && shift 2 ;;
         --full) full=yes && shift ;;
+        --short) row=short && shift ;;
         --) shift && command=("$@") && break ;;
         *) fail "unknown argument $1; see the head of tests/vm/run.sh" ;;
     esac
@@ -53,7 +57,7 @@ chosen() {
     else
         while read -r tier pattern; do
             [ "$tier" != "$2" ] || matching "$pattern" "$2"
-        done < <(rows run "$1") | sort -u
+        done < <(rows "$row" "$1") | sort -u
     fi
 }
 
@@ -62,7 +66,7 @@ check_patterns() {
     local tier pattern
     while read -r tier pattern; do
         [ -n "$(matching "$pattern" "$tier")" ] || fail "tests/vm/kernels: no test of the $tier tier is called $pattern"
-    done < <(awk '$1 == "run" { print $3, $4 }' tests/vm/kernels)
+    done < <(awk '$1 == "run" || $1 == "short" { print $3, $4 }' tests/vm/kernels)
 }
 
 # script_for KERNEL TIER: what the guest runs; nothing if no test of the tier is chosen.
@@ -82,6 +86,7 @@ script_for() {
 boot() {
     local memory seconds
     read -r _ memory seconds < <(rows kernel "$1")
+    [ "$row" != short ] || seconds=$SHORT_SECONDS
     tests/vm/boot.sh "${folders[$1]}" "$2" "$memory" "$seconds" "${@:3}" 2>&1 |
         tee -a "$dir/$1.log" | sed -u "s/^/$1: /"
 }
