@@ -2,14 +2,16 @@
 //!
 //! Imports every stage; imported by `cli` and `daemon`.
 
+pub mod ahead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::apply::apply;
-use crate::config::{Diagnostic, Document, Search, Span};
+use crate::config::{Diagnostic, Document, Files, Search, Span};
 use crate::facts::{Facts, NetnsProblem, Remembered};
-use crate::intent::{self, Endpoint, Intent};
+use crate::intent::{self, Amended, Endpoint, Intent};
 use crate::kernel::lock::{self, WriterScope};
 use crate::kernel::{Kernel, KernelError, pins, private_key};
 use crate::kinds::bpf_map::MapName;
@@ -47,11 +49,33 @@ pub struct Invalid {
 /// # Errors
 /// All diagnostics at once.
 pub fn load(search: &Search) -> Result<Loaded, Box<Invalid>> {
-    let document = Document::load(search);
+    of_document(Document::load(search))
+}
+
+fn of_document(document: Document) -> Result<Loaded, Box<Invalid>> {
     match intent::read(&document) {
         Ok(intent) => Ok(Loaded { document: document.texts_only(), intent }),
         Err(diagnostics) => Err(Box::new(Invalid { document, diagnostics })),
     }
+}
+
+/// Reads the configuration again; what of the services is as it was in the files is not parsed again. With errors
+/// `loaded` stays as it is.
+///
+/// # Errors
+/// All diagnostics at once.
+pub fn reload(search: &Search, loaded: &mut Loaded) -> Result<Amended, Box<Invalid>> {
+    let files = Files::read(search);
+    if let Some((kept, rest)) = files.beside(&loaded.document)
+        && let Some(amended) = loaded.intent.amend(&rest, &kept)
+    {
+        loaded.document = files.texts();
+        return Ok(amended);
+    }
+    let read = of_document(files.document())?;
+    let changed = read.intent != loaded.intent;
+    *loaded = read;
+    Ok(Amended { changed, ..Amended::default() })
 }
 
 /// The same for whoever is about to plan: if the files have mistakes, those that only this machine can
@@ -245,6 +269,8 @@ fn finish_view(
 /// What became of an attempt to converge.
 #[derive(Debug)]
 pub struct Converged {
+    /// Whether all of `last` is of one look, after which nothing was done.
+    pub is_fresh: bool,
     /// Every op that was tried, with its outcome, in order.
     pub rounds: Vec<(Plan, Report)>,
     /// The last look at the kernel: its plan is what is left to do.
@@ -257,7 +283,7 @@ impl Converged {
     /// A look that found nothing that can be done.
     pub fn at_once(view: View) -> Self {
         let lost = view.summary.lost.iter().cloned().collect();
-        Self { rounds: Vec::new(), last: view, lost }
+        Self { is_fresh: true, rounds: Vec::new(), last: view, lost }
     }
 
     /// Whether the kernel is as the configuration asks.
@@ -283,9 +309,10 @@ pub fn converge(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Converged, EngineError> {
     let mut converged = Converged::at_once(look(kernel)?);
-    let Converged { rounds, last, lost } = &mut converged;
+    let Converged { is_fresh, rounds, last, lost } = &mut converged;
     while !last.plan.ops.is_empty() && rounds.len() < ROUNDS_MAX {
-        let done = round(scope, kernel, last, &mut look, &mut progress)?;
+        let done;
+        (done, *is_fresh) = round(scope, kernel, last, &mut look, &mut progress)?;
         lost.extend(last.summary.lost.iter().cloned());
         let (got_further, settled) = (done.1.done() > 0, last.plan.ops.is_empty());
         rounds.push(done);
@@ -296,25 +323,46 @@ pub fn converge(
     Ok(converged)
 }
 
+/// The same, after ops that were planned [`ahead`] of the look, if any.
+///
+/// # Errors
+/// The kernel can't be looked at.
+pub fn converge_after(
+    plan: Option<Plan>,
+    scope: &WriterScope,
+    kernel: &mut Kernel,
+    look: impl FnMut(&mut Kernel) -> Result<View, EngineError>,
+) -> Result<Converged, EngineError> {
+    // What fails of it, the look finds left to do.
+    let done = plan.map(|plan| {
+        let report = apply(scope, kernel, &plan, |_| {});
+        (plan, report)
+    });
+    let mut converged = converge(scope, kernel, look, |_, _| {})?;
+    converged.rounds.splice(0..0, done);
+    Ok(converged)
+}
+
 /// One round: applies the view's plan and looks again. `view` becomes that of now; returns the plan
-/// that it had, and what became of that.
+/// that it had, and what became of that; and whether all of the view was looked at anew.
 fn round(
     scope: &WriterScope,
     kernel: &mut Kernel,
     view: &mut View,
     look: &mut impl FnMut(&mut Kernel) -> Result<View, EngineError>,
     progress: &mut impl FnMut(usize, usize),
-) -> Result<(Plan, Report), EngineError> {
+) -> Result<((Plan, Report), bool), EngineError> {
     let total = view.plan.ops.len();
     let report = apply(scope, kernel, &view.plan, |done| progress(done, total));
     let blocked = view.plan.blocked.clone();
     let plan = std::mem::replace(&mut view.plan, Plan { ops: Vec::new(), blocked });
     // Every op done: the kernel has to be as predicted, and then there is nothing to plan. Unless the ops
     // changed what the plan was made from.
-    if !report.succeeded() || plan.changes_facts() || !as_predicted(kernel, view)? {
+    let looks = !report.succeeded() || plan.changes_facts() || !as_predicted(kernel, view)?;
+    if looks {
         *view = look(kernel)?;
     }
-    Ok((plan, report))
+    Ok(((plan, report), looks))
 }
 
 /// Observes again and compares with the prediction; if they are equal, the view becomes that of now.
@@ -342,8 +390,8 @@ pub fn apply_saved(
 ) -> Result<Converged, EngineError> {
     let mut view = look(kernel)?;
     saved.is_as(&view.plan, &view.observed)?;
-    let done = round(scope, kernel, &mut view, &mut look, &mut progress)?;
-    Ok(Converged { rounds: vec![done], ..Converged::at_once(view) })
+    let (done, is_fresh) = round(scope, kernel, &mut view, &mut look, &mut progress)?;
+    Ok(Converged { is_fresh, rounds: vec![done], ..Converged::at_once(view) })
 }
 
 /// Takes the lock of the node that an intent is for.

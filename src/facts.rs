@@ -10,7 +10,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::bpf_abi::DeviceValue;
-use crate::kinds::lb_service;
+use crate::kinds::SeenMap;
+use crate::kinds::lb_backend::LbBackend;
+use crate::kinds::lb_service::{self, LbService};
 use crate::kinds::link::LinkInfo;
 use crate::net::{IfName, PublicKey};
 
@@ -140,6 +142,30 @@ pub struct ServiceIds {
     pub backends: Vec<((SocketAddr, u8), u32)>,
     /// All of them, in their order.
     pub backend_ids: Vec<u32>,
+}
+
+impl ServiceIds {
+    /// From what there is. One that is used twice counts for the first.
+    pub fn of(services: &SeenMap<LbService>, backends: &SeenMap<LbBackend>) -> Self {
+        let mut ids = Self::default();
+        for (key, state) in services {
+            match (key, state.id()) {
+                (lb_service::Key::Frontend(frontend), Some(id)) => {
+                    ids.frontends.push((*frontend, id));
+                    ids.numbers.push(id);
+                }
+                (lb_service::Key::Frontend(_), None) => {}
+                (lb_service::Key::Number { id, .. }, _) => ids.numbers.push(*id),
+            }
+        }
+        for (key, seen) in backends {
+            ids.backends.push(((seen.backend.address, seen.backend.protocol), key.id));
+            ids.backend_ids.push(key.id);
+        }
+        ids.numbers.sort_unstable();
+        ids.backends.sort_unstable();
+        ids
+    }
 }
 
 /// How the kernel would reach an address (`RTM_GETROUTE`).

@@ -3,6 +3,8 @@
 //!
 //! No kernel, no root. Fixtures are in `tests/config/`; `UPDATE_EXPECT=1` rewrites what is expected.
 
+#[path = "config/amended.rs"]
+mod amended;
 #[path = "config/bad_inputs.rs"]
 mod bad_inputs;
 #[path = "config/good_inputs.rs"]

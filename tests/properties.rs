@@ -3,6 +3,8 @@
 //! `predict` stands for the kernel here. That it tells the truth about the kernel is what the netns
 //! tier shows; what is shown here is that the planner is right if it does.
 
+#[path = "properties/ahead.rs"]
+mod ahead;
 #[path = "properties/failing.rs"]
 mod failing;
 #[path = "properties/kind_laws.rs"]

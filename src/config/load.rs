@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::Diagnostic;
 use super::document::Root;
+use super::kept::Kept;
 use super::merge;
 use super::search::{Search, is_null};
 use super::shape::Shape;
@@ -102,43 +103,87 @@ impl FileError {
     }
 }
 
-impl Document {
-    /// Reads and merges. Never fails: what is wrong is in [`Document::problems`].
-    pub fn load(search: &Search) -> Self {
+/// The files of a configuration, read and not parsed.
+#[derive(Debug, Default)]
+pub struct Files {
+    sources: Sources,
+    problems: Vec<Diagnostic>,
+    /// This is no configuration: to parse what has been read would only take time.
+    too_large: bool,
+}
+
+impl Files {
+    /// Reads. Never fails: what is wrong is among the [`Document::problems`].
+    pub fn read(search: &Search) -> Self {
         let listing = search.list();
-        let mut sources = Sources::default();
-        let mut problems: Vec<_> =
-            listing.errors.iter().map(|error| error.diagnostic(&mut sources)).collect();
+        let mut files = Self::default();
+        for error in &listing.errors {
+            files.problems.push(error.diagnostic(&mut files.sources));
+        }
         if listing.files.is_empty() && listing.errors.is_empty() {
             let path = match search {
                 Search::System { main, .. } => main,
                 Search::Path(path) => path,
             };
-            problems.push(FileError::new(path, Trouble::Absent).diagnostic(&mut sources));
+            let absent = FileError::new(path, Trouble::Absent);
+            files.problems.push(absent.diagnostic(&mut files.sources));
         }
         let mut left_bytes = limits::DOCUMENT_BYTES_MAX;
         for path in &listing.files {
             match read(path, &mut left_bytes) {
-                Ok(bytes) => problems.extend(add(&mut sources, path, bytes)),
+                Ok(bytes) => files.problems.extend(add(&mut files.sources, path, bytes)),
                 Err(error) => {
-                    problems.push(error.diagnostic(&mut sources));
+                    files.problems.push(error.diagnostic(&mut files.sources));
                     if matches!(error.trouble, Trouble::AllTooLarge) {
-                        // This is no configuration: to parse what has been read would only take time.
-                        return Self { sources, problems, ..Self::default() };
+                        files.too_large = true;
+                        return files;
                     }
                 }
             }
         }
-        Self::of_sources(sources, problems)
+        files
+    }
+
+    /// Texts that were read elsewhere, in order.
+    pub fn of_texts<P: Into<PathBuf>>(texts: impl IntoIterator<Item = (P, String)>) -> Self {
+        let mut files = Self::default();
+        for (path, text) in texts {
+            files.sources.add(path, text);
+        }
+        files
+    }
+
+    /// Parses and merges them.
+    pub fn document(self) -> Document {
+        let Self { sources, problems, too_large } = self;
+        if too_large {
+            return Document { sources, problems, ..Document::default() };
+        }
+        Document::of_sources(sources, problems)
+    }
+
+    /// What is kept of a document without problems, and what has to be read beside it; `None` if that has problems.
+    pub fn beside(&self, before: &Document) -> Option<(Kept, Document)> {
+        let (kept, rest) = Kept::between(&before.sources, &self.sources);
+        let rest = Document::of_sources(rest, self.problems.clone());
+        rest.problems.is_empty().then_some((kept, rest))
+    }
+
+    /// The texts alone.
+    pub fn texts(self) -> Document {
+        Document { sources: self.sources, ..Document::default() }
+    }
+}
+
+impl Document {
+    /// Reads and merges. Never fails: what is wrong is in [`Document::problems`].
+    pub fn load(search: &Search) -> Self {
+        Files::read(search).document()
     }
 
     /// Merges texts that were read elsewhere, in order.
     pub fn of_texts<P: Into<PathBuf>>(files: impl IntoIterator<Item = (P, String)>) -> Self {
-        let mut sources = Sources::default();
-        for (path, text) in files {
-            sources.add(path, text);
-        }
-        Self::of_sources(sources, Vec::new())
+        Files::of_texts(files).document()
     }
 
     fn of_sources(sources: Sources, mut problems: Vec<Diagnostic>) -> Self {

@@ -37,6 +37,7 @@
 mod cat;
 mod diagnostic;
 mod document;
+mod kept;
 mod load;
 mod merge;
 mod reference;
@@ -58,7 +59,8 @@ pub use document::{
     Root, Routing, RoutingMode, Service, ServiceProtocol, TrafficPolicy, TunnelProtocol,
     UnderlayProtocol,
 };
-pub use load::{Document, limits};
+pub use kept::Kept;
+pub use load::{Document, Files, limits};
 pub use reference::{Key, Section, reference};
 pub use render::render;
 pub use schema::schema;

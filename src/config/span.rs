@@ -115,7 +115,7 @@ impl Sources {
     }
 
     /// The files, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Source> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Source> + Clone {
         self.list.iter()
     }
 

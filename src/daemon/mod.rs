@@ -1,8 +1,9 @@
 //! The loop: look, plan, apply, sleep until something may have changed.
 //!
 //! Imports `engine`, `config`, `kernel` (watching), `kinds` (to log). Level-triggered: what wakes it up
-//! says only that, not what changed; each round looks at everything afresh and keeps nothing from the
-//! round before but the configuration. Threads that watch send a [`Wake`]; one thread does the work.
+//! says only that, not what changed; each round looks at everything afresh. From the round before it has the
+//! configuration, and what that round saw: a hint, so that a change of a few services is made before the look
+//! ([`crate::engine::ahead`]). Threads that watch send a [`Wake`]; one thread does the work.
 
 pub mod checks;
 pub mod classes;
@@ -23,8 +24,10 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::config::{Search, locate, render};
+use crate::engine::ahead::Last;
 use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::facts::{Dead, Remembered};
+use crate::intent::Amended;
 use crate::kernel::{Kernel, KernelError, chain, memory};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
@@ -51,8 +54,10 @@ pub struct Options {
 /// First wait after a round that left something undone, doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Config files are read this long after the last event about them: editors write in several steps.
+/// Config files are read this long after an event about them: editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The same after events that say that a file is there as it is to be: others may come with it.
+const SETTLE_WHOLE: Duration = Duration::from_millis(2);
 /// Problems that are kept for `status`.
 const PROBLEMS_MAX: usize = 32;
 
@@ -60,6 +65,10 @@ const PROBLEMS_MAX: usize = 32;
 struct Daemon<'a> {
     search: &'a Search,
     loaded: Loaded,
+    /// How the configuration was changed since the last round.
+    amended: Option<Amended>,
+    /// What the last round saw, where that is all there is to know: a hint for the next.
+    last: Option<Last>,
     options: Options,
     kernel: Kernel,
     systemd: Systemd,
@@ -98,6 +107,8 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
         search,
+        amended: None,
+        last: None,
         options,
         kernel,
         systemd,
@@ -158,10 +169,7 @@ impl Daemon<'_> {
             }
             let mut wanted = Wanted::default();
             first.into_iter().for_each(|wake| wanted.add(wake));
-            if wanted.config {
-                std::thread::sleep(SETTLE);
-            }
-            wakes.try_iter().for_each(|wake| wanted.add(wake));
+            wanted.settle(wakes);
             if wanted.terminate {
                 self.systemd.stopping();
                 info!(target: classes::STOPPING, "stopping; the kernel stays as it is");
@@ -182,9 +190,7 @@ impl Daemon<'_> {
             }
             last_look = Instant::now();
             self.publish();
-            if wanted.config || wanted.reload {
-                memory::give_back();
-            }
+            memory::give_back();
             for reply in wanted.replies {
                 let _ = reply.send(answer.clone());
             }
@@ -217,10 +223,11 @@ impl Daemon<'_> {
         if asked {
             self.systemd.reloading();
         }
-        let result = match engine::load(self.search) {
-            Ok(loaded) => {
-                let changed = loaded.intent != self.loaded.intent;
-                let moved = loaded.intent.paths != self.loaded.intent.paths;
+        let paths = self.loaded.intent.paths.clone();
+        let result = match engine::reload(self.search, &mut self.loaded) {
+            Ok(amended) => {
+                let changed = amended.changed;
+                let moved = paths != self.loaded.intent.paths;
                 let mut status = self.lock_status();
                 status.config_error = None;
                 if changed {
@@ -237,9 +244,8 @@ impl Daemon<'_> {
                 if moved {
                     warn!("[paths] changed: restart ciliate to use the new paths");
                 }
-                let paths = self.loaded.intent.paths.clone();
-                self.loaded = loaded;
                 self.loaded.intent.paths = paths;
+                self.amended = Some(amended).filter(|amended| amended.changed);
                 Ok(())
             }
             Err(invalid) => {
@@ -323,9 +329,10 @@ impl Daemon<'_> {
             info!(target: classes::CONVERGED, generation, "{}", status.summary());
         }
         drop(status);
-        if let Ok(converged) = &result {
+        if let Ok(converged) = result {
             self.records = converged.last.records();
             self.follow_health(&converged.last);
+            self.last = converged.is_fresh.then(|| Last::of(converged.last)).flatten();
         }
         progressed
     }
@@ -346,11 +353,19 @@ impl Daemon<'_> {
     }
 
     fn try_round(&mut self) -> Result<Converged, EngineError> {
+        let (last, amended) = (self.last.take(), self.amended.take());
+        let dead = Arc::new(self.lock_status().backend_checks.dead());
         let intent = &self.loaded.intent;
-        // A look that finds nothing to do needs no lock.
-        let dead = self.lock_status().backend_checks.dead();
-        let remembered = Remembered { records: self.records.clone(), dead: dead.into() };
+        let remembered = Remembered { records: self.records.clone(), dead };
         let look = |kernel: &mut Kernel| engine::view_with(kernel, intent, &remembered);
+        // As a rule there is something to do after a change.
+        if let Some(amended) = amended.filter(|_| self.pause.is_zero()) {
+            let scope = engine::lock(&intent.paths.runtime, Duration::ZERO)?;
+            let last = last.filter(|_| scope.was_ours());
+            let plan = last.and_then(|last| last.plan(intent, &amended, &remembered.dead));
+            return engine::converge_after(plan, &scope, &mut self.kernel, look);
+        }
+        // A look that finds nothing to do needs no lock.
         let view = look(&mut self.kernel)?;
         self.pause = self.fights.pause(view.plan.ops.iter().map(Op::object), Instant::now());
         if view.plan.ops.is_empty() || !self.pause.is_zero() {
@@ -455,6 +470,8 @@ impl Daemon<'_> {
 struct Wanted {
     terminate: bool,
     config: bool,
+    /// Somebody is at work on the files.
+    partial: bool,
     /// Somebody asked for it.
     reload: bool,
     /// Those who wait for an answer.
@@ -462,10 +479,26 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Takes what else has come, the files when they have settled.
+    fn settle(&mut self, wakes: &Receiver<Wake>) {
+        wakes.try_iter().for_each(|wake| self.add(wake));
+        if self.config && !self.partial {
+            std::thread::sleep(SETTLE_WHOLE);
+            wakes.try_iter().for_each(|wake| self.add(wake));
+        }
+        if self.partial {
+            std::thread::sleep(SETTLE);
+            wakes.try_iter().for_each(|wake| self.add(wake));
+        }
+    }
+
     fn add(&mut self, wake: Wake) {
         match wake {
             Wake::Terminate => self.terminate = true,
-            Wake::Config => self.config = true,
+            Wake::Config { is_whole } => {
+                self.config = true;
+                self.partial |= !is_whole;
+            }
             Wake::Kernel | Wake::Backends => {}
             Wake::Reload(reply) => {
                 self.reload = true;

@@ -25,8 +25,8 @@ use crate::kinds::owner;
 /// Why the loop wakes up.
 #[derive(Debug)]
 pub enum Wake {
-    /// Files of the configuration may have changed.
-    Config,
+    /// Files of the configuration may have changed; what is there now is whole, or more of it is to come.
+    Config { is_whole: bool },
     /// Something in the kernel may have changed.
     Kernel,
     /// A backend was found dead or alive.
@@ -97,8 +97,9 @@ impl Watchers {
         let shared = concerns.clone();
         let files = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let concerns = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if event.is_ok_and(|event| changes(&event.kind) && concerns.touched(&event.paths)) {
-                let _ = wakes.send(Wake::Config);
+            let Ok(event) = event else { return };
+            if changes(&event.kind) && concerns.touched(&event.paths) {
+                let _ = wakes.send(Wake::Config { is_whole: is_whole(&event.kind) });
             }
         });
         let files = files.map_err(|e| failed("watch the files", &e))?;
@@ -201,6 +202,17 @@ fn standing(path: &Path) -> Option<PathBuf> {
 /// Whether an event can mean a change. Our own reading must not wake us up.
 fn changes(kind: &EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+}
+
+/// Whether an event says that a file is there as it is to be: closed after writing, or renamed to its name. What was
+/// begun, or is gone, comes back in a moment where it is an editor's doing.
+fn is_whole(kind: &EventKind) -> bool {
+    use notify::event::{ModifyKind, RenameMode};
+    matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+    )
 }
 
 fn signals(wakes: Sender<Wake>) -> std::io::Result<()> {

@@ -8,6 +8,7 @@
 pub mod limits;
 
 mod address;
+mod amend;
 mod check;
 mod datapath;
 mod draft;
@@ -35,6 +36,7 @@ use ipnet::IpNet;
 use crate::config::{Diagnostic, Document, Span};
 use crate::net::{IfName, Mac, Netns, PublicKey};
 
+pub use amend::Amended;
 pub use identity::{Identity, IdentityError, identity_of_labels};
 pub use service::{
     Algorithm, Backend, BackendState, Frontend, FrontendKind, HealthCheck, LoadBalancing,
@@ -60,6 +62,27 @@ pub struct Intent {
     pub endpoints: BTreeMap<Arc<str>, Endpoint>,
     /// By name.
     pub services: BTreeMap<Arc<str>, Service>,
+}
+
+impl Intent {
+    /// The same with other services.
+    #[must_use]
+    pub fn with_services(&self, services: BTreeMap<Arc<str>, Service>) -> Self {
+        Self {
+            node: self.node.clone(),
+            routing: self.routing.clone(),
+            masquerade: self.masquerade,
+            datapath: self.datapath.clone(),
+            conntrack: self.conntrack,
+            health: self.health,
+            load_balancing: self.load_balancing.clone(),
+            encryption: self.encryption.clone(),
+            paths: self.paths.clone(),
+            peers: self.peers.clone(),
+            endpoints: self.endpoints.clone(),
+            services,
+        }
+    }
 }
 
 /// This host.

@@ -3,10 +3,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -19,7 +20,14 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct WriterScope {
     _file: File,
+    was_ours: bool,
 }
+
+/// What a process writes into the lock of a node when it takes it: no other writes the same.
+static NAME: LazyLock<String> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{} {}\n", std::process::id(), since.as_nanos())
+});
 
 /// Where the lock of a node is.
 pub fn path(runtime: &Path) -> PathBuf {
@@ -84,8 +92,26 @@ impl WriterScope {
     /// [`KernelError::Locked`] when another process still has it after `patience`.
     pub fn take(runtime: &Path, patience: Duration) -> Result<Self, KernelError> {
         let file = lock(&path(runtime), patience, Some(&|| make_runtime(runtime)))?;
-        Ok(Self { _file: file })
+        let was_ours = sign(&file).map_err(|source| failed("write to", &path(runtime), source))?;
+        Ok(Self { _file: file, was_ours })
     }
+
+    /// Whether nobody else has had it since this process had it last.
+    pub fn was_ours(&self) -> bool {
+        self.was_ours
+    }
+}
+
+/// Writes this process's name into a file, and says whether it was there.
+fn sign(file: &File) -> io::Result<bool> {
+    let mut before = vec![0; NAME.len() + 1];
+    let length = file.read_at(&mut before, 0)?;
+    let was_ours = before[..length] == *NAME.as_bytes();
+    if !was_ours {
+        file.set_len(0)?;
+        file.write_all_at(NAME.as_bytes(), 0)?;
+    }
+    Ok(was_ours)
 }
 
 /// Locks a file against other processes, and makes it if it is missing. Its folder has to be there: nobody is
@@ -116,8 +142,13 @@ fn lock(
     loop {
         make_folder.map_or(Ok(()), |make| make())?;
         // Whoever can open the file can hold the lock.
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(path);
         let patient = begin.elapsed() < patience;
         let removed_since = |error: &io::Error| {
             error.kind() == io::ErrorKind::NotFound && make_folder.is_some() && patient
@@ -192,6 +223,23 @@ mod tests {
         assert!(matches!(second, Err(KernelError::Locked { .. })), "{second:?}");
         drop(scope);
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
+        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn who_had_the_lock_last_is_known() {
+        let name = format!("ciliate-lock-{}/signed", std::process::id());
+        let runtime = std::env::temp_dir().join(name);
+        let was_ours = || WriterScope::take(&runtime, Duration::ZERO).unwrap().was_ours();
+        assert_eq!([was_ours(), was_ours()], [false, true]);
+        // Another has had it; its name may be longer, and begin as ours does.
+        for name in ["1 2\n".to_owned(), format!("{}9\n", NAME.trim_end()), format!("{}0", *NAME)] {
+            std::fs::write(path(&runtime), name).unwrap();
+            assert_eq!([was_ours(), was_ours()], [false, true]);
+        }
+        // `destroy` removes it.
+        std::fs::remove_file(path(&runtime)).unwrap();
+        assert!(!was_ours());
         std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 

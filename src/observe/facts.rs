@@ -143,26 +143,12 @@ pub fn devices(kernel: &Kernel) -> Result<BTreeMap<u32, DeviceValue>, KernelErro
         .collect())
 }
 
-/// The numbers of services and backends. One that is used twice counts for the first.
+/// The numbers of services and backends.
 fn services(round: &mut Round<'_>) -> Result<ServiceIds, KernelError> {
-    let mut ids = ServiceIds::default();
-    for (key, state) in lb_service::exec::read(round)? {
-        match (key, state.id()) {
-            (lb_service::Key::Frontend(frontend), Some(id)) => {
-                ids.frontends.push((*frontend, id));
-                ids.numbers.push(id);
-            }
-            (lb_service::Key::Frontend(_), None) => {}
-            (lb_service::Key::Number { id, .. }, _) => ids.numbers.push(*id),
-        }
-    }
-    for (key, seen) in lb_backend::exec::read(round)? {
-        ids.backends.push(((seen.backend.address, seen.backend.protocol), key.id));
-        ids.backend_ids.push(key.id);
-    }
-    ids.numbers.sort_unstable();
-    ids.backends.sort_unstable();
-    Ok(ids)
+    lb_service::exec::read(round)?;
+    lb_backend::exec::read(round)?;
+    let (services, backends) = (&mut round.lb_services, &mut round.lb_backends);
+    Ok(ServiceIds::of(services.get_or_insert_default(), backends.get_or_insert_default()))
 }
 
 /// The endpoints' namespaces, and what is wrong with that of the health endpoint.

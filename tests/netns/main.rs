@@ -6,6 +6,7 @@
 //! tests compare what the engine predicted with what the kernel has.
 
 mod adversary;
+mod ahead;
 mod allocation;
 mod backend_states;
 mod backends;

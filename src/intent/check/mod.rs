@@ -12,6 +12,7 @@ mod networks;
 mod services;
 
 use super::draft::{Draft, Problems};
+pub(super) use services::fit;
 
 /// Runs all checks.
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {

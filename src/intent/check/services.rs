@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::networks::{Network, Owner, endpoint_networks, holding};
 use crate::config::{Diagnostic, Span};
 use crate::intent::draft::{At, Draft, DraftService, Problems};
 use crate::intent::limits;
 use crate::intent::service::is_of_family;
-use crate::intent::{Frontend, FrontendKind, Protocol};
+use crate::intent::{Backend, Frontend, FrontendKind, Protocol, Service};
 
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     frontends(draft, problems);
@@ -181,61 +182,134 @@ fn taken(
 /// What all services together may have at most.
 struct Budget {
     max: usize,
-    /// What a service takes of it, by its frontends.
-    of: fn(&DraftService, Counts) -> usize,
+    /// What a service takes of it.
+    of: fn(Size) -> usize,
     what: &'static str,
 }
 
-/// How many frontends a service has in the kernel.
+/// How large a service is in the kernel.
 #[derive(Debug, Clone, Copy)]
-struct Counts {
-    all: usize,
+struct Size {
+    frontends: usize,
     /// Of those, the ones that have source ranges.
     outside: usize,
+    backends: usize,
+    source_ranges: usize,
+    has_affinity: bool,
 }
 
 const BUDGETS: &[Budget] = &[
-    Budget { max: limits::FRONTENDS_MAX, of: |_, counts| counts.all, what: "frontends" },
+    Budget { max: limits::FRONTENDS_MAX, of: |size| size.frontends, what: "frontends" },
     Budget {
         max: limits::SLOTS_MAX,
-        of: |service, counts| counts.all * (1 + service.backends.len()),
+        of: |size| size.frontends * (1 + size.backends),
         what: "pairs of frontend and backend",
     },
     Budget {
         max: limits::AFFINITY_PAIRS_MAX,
-        of: |service, counts| match service.session_affinity_s {
-            Some(_) => counts.all * service.backends.len(),
-            None => 0,
-        },
+        of: |size| if size.has_affinity { size.frontends * size.backends } else { 0 },
         what: "pairs of frontend and backend with `session-affinity`",
     },
     Budget {
         max: limits::SOURCE_RANGES_MAX,
-        of: |service, counts| counts.outside * service.source_ranges.len(),
+        of: |size| size.outside * size.source_ranges,
         what: "pairs of frontend and source range",
     },
 ];
 
-/// A node port is a frontend at the underlay address and the wildcard of each family; with policies that differ,
-/// what is used from outside is there twice.
-fn counts(service: &DraftService) -> Counts {
-    let addresses = service.frontends.iter().map(|frontend| frontend.value.address);
-    let addresses = || addresses.clone().chain(service.backends.iter().map(|b| b.address));
-    let families = [false, true].into_iter().filter(|v6| is_of_family(addresses(), *v6)).count();
-    let node_ports = if service.node_port.is_some() { 2 * families } else { 0 };
-    let kind = |kind| service.frontends.iter().filter(|at| at.value.kind == kind).count();
-    let (inside, hosts) = (kind(FrontendKind::ClusterIp), kind(FrontendKind::HostPort));
-    let wild = service.frontends.iter().filter(|at| at.value.address.ip().is_unspecified()).count();
-    let scopes = if service.external_local == service.internal_local { 1 } else { 2 };
-    let outside = scopes * (service.frontends.len() - inside - hosts + node_ports);
-    Counts { all: inside + hosts + wild + outside, outside }
+impl Size {
+    /// Without what follows from the service alone. A node port is a frontend at the underlay address and the
+    /// wildcard of each family; with policies that differ, what is used from outside is there twice.
+    fn of<'a>(
+        frontends: impl ExactSizeIterator<Item = &'a Frontend> + Clone,
+        backends: &[Backend],
+        has_port: bool,
+        policies_differ: bool,
+    ) -> Self {
+        let all = || frontends.clone();
+        let addresses = || {
+            let own = all().map(|frontend| frontend.address);
+            own.chain(backends.iter().map(|backend| backend.address))
+        };
+        let families = || [false, true].into_iter().filter(|v6| is_of_family(addresses(), *v6));
+        let node_ports = if has_port { 2 * families().count() } else { 0 };
+        let kind = |kind| all().filter(|frontend| frontend.kind == kind).count();
+        let (inside, hosts) = (kind(FrontendKind::ClusterIp), kind(FrontendKind::HostPort));
+        let wild = all().filter(|frontend| frontend.address.ip().is_unspecified()).count();
+        let scopes = if policies_differ { 2 } else { 1 };
+        let outside = scopes * (frontends.len() - inside - hosts + node_ports);
+        Self {
+            frontends: inside + hosts + wild + outside,
+            outside,
+            backends: backends.len(),
+            source_ranges: 0,
+            has_affinity: false,
+        }
+    }
+
+    fn of_draft(service: &DraftService) -> Self {
+        let frontends = service.frontends.iter().map(|frontend| &frontend.value);
+        let differ = service.external_local != service.internal_local;
+        Self {
+            source_ranges: service.source_ranges.len(),
+            has_affinity: service.session_affinity_s.is_some(),
+            ..Self::of(frontends, &service.backends, service.node_port.is_some(), differ)
+        }
+    }
+
+    fn of_service(service: &Service) -> Self {
+        let frontends = service.frontends.iter();
+        let differ = service.external_local != service.internal_local;
+        Self {
+            source_ranges: service.source_ranges.len(),
+            has_affinity: service.session_affinity_s.is_some(),
+            ..Self::of(frontends, &service.backends, service.node_port.is_some(), differ)
+        }
+    }
+}
+
+/// Whether services that are right by themselves can stand beside others: false also where only looking at all of
+/// them at once tells.
+pub(in crate::intent) fn fit<'a>(
+    others: impl Iterator<Item = &'a Service> + Clone,
+    new: &'a BTreeMap<Arc<str>, Service>,
+) -> bool {
+    let ports = |service: &'a Service| {
+        let is_host_port = |frontend: &&Frontend| frontend.kind == FrontendKind::HostPort;
+        let host_ports = service.frontends.iter().filter(is_host_port);
+        let host_ports = host_ports.map(|frontend| frontend.address.port());
+        host_ports.chain(service.node_port).map(|port| (port, service.protocol))
+    };
+    let frontends = |service: &'a Service| {
+        service.frontends.iter().map(|frontend| (frontend.address, service.protocol))
+    };
+    let own_ports: BTreeSet<_> = new.values().flat_map(ports).collect();
+    let own_frontends: BTreeSet<_> = new.values().flat_map(frontends).collect();
+    let collides = |service: &'a Service| {
+        new.contains_key(&service.name)
+            || frontends(service).any(|frontend| own_frontends.contains(&frontend))
+            || ports(service).any(|port| own_ports.contains(&port))
+    };
+    if others.clone().any(collides) {
+        return false;
+    }
+    let mut sums = [0; BUDGETS.len()];
+    let mut backends = 0;
+    for service in others.chain(new.values()) {
+        let size = Size::of_service(service);
+        BUDGETS.iter().zip(&mut sums).for_each(|(budget, sum)| *sum += (budget.of)(size));
+        // Those that several have count once: that is not looked at.
+        backends += size.backends;
+    }
+    let within = BUDGETS.iter().zip(sums).all(|(budget, sum)| sum <= budget.max);
+    within && backends <= limits::BACKENDS_MAX
 }
 
 /// The complaint about the first service that goes beyond what there may be of something.
 fn excess(draft: &Draft, budget: &Budget) -> Option<Diagnostic> {
     let mut sum = 0;
     for service in &draft.services {
-        sum += (budget.of)(service, counts(service));
+        sum += (budget.of)(Size::of_draft(service));
         if sum > budget.max {
             let message =
                 format!("with service `{}` there are too many {}", service.name.value, budget.what);
