@@ -34,6 +34,26 @@ struct Run {
     now: usize,
 }
 
+/// The places of a text's tables of services that can be read by themselves, and the text without them, in which
+/// everything else is at its place.
+pub(super) fn apart(text: &str) -> (Vec<Range<usize>>, String) {
+    if has_long_quotes(text) {
+        return (Vec::new(), text.to_owned());
+    }
+    let tables = tables(text).into_iter().skip(1).filter(|table| table.plain);
+    let places: Vec<Range<usize>> = tables.map(|table| table.lines).collect();
+    let rest = without(text, &places);
+    (places, rest)
+}
+
+/// A text with some of its lines blanked.
+fn without(text: &str, lines: &[Range<usize>]) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    lines.iter().for_each(|lines| bytes[lines.clone()].fill(b' '));
+    // Whole lines were taken out of a text.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 impl Kept {
     /// What is kept of `before`, and the new texts without it.
     pub(super) fn between(before: &Sources, now: &Sources) -> (Self, Sources) {
@@ -43,12 +63,12 @@ impl Kept {
             // As a rule the files are the same ones.
             let mut same = earlier.clone();
             let found = same.find(|old| old.path() == source.path());
-            let mut text = source.text().to_owned();
+            let mut again = Vec::new();
             if let Some(old) = found {
                 earlier = same;
-                kept.of_file(old, source, &mut text);
+                again = kept.of_file(old, source);
             }
-            rest.add(source.path(), text);
+            rest.add(source.path(), without(source.text(), &again));
         }
         kept.runs.sort_by_key(|run| run.before.start);
         (kept, rest)
@@ -67,10 +87,11 @@ impl Kept {
         Some(Span { start: now(span.start), end: now(span.end) })
     }
 
-    fn of_file(&mut self, before: &Source, now: &Source, rest: &mut String) {
+    /// Finds what is kept of a file. Returns where that is in the new text.
+    fn of_file(&mut self, before: &Source, now: &Source) -> Vec<Range<usize>> {
         let (old, new) = (before.text(), now.text());
         if has_long_quotes(new) {
-            return;
+            return Vec::new();
         }
         let (head, tail) = (common_start(old, new), common_end(old, new));
         // An old table is at most one of the new ones, though both ends may be alike for more than there is.
@@ -93,10 +114,7 @@ impl Kept {
             self.add(before.base() + was.start..before.base() + was.end, now.base() + start);
             blank.push(start..end);
         }
-        let mut bytes = std::mem::take(rest).into_bytes();
-        blank.into_iter().for_each(|lines| bytes[lines].fill(b' '));
-        // Whole lines were taken out of a text.
-        *rest = String::from_utf8(bytes).unwrap_or_default();
+        blank
     }
 
     fn add(&mut self, before: Range<usize>, now: usize) {

@@ -8,9 +8,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use serde_spanned::Spanned;
+
 use super::diagnostic::Diagnostic;
-use super::document::Root;
-use super::kept::Kept;
+use super::document::{Root, Service};
+use super::kept::{self, Kept};
 use super::merge;
 use super::search::{Search, is_null};
 use super::shape::Shape;
@@ -196,8 +198,21 @@ impl Document {
             .collect();
         let shape = Shape::of_document();
         let mut lost = BTreeSet::new();
+        let mut services = Vec::new();
+        let mut rests = Sources::default();
+        // Tables of services by themselves, as there may be tens of thousands: the tree of all of them at once takes
+        // many times the memory of the text.
+        for source in sources.iter() {
+            let apart = if partial.contains(&source.base()) { None } else { apart(source, &shape) };
+            let (found, rest) =
+                apart.unwrap_or_else(|| (Part::default(), source.text().to_owned()));
+            services.extend(found.services);
+            problems.extend(found.problems);
+            lost.extend(found.lost);
+            rests.add(source.path(), rest);
+        }
         let mut merged = merge::Merged::default();
-        for source in sources.iter().filter(|source| !partial.contains(&source.base())) {
+        for source in rests.iter().filter(|source| !partial.contains(&source.base())) {
             match syntax::parse(source) {
                 Ok(tree) => merged.add(shape.fit(tree, &mut problems, &mut lost)),
                 Err(errors) => {
@@ -206,10 +221,12 @@ impl Document {
                 }
             }
         }
-        let root = merged.read().unwrap_or_else(|problem| {
+        let mut root = merged.read().unwrap_or_else(|problem| {
             problems.push(problem);
             Root::default()
         });
+        root.service.extend(services);
+        root.service.sort_by_key(|service| service.span().start);
         problems.sort_by_key(|problem| problem.span.start);
         Self { sources, root, problems, whole, lost }
     }
@@ -255,6 +272,32 @@ impl Document {
         let start = self.sources.iter().next().map_or(0, Source::base);
         Span { start, end: start }
     }
+}
+
+/// What was read of some tables.
+#[derive(Default)]
+struct Part {
+    services: Vec<Spanned<Service>>,
+    problems: Vec<Diagnostic>,
+    lost: BTreeSet<String>,
+}
+
+/// Reads a file's tables of services, as far as they are by themselves, and gives the text without them; `None` where
+/// the file has to be read as a whole, because what is wrong with it shows only so.
+fn apart(source: &Source, shape: &Shape) -> Option<(Part, String)> {
+    let (places, rest) = kept::apart(source.text());
+    let mut part = Part::default();
+    // What is wrong in between may make other things of the tables.
+    if places.is_empty() || syntax::parse_part(&rest, source.base()).is_none() {
+        return None;
+    }
+    for place in places {
+        let tree = syntax::parse_part(&source.text()[place.clone()], source.base() + place.start)?;
+        let mut merged = merge::Merged::default();
+        merged.add(shape.fit(tree, &mut part.problems, &mut part.lost));
+        part.services.extend(merged.read().ok()?.service);
+    }
+    Some((part, rest))
 }
 
 /// Reads one file, within what is left of the limit for all.

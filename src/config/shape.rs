@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 use serde_spanned::Spanned;
@@ -21,13 +22,15 @@ use super::unsupported::instead_of;
 /// The shape trees have to fit.
 #[derive(Debug)]
 pub(super) struct Shape {
-    schema: Value,
+    schema: &'static Value,
 }
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 
 impl Shape {
     /// The shape of a configuration file.
     pub(super) fn of_document() -> Self {
-        Self { schema: schema() }
+        Self { schema: &SCHEMA }
     }
 
     /// Returns what fits of a file's tree; adds what doesn't to `problems`, and its path to `lost`.
@@ -37,8 +40,8 @@ impl Shape {
         problems: &mut Vec<Diagnostic>,
         lost: &mut BTreeSet<String>,
     ) -> DeTable<'i> {
-        let mut fit = Fit { top: properties(&self.schema), problems, lost };
-        fit.table(&self.schema, tree, &Place::Top)
+        let mut fit = Fit { top: properties(self.schema), problems, lost };
+        fit.table(self.schema, tree, &Place::Top)
     }
 }
 

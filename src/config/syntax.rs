@@ -46,6 +46,12 @@ pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Vec<Diagnostic>> {
     Err(problems)
 }
 
+/// Parses a part of a file that begins at `base`; `None` where it is not valid by itself.
+pub(super) fn parse_part(text: &str, base: usize) -> Option<DeTable<'_>> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    errors.is_empty().then(|| shifted_table(tree.into_inner(), base))
+}
+
 /// What the parser complains about, with the text around it.
 struct Fault<'a> {
     source: &'a Source,

@@ -118,8 +118,19 @@ fn differences(before: &Intent, now: &Intent) -> (Vec<Service>, Vec<Arc<str>>) {
     (gone.cloned().collect(), new.map(|service| service.name.clone()).collect())
 }
 
+/// A file is read as a whole where it has quotes of three, if only in a comment.
+fn assert_same_as_a_whole(text: &str) {
+    if ["\"\"\"", "'''"].iter().any(|quotes| text.contains(quotes)) {
+        return;
+    }
+    let read = |end: &str| Document::of_texts([("x", format!("{text}\n# {end}\n"))]);
+    let (apart, whole) = (read("..."), read("\"\"\""));
+    assert_eq!(apart.root(), whole.root(), "{text}");
+    assert_eq!(format!("{:?}", apart.problems()), format!("{:?}", whole.problems()), "{text}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn reading_what_is_new_gives_what_reading_all_gives(
@@ -134,6 +145,7 @@ proptest! {
         for step in steps {
             let last = tree.clone();
             step.iter().for_each(|edit| change(&mut tree, edit));
+            assert_same_as_a_whole(&tree.concat().concat());
             let all = Document::of_texts(texts(&tree));
             let read = intent::read(&all);
             let before = held.clone();
@@ -158,6 +170,28 @@ proptest! {
             // What has mistakes is not the last good configuration.
             if intent::read(&all).is_ok() { document = all } else { tree = last }
         }
+    }
+}
+
+/// What is wrong only because of what is kept.
+#[test]
+fn what_can_not_stand_beside_a_table_is_seen() {
+    let tables = PIECES[..4].concat();
+    let document = Document::of_texts([("x", format!("{tables}{BASE}"))]);
+    let before = intent::read(&document).unwrap();
+    for start in [
+        "service = []\n",
+        "service = [{ name = \"x\" }]\n",
+        "service.name = \"x\"\n",
+        "[service]\n",
+    ] {
+        let text = format!("{start}{tables}{BASE}");
+        assert_same_as_a_whole(&text);
+        let files = Files::of_texts([("x", text.clone())]);
+        let amended = files.beside(&document);
+        let amended = amended.and_then(|(kept, rest)| before.clone().amend(&rest, &kept));
+        assert_eq!(amended, None, "{text}");
+        assert!(intent::read(&Document::of_texts([("x", text)])).is_err());
     }
 }
 

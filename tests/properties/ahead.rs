@@ -110,7 +110,7 @@ fn read(files: Files) -> (Document, Intent) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ops_ahead_are_those_of_a_look_at_everything(
@@ -178,7 +178,31 @@ fn nothing_is_planned_from_what_does_not_follow() {
     };
     assert_eq!(after(&|_| {}, &dead), Some(1));
     // Somebody has been at a backend, at the service that goes, or at the table of those that share its backends.
-    assert_eq!(after(&|observed| drop(observed.lb_backends.pop_first()), &dead), None);
-    assert_eq!(after(&|observed| drop(observed.lb_services.pop_last()), &dead), None);
-    assert_eq!(after(&|observed| drop(observed.maglev_tables.pop_first()), &dead), None);
+    assert_eq!(
+        after(
+            &|observed| {
+                let _ = observed.lb_backends.pop_first();
+            },
+            &dead
+        ),
+        None
+    );
+    assert_eq!(
+        after(
+            &|observed| {
+                let _ = observed.lb_services.pop_last();
+            },
+            &dead
+        ),
+        None
+    );
+    assert_eq!(
+        after(
+            &|observed| {
+                let _ = observed.maglev_tables.pop_first();
+            },
+            &dead
+        ),
+        None
+    );
 }

@@ -161,9 +161,12 @@ fn backend(entry: &Spanned<BackendEntry>, problems: &mut Problems) -> Option<At<
 
 impl DraftService {
     /// The service; only if nothing is wrong.
-    pub(in crate::intent) fn finish(self) -> Service {
+    pub(in crate::intent) fn finish(mut self) -> Service {
         let mut frontends: Vec<Frontend> = self.frontends.into_iter().map(|at| at.value).collect();
         frontends.sort();
+        // Lists that have grown have room for more, and there may be tens of thousands.
+        frontends.shrink_to_fit();
+        self.backends.shrink_to_fit();
         Service {
             name: self.name.value,
             protocol: self.protocol,

@@ -1,5 +1,6 @@
 //! What tells one frontend from another. Pure; imports `bpf_abi`.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +10,7 @@ use super::State;
 use crate::bpf_abi::{LB_SCOPE_INT, Lb4Key, Lb6Key, protocol_name};
 
 /// An address, port and protocol, for the senders of a scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frontend {
     pub address: IpAddr,
     pub port: u16,
@@ -19,7 +20,30 @@ pub struct Frontend {
     pub scope: u8,
 }
 
+/// By address, port, protocol and scope. As numbers, because tens of thousands are sorted and looked for in each
+/// round, and addresses are compared byte by byte otherwise.
+impl Ord for Frontend {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Frontend {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Frontend {
+    fn rank(&self) -> (bool, u128, u32) {
+        let rest =
+            u32::from(self.port) << 16 | u32::from(self.protocol) << 8 | u32::from(self.scope);
+        match self.address {
+            IpAddr::V4(v4) => (false, u32::from(v4).into(), rest),
+            IpAddr::V6(v6) => (true, v6.into(), rest),
+        }
+    }
+
     /// Address and port.
     pub fn socket(self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
@@ -110,6 +134,28 @@ impl fmt::Display for Key {
             Self::Number { id, ipv6 } => {
                 write!(f, "number {id}{} without frontend", if *ipv6 { " ipv6" } else { "" })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frontends_are_ordered_by_their_fields() {
+        let mut all = Vec::new();
+        for address in ["0.0.0.1", "1.0.0.0", "255.0.0.2", "::", "::1", "1::", "ff00::"] {
+            for port in [0, 1, 256, 65_535] {
+                for (protocol, scope) in [(0, 0), (0, 1), (6, 0), (17, 1), (132, 255)] {
+                    let address = address.parse().unwrap();
+                    all.push(Frontend { address, port, protocol, scope });
+                }
+            }
+        }
+        let fields = |f: &Frontend| (f.address, f.port, f.protocol, f.scope);
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            assert_eq!(one.cmp(other), fields(one).cmp(&fields(other)), "{one} {other}");
         }
     }
 }
