@@ -61,6 +61,10 @@ pub enum KeyProblem {
     NotAFile,
     #[error("it holds no private key: {0}; `ciliate wireguard rotate` makes a new one")]
     NoKey(KeyError),
+    #[error(
+        "it is a credential of systemd; put a new key where LoadCredential= of ciliated.service has it from, and restart the service"
+    )]
+    Credential,
     #[error("it is longer than a key in base64; `ciliate wireguard rotate` makes a new one")]
     TooLong,
 }
@@ -142,8 +146,11 @@ pub fn make(path: &Path) -> Result<(), KernelError> {
 /// file meanwhile sees the one or the other.
 ///
 /// # Errors
-/// No random numbers, or the file can't be written.
+/// No random numbers, or the file can't be written, or is systemd's.
 pub fn replace(path: &Path) -> Result<PublicKey, KernelError> {
+    if path.starts_with(CREDENTIALS) {
+        return Err(KernelError::PrivateKey { path: path.into(), problem: KeyProblem::Credential });
+    }
     write(path, true)?;
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let read = read(path)?.ok_or_else(|| KernelError::File {

@@ -130,6 +130,29 @@ killed_it_comes_back() {
     flood_ends
 }
 
+# A private key that systemd has for the service: the service can read it, and the commands beside it find the same.
+a_private_key_of_systemd() {
+    local wanted
+    (umask 077; head -c 32 /dev/urandom | base64 >/root/wireguard.key)
+    {
+        printf '[node]\ncidrs = ["10.244.0.0/24"]\n[encryption]\nmode = "wireguard"\n'
+        printf 'private-key-file = "/root/wireguard.key"\n'
+    } >/tmp/key.toml
+    wanted=$(ciliate -c /tmp/key.toml wireguard pubkey)
+    drop_in 'LoadCredential=wireguard.key:/root/wireguard.key'
+    flood
+    systemctl restart "$UNIT"
+    expect "$wanted" ciliate wireguard pubkey
+    nsenter --target "$(property MainPID)" --mount \
+        cmp /root/wireguard.key "/run/credentials/$UNIT/wireguard.key" || fail "the service has another key"
+    ! ciliate wireguard rotate 2>/tmp/rotated || fail "a credential is replaced"
+    grep -q 'credential of systemd' /tmp/rotated || fail "$(cat /tmp/rotated)"
+    no_drop_in
+    systemctl restart "$UNIT"
+    flood_ends
+    rm /root/wireguard.key /tmp/key.toml
+}
+
 # The watchdog ends a daemon that hangs; here sooner than in the package.
 hung_it_is_started_anew() {
     local process
@@ -267,6 +290,7 @@ steps=(
     reload_bad
     killed_it_comes_back
     hung_it_is_started_anew
+    a_private_key_of_systemd
     upgrade_and_downgrade_lose_nothing
     restart_changes_nothing
     a_service_with_an_endpoint
