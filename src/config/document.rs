@@ -270,7 +270,7 @@ pub struct Encryption {
     pub port: Maybe<i64>,
     /// File with this node's private key, in base64, which only its owner may read. It is made when it is
     /// missing. Default: the credential `wireguard.key` of the service, else `wireguard.key` below `state`
-    /// of [paths].
+    /// of `[paths]`.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub private_key_file: Maybe<String>,
     /// Encrypt what the nodes themselves send to each other as well. The same on every node. Default: false.
@@ -340,14 +340,14 @@ pub struct Peer {
     #[schemars(with = "Option<String>", regex(pattern = MAC))]
     pub mac: Maybe<String>,
     /// Its WireGuard public key: what `ciliate wireguard pubkey` says there. Without one nothing is encrypted
-    /// to it, and with `strict` of [encryption] nothing sent between the nodes' endpoints.
+    /// to it, and with `strict` of `[encryption]` nothing sent between the nodes' endpoints.
     #[schemars(with = "Option<String>", regex(pattern = KEY))]
     pub public_key: Maybe<String>,
     /// Address and port of its WireGuard, where that is not its first address of a family that this node has,
-    /// IPv4 before IPv6, and `port` of [encryption].
+    /// IPv4 before IPv6, and `port` of `[encryption]`.
     #[schemars(with = "Option<String>")]
     pub wireguard_endpoint: Maybe<String>,
-    /// Seconds between two signs of life to it. Default: that of [encryption].
+    /// Seconds between two signs of life to it. Default: that of `[encryption]`.
     #[schemars(with = "Option<i64>", range(min = 0, max = 65535))]
     pub persistent_keepalive: Maybe<i64>,
     /// An endpoint of the peer whose identity is known here in advance.
