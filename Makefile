@@ -4,7 +4,7 @@
 # `su` leaves these out on Debian, and nft is there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: build demo test test-vm test-package bench package-files deb rpm
+.PHONY: build demo test test-vm test-package bench package-files deb rpm deb-kubernetes rpm-kubernetes
 
 build:
 	scripts/install-tools.sh build
@@ -26,6 +26,11 @@ deb:
 rpm:
 	scripts/install-tools.sh rpm
 	packaging/build.sh rpm
+
+# The Kubernetes adapter's.
+deb-kubernetes rpm-kubernetes: %-kubernetes:
+	scripts/install-tools.sh $*
+	packaging/build.sh kubernetes-$*
 
 test-package:
 	scripts/install-tools.sh test

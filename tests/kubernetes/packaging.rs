@@ -128,7 +128,13 @@ fn options_are_understood() {
         Command::new(env!("CARGO_BIN_EXE_ciliate-kubernetes")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let mut named = BTreeSet::new();
+    let manual = packaged("ciliate-kubernetes.8").replace("\\-", "-");
+    for option in help.split_whitespace().filter(|word| word.starts_with("--")) {
+        let is_own = !["--help", "--version"].contains(&option);
+        assert!(!is_own || manual.contains(option), "the manual page has no {option}");
+    }
     let pages = ["daemonset.yaml", "ciliate-kubernetes.service", "README.md"].map(packaged);
+    let pages = [pages.concat(), manual];
     let readme = fs::read_to_string(format!("{HERE}/../../src/kubernetes/README.md")).unwrap();
     for text in pages.iter().chain([&readme]).filter(|text| !text.is_empty()) {
         for line in text.lines().filter(|line| !line.contains("cargo ")) {

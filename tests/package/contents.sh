@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# What is in one.deb and one.rpm of a folder: the same files, the right dependencies, pages and scripts that their
+# What is in a .deb and an .rpm of a folder: the same files, the right dependencies, pages and scripts that their
 # checkers find nothing about.
+#
+#   contents.sh FOLDER FILE PACKAGE DEPENDENCY…     FILE without .deb and .rpm
 set -euo pipefail
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
+file=$2 package=$3
+shift 3
 rm -rf deb rpm
 mkdir deb rpm
 
@@ -13,14 +17,14 @@ fail() {
     exit 1
 }
 
-dpkg-deb -x one.deb deb
+dpkg-deb -x "$file.deb" deb
 # Onto a root of its own, where no systemd runs. The scripts are tried in the guest.
 rpm --root "$PWD/rpm" --initdb
-rpm --root "$PWD/rpm" --install --nodeps --noscripts one.rpm 2>rpm.log || fail "$(cat rpm.log)"
-rpm --root "$PWD/rpm" --verify --nodeps ciliate || fail "installed files differ from those of the .rpm"
+rpm --root "$PWD/rpm" --install --nodeps --noscripts "$file.rpm" 2>rpm.log || fail "$(cat rpm.log)"
+rpm --root "$PWD/rpm" --verify --nodeps "$package" || fail "installed files differ from those of the .rpm"
 
-echo "  sizes: $(stat -c %s one.deb) bytes of deb, $(stat -c %s one.rpm) of rpm, $(stat -c %s deb/usr/bin/ciliate) of program"
-[ "$(stat -c %s one.deb)" -le 10000000 ] || fail "the .deb has more than 10 MB"
+echo "  sizes: $(stat -c %s "$file.deb") bytes of deb, $(stat -c %s "$file.rpm") of rpm, $(stat -c %s "deb/usr/bin/$package") of program"
+[ "$(stat -c %s "$file.deb")" -le 10000000 ] || fail "the .deb has more than 10 MB"
 
 # What each format has for itself is left out: licences, changelogs, overrides.
 list() {
@@ -29,26 +33,26 @@ list() {
         sed 's#zsh/site-functions#zsh/vendor-completions#' | sort)
 }
 diff <(list deb) <(list rpm) || fail "the .deb and the .rpm differ in their files"
-cmp deb/usr/bin/ciliate rpm/usr/bin/ciliate || fail "two programs"
+cmp "deb/usr/bin/$package" "rpm/usr/bin/$package" || fail "two programs"
 
-depends=$(dpkg-deb -f one.deb Depends)
-for package in libc6 nftables; do
-    [[ $depends == *"$package"* ]] || fail "the .deb depends on $depends, not on $package"
+depends=$(dpkg-deb -f "$file.deb" Depends)
+for name in "$@"; do
+    [[ ", $depends," =~ ", $name"( |,) ]] || fail "the .deb depends on $depends, not on $name"
 done
-[ "$(dpkg-deb -f one.deb Architecture)" = "$(dpkg --print-architecture)" ] || fail "architecture"
-rpm -qp --requires one.rpm 2>/dev/null | grep -qx nftables || fail "the .rpm does not require nftables"
-[ "$(rpm -qp --qf '%{ARCH}' one.rpm 2>/dev/null)" = "$(uname -m)" ] || fail "architecture of the .rpm"
+[ "$(dpkg-deb -f "$file.deb" Architecture)" = "$(dpkg --print-architecture)" ] || fail "architecture"
+rpm -qp --requires "$file.rpm" 2>/dev/null | grep -qx "${!#}" || fail "the .rpm does not require ${!#}"
+[ "$(rpm -qp --qf '%{ARCH}' "$file.rpm" 2>/dev/null)" = "$(uname -m)" ] || fail "architecture of the .rpm"
 
-lintian --allow-root --fail-on error,warning,info one.deb || fail lintian
+lintian --allow-root --fail-on error,warning,info "$file.deb" || fail lintian
 # Under its name, which is checked too.
 mkdir -p named
-rpm_name=$(rpm -qp --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm' one.rpm 2>/dev/null)
-cp one.rpm "named/$rpm_name"
+rpm_name=$(rpm -qp --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm' "$file.rpm" 2>/dev/null)
+cp "$file.rpm" "named/$rpm_name"
 rpmlint --config "$here/../../packaging/rpm/rpmlint.toml" "named/$rpm_name" >rpmlint.log || fail "$(cat rpmlint.log)"
 grep -q ' 0 errors, 0 warnings' rpmlint.log || fail "$(cat rpmlint.log)"
 
 # No path of this machine.
-if grep -c "$HOME\|$(realpath "$here/../..")" deb/usr/bin/ciliate >/dev/null; then
+if grep -c "$HOME\|$(realpath "$here/../..")" "deb/usr/bin/$package" >/dev/null; then
     fail "the program has a path of this machine"
 fi
 
@@ -58,8 +62,8 @@ for page in deb/usr/share/man/man*/*.gz; do
 done
 echo "  $(find deb/usr/share/man -name '*.gz' | wc -l) manual pages"
 
-rpm --root "$PWD/rpm" --erase --nodeps --noscripts ciliate
+rpm --root "$PWD/rpm" --erase --nodeps --noscripts "$package"
 left=$(list rpm)
 [ -z "$left" ] || fail "erased, and left: $left"
-for script in "$here"/../../packaging/rpm/*.sh; do sh -n "$script"; done
+for script in "$here"/../../packaging/{rpm,kubernetes/rpm}/*.sh; do sh -n "$script"; done
 rm -rf deb rpm named rpm.log rpmlint.log

@@ -2,7 +2,7 @@
 # The life of the package on one system: the steps at the end, in that order; or those that are named, which need
 # what those before them leave. Runs in the guest.
 #
-#   lifecycle.sh FOLDER [STEP…]     FOLDER has one.deb, two.deb and one.rpm
+#   lifecycle.sh FOLDER [STEP…]     FOLDER has one.deb, two.deb, one.rpm and kubernetes.deb
 set -uo pipefail
 debs=$1
 # shellcheck source=tests/package/guest.sh
@@ -15,6 +15,8 @@ debs=$1
 . "$debs/endpoints.sh"
 # shellcheck source=tests/package/main_job.sh
 . "$debs/main_job.sh"
+# shellcheck source=tests/package/kubernetes.sh
+. "$debs/kubernetes.sh"
 
 install_does_not_start() {
     files >/tmp/files-before
@@ -312,6 +314,10 @@ steps=(
     prepared_for_a_boot
     boots
     the_node_is_back_before_the_network_is_online
+    kubernetes_alone_configures_it
+    kubernetes_removed_and_purged
+    boots
+    kubernetes_alone_configures_it_at_boot
 )
 [ "$#" = 1 ] || steps=("${@:2}")
 
@@ -336,7 +342,7 @@ for ((at = first; at < ${#steps[@]}; at++)); do
     cat /tmp/output
     if [ "$code" != 0 ] || grep -q '^FAILED' /tmp/output; then
         echo "not ok $step"
-        journalctl --no-pager -n 30 -o short-monotonic -u "$UNIT" -u init.scope
+        journalctl --no-pager -n 30 -o short-monotonic -u "$UNIT" -u "$ADAPTER" -u init.scope
         exit 1
     fi
     echo "ok $step ($((SECONDS - begin)) s)"

@@ -37,6 +37,10 @@ rm -rf "$work/debs"
 mkdir -p "$work/debs"
 cp "$one" "$work/debs/one.deb"
 cp "$rpm" "$work/debs/one.rpm"
+say packaging/build.sh kubernetes-deb
+cp "$(packaging/build.sh kubernetes-deb)" "$work/debs/kubernetes.deb"
+say packaging/build.sh kubernetes-rpm
+cp "$(packaging/build.sh kubernetes-rpm)" "$work/debs/kubernetes.rpm"
 
 say "the next version, with other BPF objects"
 copy_to "$work/next"
@@ -49,11 +53,14 @@ copy_to "$work/elsewhere"
 find "$work/elsewhere" -exec touch -h -d 2001-01-01 {} +
 cmp "$work/debs/one.deb" "$(build_there "$work/elsewhere" deb)"
 cmp "$work/debs/one.rpm" "$(build_there "$work/elsewhere" rpm)"
+cmp "$work/debs/kubernetes.deb" "$(build_there "$work/elsewhere" kubernetes-deb)"
+cmp "$work/debs/kubernetes.rpm" "$(build_there "$work/elsewhere" kubernetes-rpm)"
 rm -rf "$work"/{next,elsewhere}{,-target}
 
-"$here/contents.sh" "$work/debs"
+"$here/contents.sh" "$work/debs" one ciliate libc6 nftables
+"$here/contents.sh" "$work/debs" kubernetes ciliate-kubernetes libc6 ciliate
 tree=$("$here/tree.sh" "$work")
-cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job}.sh docs/two-machines.md "$work/debs/"
+cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job,kubernetes}.sh docs/two-machines.md "$work/debs/"
 cp systemd/README.md "$work/debs/README.systemd.md"
 say tests/package/lifecycle.sh
 "$here/boot.sh" "$tree" "$work/debs" bash "$work/debs/lifecycle.sh" "$work/debs"
