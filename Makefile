@@ -32,9 +32,10 @@ deb-kubernetes rpm-kubernetes: %-kubernetes:
 	scripts/install-tools.sh $*
 	packaging/build.sh kubernetes-$*
 
+# make test-package [SUITE=trixie]
 test-package:
 	scripts/install-tools.sh test
-	tests/package/run.sh
+	$(if $(SUITE),SUITE='$(SUITE)' )tests/package/run.sh
 
 test:
 	scripts/install-tools.sh test

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The package tier: builds the packages, compares two builds, and takes a booted system with systemd through the
-# life of the .deb: lifecycle.sh. Needs root.
+# life of the .deb: lifecycle.sh. Needs root. With SUITE=trixie the system is that one instead of bookworm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -59,7 +59,7 @@ rm -rf "$work"/{next,elsewhere}{,-target}
 
 "$here/contents.sh" "$work/debs" one ciliate libc6 nftables
 "$here/contents.sh" "$work/debs" kubernetes ciliate-kubernetes libc6 ciliate
-tree=$("$here/tree.sh" "$work")
+tree=$("$here/tree.sh" "$work" "${SUITE:-bookworm}")
 cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job,kubernetes}.sh docs/two-machines.md "$work/debs/"
 cp systemd/README.md "$work/debs/README.systemd.md"
 say tests/package/lifecycle.sh
