@@ -21,6 +21,15 @@ step cargo clippy --locked --all-targets --package ciliate-kubernetes -- -D warn
 RUSTDOCFLAGS='-D warnings' step cargo doc --locked --no-deps --document-private-items
 step cargo test --locked --doc --quiet
 step tests/package/run.sh
+# The kernels of the guests are for this kind of machine.
+if [ "$(uname -m)" = x86_64 ]; then
+    step tests/vm/run.sh --short
+elif [ "${CI:-}" = true ]; then
+    echo "error: 1 tier skipped: the vm tier needs x86_64, this machine is $(uname -m)" >&2
+    exit 1
+else
+    echo "1 tier skipped: the vm tier needs x86_64, this machine is $(uname -m)"
+fi
 if cargo nextest --version >/dev/null 2>&1; then
     step cargo nextest run --locked --package ciliate-kubernetes --no-fail-fast
     step cargo nextest run --locked --lib --bins --tests --no-fail-fast

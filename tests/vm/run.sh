@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.."
 FUZZ_FRAMES=20000
 PROBE_SECONDS=20
 # The few tests of --short have no more time than this, so that all tests end within the hour.
-SHORT_SECONDS=1200
+SHORT_SECONDS=1500
 
 fail() {
     printf 'error: %s\n' "$*" >&2
