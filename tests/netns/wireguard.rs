@@ -481,7 +481,7 @@ fn keys_that_cannot_serve_are_named() {
 #[test]
 fn what_is_too_long_is_told() {
     for (routing, mtu) in [(NATIVE, 1420), (VXLAN, 1370)] {
-        let Some(encrypted) = Encrypted::new((DUAL, V4), 2, routing, STRICT) else { return };
+        let Some(encrypted) = Encrypted::new((DUAL, DUAL), 2, routing, STRICT) else { return };
         encrypted.apply();
         let (a, b) = (&encrypted.fleet.busybox_a, &encrypted.fleet.busybox_b);
         for (there, header, router) in
