@@ -54,3 +54,4 @@ bench:
 	cargo bench --locked --bench programs
 	cargo bench --locked --bench events
 	cargo bench --locked --bench datapath
+	cargo bench --locked --package ciliate-kubernetes --bench adapter
