@@ -8,6 +8,8 @@
 #include "lib/arp.h"
 #include "lib/conntrack4.h"
 #include "lib/conntrack6.h"
+#include "lib/dsr4.h"
+#include "lib/dsr6.h"
 #include "lib/encap.h"
 #include "lib/encrypt.h"
 #include "lib/endpoint.h"
@@ -162,7 +164,7 @@ static __noinline int frag_needed6(struct __sk_buff *skb, struct event_scope *sc
 static __noinline int answer_outside4(struct __sk_buff *skb, struct event_scope *scope, struct ct4_packet *packet,
 					int state)
 {
-	int result = lb4_reverse(skb, packet);
+	int result = packet->reverse_bits & CT_BIT_DSR_INTERNAL ? dsr4_answer(skb, packet) : lb4_reverse(skb, packet);
 
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_EGRESS);
@@ -201,7 +203,7 @@ static __always_inline int from_container_ipv4(struct __sk_buff *skb, struct eve
 	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
-	if (unlikely(packet.reverse && packet.reverse_bits & CT_BIT_NODE_PORT))
+	if (unlikely(dsr_or_node_port(packet.reverse, packet.reverse_bits)))
 		return answer_outside4(skb, scope, &packet, state);
 	endpoint = endpoint_lookup4(packet.key.daddr);
 	if (unlikely(state >= CT_REPLY && lb4_is_loopback(packet.key.daddr)))
@@ -262,7 +264,7 @@ static __noinline int hop_limit_exceeded(struct __sk_buff *skb, struct event_sco
 static __noinline int answer_outside6(struct __sk_buff *skb, struct event_scope *scope, struct ct6_packet *packet,
 					int state)
 {
-	int result = lb6_reverse(skb, packet);
+	int result = packet->reverse_bits & CT_BIT_DSR_INTERNAL ? dsr6_answer(skb, packet) : lb6_reverse(skb, packet);
 
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_EGRESS);
@@ -315,7 +317,7 @@ static __always_inline int from_container_ipv6(struct __sk_buff *skb, struct eve
 	}
 	if (state < 0)
 		return drop(skb, scope, -state, DIRECTION_EGRESS);
-	if (unlikely(packet.reverse && packet.reverse_bits & CT_BIT_NODE_PORT))
+	if (unlikely(dsr_or_node_port(packet.reverse, packet.reverse_bits)))
 		return answer_outside6(skb, scope, &packet, state);
 	endpoint = endpoint_lookup6(packet.key.daddr);
 	if (unlikely(state >= CT_REPLY && lb6_is_loopback(packet.key.daddr)))

@@ -60,6 +60,8 @@ pub const NODE_FLAG_SERVICES: u32 = 8;
 pub const NODE_FLAG_NO_BACKEND_DROP: u32 = 16;
 /// [`NodeValue::flags`]: services are for clients outside as well.
 pub const NODE_FLAG_NODE_PORT: u32 = 32;
+/// [`NodeValue::flags`]: clients' packets go to backends of other nodes as they are, and are answered from there.
+pub const NODE_FLAG_DSR: u32 = 64;
 
 /// [`EncryptionValue::flags`]: what the ipcache has a key for is encrypted.
 pub const ENCRYPTION_FLAG_ON: u32 = 1;

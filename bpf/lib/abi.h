@@ -123,6 +123,8 @@ struct device_value {
 #define NODE_FLAG_NO_BACKEND_DROP 16
 /* Services are for clients outside as well: see ciliate_underlay. */
 #define NODE_FLAG_NODE_PORT 32
+/* Clients' packets go to backends of other nodes as they are, and are answered from there. */
+#define NODE_FLAG_DSR 64
 
 /* ciliate_node: one element, this node. With native routing all that is about the tunnel is 0. */
 struct node_value {
@@ -525,9 +527,14 @@ struct maglev_value {
 #define SNAT_FLAG_OUT 0
 #define SNAT_FLAG_IN 1
 
+#define SNAT_DSR 2
+
 struct snat4_value {
 	__u64 created;
-	/* 1: the flow is a client's, and has an entry in conntrack; 0: it is this node's. */
+	/*
+	 * 1: the flow is a client's, and has an entry in conntrack; 0: it is this node's. SNAT_DSR: the key is of an
+	 * answer, which is from the service at `address` and `port`.
+	 */
 	__u64 needs_ct;
 	__u64 last_used;
 	__u64 reserved;

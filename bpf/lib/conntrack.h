@@ -117,7 +117,7 @@ static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 bits)
 }
 
 /* What an entry says of a service. */
-#define CT_BITS_OF_SERVICE (CT_BIT_LB_LOOPBACK | CT_BIT_NODE_PORT)
+#define CT_BITS_OF_SERVICE (CT_BIT_LB_LOOPBACK | CT_BIT_NODE_PORT | CT_BIT_DSR_INTERNAL)
 
 /*
  * Whether the entry says which service the flow was sent to. Answers are the client's business, and its entry's; that

@@ -54,7 +54,7 @@ static __always_inline int CT(create_companion)(struct CT(key) *key, struct ct_v
 		return 0;
 	}
 	value->bits |= CT_BIT_SEEN_NON_SYN;
-	value->bits &= ~(CT_BIT_LB_LOOPBACK | CT_BIT_NODE_PORT);
+	value->bits &= ~CT_BITS_OF_SERVICE;
 	/* Some of the flows it stands for may be through services, others not. */
 	value->rev_nat = 0;
 	return bpf_map_update_elem(&CT_MAP_ANY, key, value, BPF_ANY);

@@ -260,6 +260,12 @@ static __always_inline void LB(ends_of_answer)(struct NAT(ends) *ends, const str
 		LB(copy)(LB_WORDS(ends->daddr), LB_WORDS(packet->key.daddr));
 }
 
+/* Out of line: for its stack. */
+static __noinline int LB(quoted)(struct __sk_buff *skb, struct CT(packet) *packet, struct CT(key) *key)
+{
+	return CT(quoted)(skb, packet, key);
+}
+
 /* An error about what a client sent to a service. */
 static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(packet) *packet,
 					     const struct LB(reverse_nat) *frontend)
@@ -267,7 +273,7 @@ static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(pa
 	struct CT(key) key __attribute__((aligned(4)));
 	struct NAT(ends) outer, inner;
 
-	if (CT(quoted)(skb, packet, &key))
+	if (LB(quoted)(skb, packet, &key))
 		return 0;
 	LB(ends_of_answer)(&outer, packet, frontend);
 	LB(copy)(LB_WORDS(inner.saddr), LB_WORDS(outer.daddr));
@@ -279,6 +285,19 @@ static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(pa
 	return NAT(error)(skb, packet, &outer, &inner);
 }
 
+/* An answer or an error, from that service. */
+static __always_inline int LB(from)(struct __sk_buff *skb, struct CT(packet) *packet,
+				    const struct LB(reverse_nat) *frontend)
+{
+	struct NAT(ends) ends;
+
+	if (packet->l4.is_error)
+		return LB(reverse_error)(skb, packet, frontend);
+	LB(ends_of_answer)(&ends, packet, frontend);
+	ends.ports = l4_port_first(frontend->port) | (packet->l4.ports & 0xffff0000);
+	return NAT(rewrite)(skb, packet, &ends);
+}
+
 /*
  * A packet that CT(track) found to be an answer or an error of a service's flow: from the service again. Returns 0
  * or a drop reason. Makes packet pointers invalid.
@@ -286,7 +305,6 @@ static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(pa
 __noinline int LB(reverse)(struct __sk_buff *skb, struct CT(packet) *packet)
 {
 	const struct LB(reverse_nat) *frontend;
-	struct NAT(ends) ends;
 	__u16 rev_nat;
 
 	if (!packet)
@@ -297,11 +315,7 @@ __noinline int LB(reverse)(struct __sk_buff *skb, struct CT(packet) *packet)
 	/* The service is gone: the client will not know the answer, but that is for it to say. */
 	if (!frontend)
 		return 0;
-	if (packet->l4.is_error)
-		return LB(reverse_error)(skb, packet, frontend);
-	LB(ends_of_answer)(&ends, packet, frontend);
-	ends.ports = l4_port_first(frontend->port) | (packet->l4.ports & 0xffff0000);
-	return NAT(rewrite)(skb, packet, &ends);
+	return LB(from)(skb, packet, frontend);
 }
 
 #undef LB_WORDS

@@ -7,6 +7,7 @@
  *   NODEPORT_SNAT_MAP, NODEPORT_WAY_OUT, NODEPORT_UNREACHABLE, NODEPORT_TOO_BIG
  *   NODEPORT(hash), NODEPORT(identity), NODEPORT(endpoint), NODEPORT(cached),
  *   NODEPORT(deliver), NODEPORT(too_long), NODEPORT(tell)   functions
+ *   DSR(prepare), DSR(too_big), DSR(received), DSR(answer)   functions of direct return
  */
 
 #define NODEPORT_WORDS(address) ((__be32 *)(void *)&(address))
@@ -139,13 +140,34 @@ static __noinline int NODEPORT(to_tunnel)(struct __sk_buff *skb, struct event_sc
 	return bpf_redirect(node->tunnel_ifindex, 0);
 }
 
+/* To its backend on another node, from its client still: that is answered from there. */
+static __always_inline int NODEPORT(forward_as_it_is)(struct __sk_buff *skb, struct event_scope *scope,
+						      struct CT(packet) *packet)
+{
+	int result = DSR(prepare)(skb, packet);
+	__u64 kind;
+
+	if (result > 0) {
+		kind = DSR(too_big)(skb, result);
+		if (kind)
+			return NODEPORT(tell)(skb, scope, packet, kind, DROP_FRAG_NEEDED);
+		result = -DROP_FRAG_NEEDED;
+	}
+	if (result)
+		return drop(skb, scope, -result, DIRECTION_INGRESS);
+	return NODEPORT_WAY_OUT(skb, scope, TRACE_REASON_UNKNOWN, WAY_OUT_HOP);
+}
+
 /* To its backend, which is no endpoint of this node. TC_ACT_UNSPEC: the node is. */
 static __always_inline int NODEPORT(forward)(struct __sk_buff *skb, struct event_scope *scope,
 					     struct CT(packet) *packet, const struct node_value *node, int is_host)
 {
-	const struct ipcache_value *destination;
+	const struct ipcache_value *destination = NODEPORT(cached)(packet);
 	int state = CT_RELATED, result, by_tunnel;
 
+	/* No answer will come by here. */
+	if (!is_host && !packet->l4.is_error && node_returns_directly(node) && dsr_is_possible(destination))
+		return NODEPORT(forward_as_it_is)(skb, scope, packet);
 	if (!packet->l4.is_error) {
 		state = CT(track)(skb, scope, packet, is_host ? CT_INGRESS : CT_EGRESS);
 		if (state < 0)
@@ -153,7 +175,6 @@ static __always_inline int NODEPORT(forward)(struct __sk_buff *skb, struct event
 	}
 	if (is_host)
 		return TC_ACT_UNSPEC;
-	destination = NODEPORT(cached)(packet);
 	by_tunnel = node->tunnel_ifindex && goes_by_tunnel(destination);
 	if (by_tunnel && !packet->l4.is_error && NODEPORT(too_long)(skb, packet, node))
 		return NODEPORT(tell)(skb, scope, packet, NODEPORT_TOO_BIG, DROP_FRAG_NEEDED);
@@ -165,6 +186,23 @@ static __always_inline int NODEPORT(forward)(struct __sk_buff *skb, struct event
 	return NODEPORT_WAY_OUT(skb, scope, state, WAY_OUT_HOP);
 }
 
+/* What another node has sent on to this one for a client. TC_ACT_UNSPEC: it is the stack's, as it is. */
+static __always_inline int NODEPORT(sent_on)(struct __sk_buff *skb, struct event_scope *scope,
+					     struct CT(packet) *packet, const struct endpoint_value *endpoint)
+{
+	int state;
+
+	packet->rev_bits = DSR_BITS;
+	if (scope->source_identity == IDENTITY_UNKNOWN)
+		scope->source_identity = NODEPORT(identity)(packet);
+	if (!endpoint_is_host(endpoint))
+		return NODEPORT(deliver)(skb, scope, packet, endpoint);
+	state = CT(track)(skb, scope, packet, CT_INGRESS);
+	if (state < 0)
+		return drop(skb, scope, -state, DIRECTION_INGRESS);
+	return TC_ACT_UNSPEC;
+}
+
 /* What comes in by the underlay. TC_ACT_UNSPEC: whatever it is now, it is the stack's. */
 static __always_inline int NODEPORT(received)(struct __sk_buff *skb, struct event_scope *scope,
 					      struct CT(packet) *packet, const struct node_value *node)
@@ -172,6 +210,13 @@ static __always_inline int NODEPORT(received)(struct __sk_buff *skb, struct even
 	const struct endpoint_value *endpoint = NODEPORT(endpoint)(packet);
 	int result;
 
+	if (endpoint && node_returns_directly(node)) {
+		result = DSR(received)(skb, packet);
+		if (result < 0)
+			return drop(skb, scope, -result, DIRECTION_INGRESS);
+		if (result)
+			return NODEPORT(sent_on)(skb, scope, packet, endpoint);
+	}
 	if (endpoint && !endpoint_is_host(endpoint))
 		return TC_ACT_UNSPEC;
 	if (endpoint) {
@@ -230,7 +275,7 @@ static __always_inline int NODEPORT(leave)(struct __sk_buff *skb, struct CT(pack
 	if (!packet->l4.is_error && !l4_has_ports(packet->l4.protocol))
 		return 0;
 	if (NODEPORT(find_service)(skb, packet))
-		return LB(reverse)(skb, packet);
+		return packet->reverse_bits & CT_BIT_DSR_INTERNAL ? DSR(answer)(skb, packet) : LB(reverse)(skb, packet);
 	return packet->l4.is_error ? 0 : SNAT(keep_off)(skb, packet, 0);
 }
 

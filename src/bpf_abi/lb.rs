@@ -324,6 +324,9 @@ record! {
 /// [`Ct4Key::flags`](super::Ct4Key) in `cilium_snat_v4_external`: of what comes back; 0 for what is sent.
 pub const SNAT_FLAG_IN: u8 = 1;
 
+/// [`Snat4Value::needs_ct`]: the key is of an answer to a client, which is from the service that the value has.
+pub const SNAT_DSR: u64 = 2;
+
 record! {
     /// Value of `cilium_snat_v4_external`: the source that a packet is given, or where one that comes back goes.
     Snat4Value, 40 {

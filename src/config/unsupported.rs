@@ -11,13 +11,10 @@ struct Unsupported {
     help: &'static str,
 }
 
-const UNSUPPORTED: &[Unsupported] = &[
-    Unsupported {
-        path: "masquerade.mode=bpf",
-        help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
-    },
-    Unsupported { path: "load-balancing.mode=dsr", help: "set `mode = \"snat\"`" },
-];
+const UNSUPPORTED: &[Unsupported] = &[Unsupported {
+    path: "masquerade.mode=bpf",
+    help: "set `mode = \"nftables\"`, or \"off\" if the network routes the node's CIDRs",
+}];
 
 /// What to do instead of a section, a key or a value
 /// (`masquerade.mode=bpf`), if it is one of those this version refuses.

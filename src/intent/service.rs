@@ -30,6 +30,8 @@ pub struct LoadBalancing {
     /// Entries of a Maglev table: one of [`MAGLEV_TABLE_SIZES`].
     pub maglev_table_size: u32,
     pub no_backend: NoBackend,
+    /// Backends on other nodes see clients outside, and answer them themselves.
+    pub direct_return: bool,
 }
 
 /// Sizes a Maglev table may have: primes, as in Cilium (`bpf-lb-maglev-table-size`).
@@ -45,6 +47,7 @@ impl Default for LoadBalancing {
             node_ports: limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX,
             maglev_table_size: limits::MAGLEV_TABLE_SIZE_DEFAULT,
             no_backend: NoBackend::Reject,
+            direct_return: false,
         }
     }
 }
@@ -57,13 +60,14 @@ impl super::Intent {
         balancing.socket && balancing.replace_kube_proxy && !self.services.is_empty()
     }
 
-    /// Whether any service is for clients outside.
+    /// Whether any service is for clients outside, or a backend here may be that of one on another node.
     pub fn serves_outside(&self) -> bool {
         let is_wide = |service: &Service| {
             let mut kinds = service.frontends.iter().map(|frontend| frontend.kind);
             service.node_port.is_some() || kinds.any(|kind| kind != FrontendKind::ClusterIp)
         };
-        self.load_balancing.replace_kube_proxy && self.services.values().any(is_wide)
+        self.load_balancing.replace_kube_proxy
+            && (self.load_balancing.direct_return || self.services.values().any(is_wide))
     }
 }
 

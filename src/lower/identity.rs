@@ -125,7 +125,12 @@ fn lower_peer(lowering: &Lowering<'_>, peer: &Peer, entries: &mut Vec<Entry>) {
     let mut add =
         |prefix, identity, way| entries.push(entry(prefix, (identity, way), crypt, &origin));
     let way = match node.tunnel.map(|tunnel| far_end(lowering.facts, peer, tunnel)) {
-        None if lowering.intent.routing.past_host => Way::Direct,
+        // What is sent there for clients is answered by that node, if it is one.
+        None if lowering.intent.routing.past_host
+            || lowering.intent.load_balancing.direct_return =>
+        {
+            Way::Direct
+        }
         None => Way::Stack,
         Some(Ok(far_end)) => Way::Tunnel(far_end),
         // Out of reach: `overlay` says why.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::program::{Attachment, attach, host_key};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
 use crate::bpf_abi::{
-    NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP, NODE_FLAG_NODE_PORT,
-    NODE_FLAG_SERVICES, NODE_FLAG_TWO_WORLDS, NodeValue,
+    NODE_FLAG_DSR, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP,
+    NODE_FLAG_NODE_PORT, NODE_FLAG_SERVICES, NODE_FLAG_TWO_WORLDS, NodeValue,
 };
 use crate::intent::NoBackend;
 use crate::kinds::address::{self, Address};
@@ -99,6 +99,9 @@ fn flags(lowering: &Lowering<'_>) -> u32 {
     }
     if lowering.intent.serves_outside() {
         flags |= NODE_FLAG_NODE_PORT;
+    }
+    if lowering.intent.load_balancing.direct_return && lowering.intent.serves_outside() {
+        flags |= NODE_FLAG_DSR;
     }
     if lowering.intent.load_balancing.no_backend == NoBackend::Drop {
         flags |= NODE_FLAG_NO_BACKEND_DROP;

@@ -90,7 +90,7 @@ const ADMITTING: &[&str] = &[
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
         "cil_from_container" => {
-            &[COUNTING, DELIVERING, BALANCING, &[CILIATE_DEVICE, CILIATE_ENCRYPTION]]
+            &[COUNTING, DELIVERING, BALANCING, OUTSIDE, &[CILIATE_DEVICE, CILIATE_ENCRYPTION]]
         }
         "cil_from_host" => &[COUNTING, DELIVERING, OUTSIDE, &[CILIATE_UNDERLAY]],
         "cil_from_netdev" => &[COUNTING, DELIVERING, BALANCING, OUTSIDE, ADMITTING],

@@ -11,6 +11,7 @@ mod btf;
 mod conntrack;
 mod control_group;
 mod differential;
+mod direct_return;
 mod encryption;
 mod events;
 mod flows;

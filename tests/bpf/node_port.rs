@@ -22,14 +22,14 @@ const OTHER4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 10);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const ROUTER6_FAR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
-const PORT: u16 = 40_000;
+pub const PORT: u16 = 40_000;
 
 /// `MARK_MAGIC_SNAT_DONE`.
-const SENT: u32 = 0x300;
+pub const SENT: u32 = 0x300;
 
-struct Outside {
-    ends: Ends,
-    client: IpAddr,
+pub struct Outside {
+    pub ends: Ends,
+    pub client: IpAddr,
     other: IpAddr,
     /// On the way to either.
     hop: IpAddr,
@@ -49,7 +49,7 @@ impl Outside {
 }
 
 /// A node that has a way to everybody.
-fn with(test: impl Fn(&mut Lab, &Outside) + Send + Sync) {
+pub fn with(test: impl Fn(&mut Lab, &Outside) + Send + Sync) {
     lab::run(|lab| {
         lab.route_past_host();
         add_routes();
@@ -65,12 +65,12 @@ fn with(test: impl Fn(&mut Lab, &Outside) + Send + Sync) {
     });
 }
 
-fn at_host(packet: &[u8]) -> Vec<u8> {
+pub fn at_host(packet: &[u8]) -> Vec<u8> {
     let ethertype = if packet[0] >> 4 == 4 { TYPE_IPV4 } else { TYPE_IPV6 };
     ethernet(HOST_MAC, NET_MAC, ethertype, packet)
 }
 
-fn arrives(lab: &Lab, packet: &[u8]) -> Outcome {
+pub fn arrives(lab: &Lab, packet: &[u8]) -> Outcome {
     lab.send("cil_from_netdev", lab.sandbox.cilium_host, 0, &at_host(packet))
 }
 
@@ -78,7 +78,7 @@ fn leaves(lab: &Lab, packet: &[u8]) -> Outcome {
     lab.send("cil_to_netdev", lab.sandbox.cilium_host, 0, &at_host(packet))
 }
 
-fn b_sends(lab: &Lab, packet: &[u8]) -> Outcome {
+pub fn b_sends(lab: &Lab, packet: &[u8]) -> Outcome {
     let ethertype = if packet[0] >> 4 == 4 { TYPE_IPV4 } else { TYPE_IPV6 };
     let frame = ethernet(LXC_MAC_B, MAC_B, ethertype, packet);
     lab.send("cil_from_container", lab.sandbox.lxc_b, 0, &frame)
@@ -86,7 +86,7 @@ fn b_sends(lab: &Lab, packet: &[u8]) -> Outcome {
 
 /// It goes out by the kernel's route, and nothing will change its source.
 #[track_caller]
-fn assert_out(out: &Outcome, expected: &[u8]) {
+pub fn assert_out(out: &Outcome, expected: &[u8]) {
     assert_eq!((out.action, out.mark), (Action::Redirect, SENT));
     assert_packet(out, expected);
 }

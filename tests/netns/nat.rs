@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ciliate::bpf_abi::{
-    CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_SNAT4, CILIUM_SNAT6, Ct4Key,
-    Ct6Key, CtValue, SNAT_FLAG_IN, Snat4Value, Snat6Value,
+    CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_SNAT4, CILIUM_SNAT6, CT_FLAG_IN,
+    Ct4Key, Ct6Key, CtValue, SNAT_DSR, SNAT_FLAG_IN, Snat4Value, Snat6Value,
 };
 use ciliate::daemon::gc;
 use ciliate::kernel::bpf_map::Map;
@@ -183,6 +183,41 @@ fn what_is_over_goes_and_nothing_else() {
     }
     let run = gc::collect(&lab.a.bpf);
     assert_eq!((run.nat_entries, run.nat_deleted), (44, 0), "{run:?}");
+}
+
+/// With direct return: the entry is of the answer, and the flow one into an endpoint.
+#[test]
+fn direct_return_is_judged_by_its_flow() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    lab.a.write(&Text::node_a(&lab));
+    lab.a.apply();
+    let (nat, flows) = (open(&lab.a, CILIUM_SNAT4), open(&lab.a, CILIUM_CT_ANY4));
+    let there = 8080u16.to_be_bytes();
+    for (port, seconds) in [(1000u16, Some(100)), (1001, Some(-1)), (1002, None)] {
+        let answer = Ct4Key {
+            saddr_be: BACKEND,
+            daddr_be: [172, 18, 0, 1],
+            sport_be: there,
+            dport_be: port.to_be_bytes(),
+            protocol: UDP,
+            flags: 0,
+        };
+        let value = Snat4Value {
+            needs_ct: SNAT_DSR,
+            address_be: [192, 0, 2, 9],
+            port_be: 80u16.to_be_bytes(),
+            ..Snat4Value::default()
+        };
+        nat.update_one(&answer.to_bytes(), &value.to_bytes()).expect("write");
+        let Some(seconds) = seconds else { continue };
+        let flow =
+            Ct4Key { dport_be: there, sport_be: port.to_be_bytes(), flags: CT_FLAG_IN, ..answer };
+        let lifetime = (i64::from(clock::monotonic_seconds()) + seconds).max(0) as u32;
+        let value = CtValue { lifetime, ..CtValue::default() };
+        flows.update_one(&flow.to_bytes(), &value.to_bytes()).expect("write");
+    }
+    let run = gc::collect(&lab.a.bpf);
+    assert_eq!((run.errors, run.nat_entries, run.nat_deleted), (0, 1, 2), "{run:?}");
 }
 
 /// While there is an old map, programs may use it: what they write there is not seen here.

@@ -5,6 +5,7 @@
 
 mod apart;
 mod choice;
+mod direct;
 mod kept;
 mod kinds;
 mod shares;
@@ -100,6 +101,8 @@ struct Place {
     here: Space,
     there: Space,
     tunnel: bool,
+    /// More of node a's `[routing]`.
+    routing: &'static str,
 }
 
 impl Place {
@@ -113,7 +116,7 @@ impl Place {
         let (here, _, there) =
             lab.walk_through_as(|text| if tunnel { text.in_tunnel() } else { text });
         lab.b.apply();
-        Some(Self { lab, here, there, tunnel })
+        Some(Self { lab, here, there, tunnel, routing: "" })
     }
 
     /// Node a gets these services.
@@ -127,6 +130,7 @@ impl Place {
     fn write(&self, balancing: &str, services: &str) {
         let mut text = Text::node_a(&self.lab);
         text = if self.tunnel { text.in_tunnel() } else { text };
+        text.routing += self.routing;
         let mut text = text.endpoint("client", &self.here, &ENDS.map(|ends| ends.here));
         text.other += &format!("[load-balancing]\n{balancing}\n");
         text.endpoints += services;

@@ -61,6 +61,9 @@ pub enum Algorithm {
 pub enum LoadBalancingMode {
     /// Under this node's address, so that replies come back through it; the default.
     Snat,
+    /// As it is: the backend sees the client, and its replies go there straight away, from the service. All nodes
+    /// need it, native routing, and no encryption.
+    Dsr,
 }
 
 /// `[load-balancing] no-backend`.

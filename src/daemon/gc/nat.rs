@@ -5,11 +5,15 @@
 //! notes only when the client was last heard of. Where conntrack doesn't know the flow, it may have given up the entry
 //! for want of room, and the next packet makes another one: so the flow has to have been silent for a while.
 //!
+//! With direct return there is one entry, at the backend's node, of the answer.
+//!
 //! The node's own flows are unknown to conntrack: they keep their ports as long as the programs let them.
 
 use std::io;
 
-use crate::bpf_abi::{Ct4Key, Ct6Key, CtValue, SNAT_FLAG_IN, Snat4Value, Snat6Value};
+use crate::bpf_abi::{
+    CT_FLAG_IN, Ct4Key, Ct6Key, CtValue, SNAT_DSR, SNAT_FLAG_IN, Snat4Value, Snat6Value,
+};
 use crate::kernel::bpf_map::Map;
 
 const TCP: u8 = 6;
@@ -37,7 +41,11 @@ impl Entry {
         if let Ok(key) = key.try_into() {
             let (k, v) = (Ct4Key::from_bytes(key), Snat4Value::from_bytes(value.try_into().ok()?));
             let mut flow = Ct4Key { daddr_be: k.saddr_be, saddr_be: k.daddr_be, flags: 0, ..k };
-            if k.flags & SNAT_FLAG_IN != 0 {
+            if v.needs_ct == SNAT_DSR {
+                // The key is of an answer, from a backend of this node.
+                flow =
+                    Ct4Key { sport_be: k.dport_be, dport_be: k.sport_be, flags: CT_FLAG_IN, ..k };
+            } else if k.flags & SNAT_FLAG_IN != 0 {
                 (flow.daddr_be, flow.sport_be) = (v.address_be, v.port_be);
                 (flow.saddr_be, flow.dport_be) = (k.saddr_be, k.sport_be);
             }
@@ -48,7 +56,9 @@ impl Entry {
         let k = Ct6Key::from_bytes(key.try_into().ok()?);
         let v = Snat6Value::from_bytes(value.try_into().ok()?);
         let mut flow = Ct6Key { daddr_be: k.saddr_be, saddr_be: k.daddr_be, flags: 0, ..k };
-        if k.flags & SNAT_FLAG_IN != 0 {
+        if v.needs_ct == SNAT_DSR {
+            flow = Ct6Key { sport_be: k.dport_be, dport_be: k.sport_be, flags: CT_FLAG_IN, ..k };
+        } else if k.flags & SNAT_FLAG_IN != 0 {
             (flow.daddr_be, flow.sport_be) = (v.address_be, v.port_be);
             (flow.saddr_be, flow.dport_be) = (k.saddr_be, k.sport_be);
         }

@@ -18,6 +18,7 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
     let Some(written) = section.map(Spanned::get_ref) else { return default };
     let choice =
         |on: &Option<Spanned<bool>>, default: bool| on.as_ref().map_or(default, |on| *on.get_ref());
+    let mode = written.mode.as_ref();
     let size = written.maglev_table_size.as_ref();
     // A list of which something is missing has been complained about.
     let whole = !document.has_lost("load-balancing.node-port-range");
@@ -31,6 +32,7 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
             Some(config::NoBackend::Drop) => NoBackend::Drop,
             Some(config::NoBackend::Reject) | None => NoBackend::Reject,
         },
+        direct_return: mode.is_some_and(|mode| returns_directly(mode, document, problems)),
         socket: choice(&written.socket, default.socket),
         replace_kube_proxy: choice(&written.replace_kube_proxy, default.replace_kube_proxy),
         node_ports: range
@@ -40,6 +42,40 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
             .and_then(|size| table_size(size, problems))
             .unwrap_or(default.maglev_table_size),
     }
+}
+
+/// Whether backends answer clients themselves. What that takes has no place in a tunnel.
+fn returns_directly(
+    mode: &Spanned<config::LoadBalancingMode>,
+    document: &Document,
+    problems: &mut Problems,
+) -> bool {
+    if *mode.get_ref() != config::LoadBalancingMode::Dsr {
+        return false;
+    }
+    let routing = document.root().routing.as_ref().map(Spanned::get_ref);
+    let written = routing.and_then(|routing| routing.mode.as_ref());
+    let native = written.is_some_and(|mode| *mode.get_ref() == config::RoutingMode::Native);
+    if !native && !document.has_lost("routing.mode") {
+        let message = "direct return needs native routing, and this node has tunnels";
+        let mut problem = Diagnostic::new(mode, message)
+            .help("set `mode = \"snat\"` here, or `mode = \"native\"` in [routing] of all nodes");
+        if let Some(written) = written {
+            problem = problem.related(written, "tunnels are asked for here");
+        }
+        problems.push(problem);
+    }
+    let encryption = document.root().encryption.as_ref().map(Spanned::get_ref);
+    let encrypted = encryption.and_then(|encryption| encryption.mode.as_ref());
+    if let Some(encrypted) =
+        encrypted.filter(|mode| *mode.get_ref() == config::EncryptionMode::Wireguard)
+    {
+        let message = "direct return and encryption can't both be had: to WireGuard, packets from clients are nobody's";
+        let problem = Diagnostic::new(mode, message)
+            .help("set `mode = \"snat\"` here, or `mode = \"off\"` in [encryption]");
+        problems.push(problem.related(encrypted, "encryption is asked for here"));
+    }
+    true
 }
 
 fn node_ports(

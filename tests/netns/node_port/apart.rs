@@ -12,7 +12,7 @@ use crate::space::Space;
 
 /// A connection from a port of one's own choice.
 #[track_caller]
-fn from_port(space: &Space, port: u16, to: SocketAddr) -> TcpStream {
+pub fn from_port(space: &Space, port: u16, to: SocketAddr) -> TcpStream {
     let any: SocketAddr =
         if to.is_ipv6() { ([0u16; 8], port).into() } else { ([0u8; 4], port).into() };
     let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
