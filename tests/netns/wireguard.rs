@@ -224,7 +224,10 @@ fn what_nodes_send_themselves() {
     };
     encrypted.apply();
     let fleet = &encrypted.fleet;
-    let plain = Capture::start(&fleet.lab.wire, "br0", 1, PLAIN);
+    // A node's own packets are as long as the underlay takes: encrypted, they leave in two pieces, and only the first
+    // one has ports. What is in plain text has no need of a second.
+    let plain = format!("{PLAIN} and not (ip[6:2] & 0x1fff != 0)");
+    let plain = Capture::start(&fleet.lab.wire, "br0", 1, &plain);
     for [own, peer, endpoint] in [
         ["172.16.16.120", "172.16.16.121", "10.42.1.64"],
         ["fd00:172:16:16::120", "fd00:172:16:16::121", "fd00:10:42:1::64"],
