@@ -36,5 +36,5 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     step cargo test --locked --package ciliate-kubernetes --lib --bins --tests --no-fail-fast
     step cargo test --locked --lib --bins --no-fail-fast
-    step cargo test --locked --tests --no-fail-fast -- --skip geneve:: --skip wireguard::
+    step cargo test --locked --test '*' --no-fail-fast -- --skip geneve:: --skip wireguard::
 fi

@@ -261,7 +261,7 @@ impl Netlink {
         requests: Vec<RouteNetlinkMessage>,
     ) -> Result<Vec<Result<RouteNetlinkMessage, NetlinkError>>, NetlinkError> {
         let mut answers = Vec::with_capacity(requests.len());
-        let mut pending = requests.into_iter().map(|m| (m, 0)).peekable();
+        let mut pending = requests.into_iter().peekable();
         while pending.peek().is_some() {
             let (first, count) = self.send_batch(&mut pending, 0)?;
             let mut slots: Vec<_> = (0..count).map(|_| None).collect();

@@ -35,6 +35,10 @@ use crate::net::{Netns, PublicKey};
 /// The device, as Cilium names it.
 pub const CILIUM_WG0: &str = "cilium_wg0";
 
+/// The programs on it.
+const PROGRAMS: [(&str, Hook); 2] =
+    [("cil_from_wireguard", Hook::Ingress), ("cil_to_wireguard", Hook::Egress)];
+
 /// Priority of the rule that leads to WireGuard: Cilium's.
 const RULE_PRIORITY: u32 = 1;
 
@@ -81,13 +85,18 @@ pub(super) fn mtu_bytes(
     if state.is_none() {
         return mtu_bytes;
     }
-    let left = mtu_bytes.saturating_sub(Encryption::OVERHEAD_BYTES).max(MTU_BYTES_MIN);
+    let left = device_mtu_bytes(mtu_bytes);
     // The tunnel takes more of it, and says so.
     if ipv6 && tunnel.is_none() && left < MTU_BYTES_MIN_IPV6 {
         let reason = BlockedReason::EncryptionMtu { mtu_bytes, left_bytes: left };
         blocked.push(Blocked { origin: Origin::Encryption, reason });
     }
     left
+}
+
+/// The device's MTU, by that of the underlay.
+fn device_mtu_bytes(mtu_bytes: u32) -> u32 {
+    mtu_bytes.saturating_sub(Encryption::OVERHEAD_BYTES).max(MTU_BYTES_MIN)
 }
 
 /// What the ipcache says of a prefix that is a peer's: whether packets to it are encrypted, and whether they may
@@ -144,14 +153,12 @@ fn device(lowering: &mut Lowering<'_>, asked: &Encryption, state: State) -> u32 
     let origin = Origin::Encryption;
     let device = ifname(CILIUM_WG0);
     let ifindex = lowering.allocation.ifindex(device, None);
-    let mtu = lowering.node.mtu_bytes.saturating_sub(Encryption::OVERHEAD_BYTES);
-    let end = end(NO_MAC, mtu.max(MTU_BYTES_MIN), false, ALIAS_ENCRYPTION);
+    let mtu_bytes = device_mtu_bytes(lowering.node.mtu_bytes);
+    let end = end(NO_MAC, mtu_bytes, false, ALIAS_ENCRYPTION);
     let (mode, desired) = (lowering.node.attach, &mut lowering.desired);
     let spec = link::Spec { ifindex, end, form: link::Form::Wireguard };
     want::<Link>(&mut desired.links, device, spec, &origin);
-    for (program, hook) in
-        [("cil_from_wireguard", Hook::Ingress), ("cil_to_wireguard", Hook::Egress)]
-    {
+    for (program, hook) in PROGRAMS {
         let (link, qdisc_ours) = (Some(device), false);
         let at = Attachment { ifname: device, ifindex, hook, link, qdisc_ours };
         attach(desired, mode, &key(program), at, &origin);
@@ -181,8 +188,7 @@ fn tell_programs(lowering: &mut Lowering<'_>, asked: &Encryption, ifindex: Optio
         mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
         ..EncryptionValue::default()
     };
-    let programs = ["cil_from_wireguard", "cil_to_wireguard"].map(|program| {
-        let hook = if program == "cil_to_wireguard" { Hook::Egress } else { Hook::Ingress };
+    let programs = PROGRAMS.map(|(program, hook)| {
         ObjectKey::BpfLink(bpf_link::Key { ifname: device, hook, program: program.into() })
     });
     let leads_to = [ObjectKey::Link(device)].into_iter().chain(programs);

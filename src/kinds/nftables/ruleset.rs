@@ -12,8 +12,9 @@ use super::{Table, owner};
 const CHAIN: &str = "postrouting";
 /// What this host's own processes send, at the priority of filters (`NF_IP_PRI_FILTER`).
 const CHAIN_OUTPUT: &str = "output";
-/// Before conntrack (`NF_IP_PRI_RAW`): what arrives, and what this host's own processes send.
-const CHAINS_RAW: [(&str, &str); 2] = [("raw_output", "output"), ("raw_prerouting", "prerouting")];
+/// Before conntrack (`NF_IP_PRI_RAW`): what this host's own processes send, and what arrives.
+const CHAIN_RAW_OUTPUT: &str = "raw_output";
+const CHAIN_RAW_PREROUTING: &str = "raw_prerouting";
 const PRIORITY_RAW: i32 = -300;
 
 /// Suffix of sets, protocol, whether it is IPv6.
@@ -101,13 +102,13 @@ pub fn mark_own(table: &mut Table, device: &str, (value, mask): (u32, u32)) {
 /// this one, at one of `addresses`. What others send through this host is none of the tunnel's.
 pub fn notrack(table: &mut Table, port: u16, addresses: &[IpAddr]) {
     let to_port = is("==", &payload("udp", "dport"), &json!(port));
-    for (chain, hook) in CHAINS_RAW {
+    for (chain, hook) in [(CHAIN_RAW_OUTPUT, "output"), (CHAIN_RAW_PREROUTING, "prerouting")] {
         let properties =
             json!({"type": "filter", "hook": hook, "prio": PRIORITY_RAW, "policy": "accept"});
         table.chains.insert(chain.into(), properties.to_string());
     }
     let sent = json!([to_port, {"notrack": null}]);
-    table.rules.push((CHAINS_RAW[0].0.into(), sent.to_string()));
+    table.rules.push((CHAIN_RAW_OUTPUT.into(), sent.to_string()));
     let own: Vec<IpNet> = addresses.iter().map(|address| IpNet::from(*address)).collect();
     for (suffix, protocol, v6) in FAMILIES {
         let own = of_family(&own, v6);
@@ -117,7 +118,7 @@ pub fn notrack(table: &mut Table, port: u16, addresses: &[IpAddr]) {
         let set = format!("node_{suffix}");
         let to_us = is("==", &payload(protocol, "daddr"), &json!(format!("@{set}")));
         let arrived = json!([to_port, to_us, {"notrack": null}]);
-        table.rules.push((CHAINS_RAW[1].0.into(), arrived.to_string()));
+        table.rules.push((CHAIN_RAW_PREROUTING.into(), arrived.to_string()));
         table.sets.insert(set, own);
     }
     table.rules.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -307,11 +307,8 @@ fn add_removals(batches: &mut Batches, owner: usize, key: Key, from: &State, to:
     // Under this number another value has been written, if there is to be one.
     let state = State {
         reverse_nat: from.reverse_nat.filter(|_| to.reverse_nat.is_none()),
-        table: 0,
+        table: if to.table == 0 { from.table } else { 0 },
         ..from.clone()
     };
     batches.add_by_number(owner, (id, key.is_ipv6()), &state, to);
-    if from.table != 0 && to.table == 0 {
-        batches.tables.add(owner, &u32::from(id).to_ne_bytes(), &[0; 4]);
-    }
 }
