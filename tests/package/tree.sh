@@ -9,7 +9,9 @@ tree=$folder/tree-$suite-$(sha256sum "$0" | cut -c 1-12)
 if [ ! -e "$tree/done" ]; then
     rm -rf "$folder/tree-$suite"-*
     mkdir -p "$tree/sources"
-    mapfile -t sources < <(grep -lsw bookworm /etc/apt/sources.list /etc/apt/sources.list.d/debian* || true)
+    # Of all files of sources those that have the release itself; others' names only begin as it does.
+    mapfile -t sources < <(grep -lsE '(^|[[:space:]])bookworm([[:space:]]|$)' \
+        /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} | xargs -r grep -lw main || true)
     [ "${#sources[@]}" -gt 0 ] || {
         echo "error: no package sources of Debian 12 (bookworm) below /etc/apt" >&2
         exit 1
