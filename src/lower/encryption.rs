@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::identity::own_cidr;
 use super::node::{end, ifname};
 use super::overlay::far_end;
 use super::program::{Attachment, attach, key};
 use super::{Lowering, Node, Tunnel, host_prefix, want, want_all};
 use crate::bpf_abi::{
-    CILIATE_ENCRYPTION, CILIUM_IPCACHE, ENCRYPTION_FLAG_NODES, ENCRYPTION_FLAG_ON,
-    ENCRYPTION_FLAG_STRICT, EncryptionValue, IPCACHE_FLAG_ENDPOINTS, IpcacheKey, IpcacheValue,
-    MARK_MAGIC_ENCRYPT, MARK_MAGIC_MASK, MARK_MAGIC_WIREGUARD,
+    CILIATE_ENCRYPTION, ENCRYPTION_FLAG_NODES, ENCRYPTION_FLAG_ON, ENCRYPTION_FLAG_STRICT,
+    EncryptionValue, MARK_MAGIC_ENCRYPT, MARK_MAGIC_MASK, MARK_MAGIC_WIREGUARD,
 };
 use crate::facts::{Facts, WireguardKey};
 use crate::intent::limits::{MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6, TABLE_ENCRYPTION};
@@ -107,6 +107,13 @@ pub(super) fn of_prefix(lowering: &Lowering<'_>, peer: &Peer, is_node: bool) -> 
     (encrypted, asked.strict && !is_node)
 }
 
+/// Whether a prefix is of this node's endpoints, of which nothing leaves for a peer's in plain text.
+pub(super) fn keeps_in(lowering: &Lowering<'_>, prefix: &IpNet) -> bool {
+    let strict = lowering.intent.encryption.as_ref().is_some_and(|asked| asked.strict);
+    let mut cidrs = lowering.intent.node.cidrs.iter();
+    strict && lowering.node.encryption.is_some() && cidrs.any(|cidr| cidr.contains(prefix))
+}
+
 /// Adds everything.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let Some(asked) = lowering.intent.encryption.clone() else { return };
@@ -115,7 +122,9 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         return;
     }
     if asked.strict {
-        own_prefixes(lowering);
+        for cidr in lowering.intent.node.cidrs.clone() {
+            own_cidr(lowering, cidr);
+        }
     }
     let device = state.usable.then(|| device(lowering, &asked, state));
     tell_programs(lowering, &asked, device);
@@ -178,7 +187,7 @@ fn device(lowering: &mut Lowering<'_>, asked: &Encryption, state: State) -> u32 
 fn tell_programs(lowering: &mut Lowering<'_>, asked: &Encryption, ifindex: Option<u32>) {
     let device = ifname(CILIUM_WG0);
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-    let mtu = lowering.node.mtu_bytes.saturating_sub(Encryption::OVERHEAD_BYTES);
+    let mtu = device_mtu_bytes(lowering.node.mtu_bytes);
     let value = EncryptionValue {
         ifindex: ifindex.unwrap_or(0),
         flags: ENCRYPTION_FLAG_ON
@@ -266,24 +275,4 @@ fn allowed_ips(lowering: &Lowering<'_>, peer: &Peer, nodes: bool) -> BTreeSet<Ip
         allowed.extend(peer.addresses.iter().copied().map(host_prefix));
     }
     allowed
-}
-
-/// Says of this node's own prefixes that nothing leaves them in plain text for a peer's.
-fn own_prefixes(lowering: &mut Lowering<'_>) {
-    let map = MapName::of_abi(CILIUM_IPCACHE);
-    let cidrs = lowering.intent.node.cidrs.clone();
-    for cidr in &cidrs {
-        super::identity::own_cidr(lowering, *cidr);
-    }
-    for (key, wanted) in &mut lowering.desired.bpf_map_entries {
-        let prefix = <&[u8; 24]>::try_from(key.key.as_slice()).ok().filter(|_| key.map == map);
-        let prefix = prefix.and_then(|bytes| IpcacheKey::from_bytes(bytes).prefix());
-        let Some((address, bits)) = prefix else { continue };
-        let within = |cidr: &IpNet| cidr.contains(&address) && cidr.prefix_len() <= bits;
-        let value = <&[u8; 24]>::try_from(wanted.spec.value.as_slice());
-        let (true, Ok(bytes)) = (cidrs.iter().any(within), value) else { continue };
-        let mut value = IpcacheValue::from_bytes(bytes);
-        value.flags |= IPCACHE_FLAG_ENDPOINTS;
-        wanted.spec.value = value.to_bytes().to_vec();
-    }
 }

@@ -124,9 +124,8 @@ fn host_side(
     let Wiring { lxc, identity, origin, .. } = wiring;
     let (lxc, (mac, node_mac)) = (*lxc, wiring.macs);
     let host_end = end(node_mac, lowering.node.mtu_bytes, true, &wiring.purpose);
-    let desired = &mut lowering.desired;
     let spec = link::Spec { ifindex, end: host_end, form: link::Form::Veth { peer } };
-    want::<Link>(&mut desired.links, lxc, spec, origin);
+    want::<Link>(&mut lowering.desired.links, lxc, spec, origin);
 
     let mut device = DeviceValue {
         endpoint_id,
@@ -154,9 +153,10 @@ fn host_side(
         };
         let spec =
             bpf_map_entry::Spec { link: Some(lxc), ..bpf_map_entry::Spec::of(&value.to_bytes()) };
-        want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, origin);
-        ipcache(desired, host_prefix(*address), *identity, origin);
+        want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, key, spec, origin);
+        ipcache(lowering, host_prefix(*address), *identity, origin);
     }
+    let desired = &mut lowering.desired;
     device_entry(desired, ifindex, &device, Some(lxc), origin);
     let at = Attachment {
         ifname: lxc,

@@ -13,7 +13,7 @@ use crate::bpf_abi::{
 use crate::intent::{Identity, Peer};
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry::{self, BpfMapEntry};
-use crate::kinds::{Desired, Origin, Wanted};
+use crate::kinds::{Origin, Wanted};
 
 /// An entry of a map, and who asks for it.
 type Entry = (bpf_map_entry::Key, Wanted<bpf_map_entry::Spec>);
@@ -55,20 +55,24 @@ fn entry(
     (key, Wanted { spec, origin: origin.clone() })
 }
 
-/// Says which identity a prefix of this node has.
-pub(super) fn ipcache(desired: &mut Desired, prefix: IpNet, identity: Identity, origin: &Origin) {
-    let way = (identity, Way::Stack);
-    let (key, Wanted { spec, origin }) = entry(prefix, way, (false, false), origin);
-    want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &origin);
+/// Says which identity a prefix has that no peer is behind.
+pub(super) fn ipcache(
+    lowering: &mut Lowering<'_>,
+    prefix: IpNet,
+    identity: Identity,
+    origin: &Origin,
+) {
+    let crypt = (false, encryption::keeps_in(lowering, &prefix));
+    let (key, Wanted { spec, origin }) = entry(prefix, (identity, Way::Stack), crypt, origin);
+    want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, key, spec, &origin);
 }
 
 /// Adds what is known of the node, its peers and the rest of the world.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let own: Vec<IpAddr> =
         lowering.intent.node.routers.iter().chain(&lowering.node.addresses).copied().collect();
-    let desired = &mut lowering.desired;
     for address in own {
-        ipcache(desired, host_prefix(address), Identity::HOST, &Origin::Node);
+        ipcache(lowering, host_prefix(address), Identity::HOST, &Origin::Node);
         let value = EndpointValue {
             flags: ENDPOINT_FLAG_HOST,
             identity: Identity::HOST.number(),
@@ -79,7 +83,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
             key: EndpointKey::new(address).to_bytes().to_vec(),
         };
         let spec = bpf_map_entry::Spec::of(&value.to_bytes());
-        want::<BpfMapEntry>(&mut desired.bpf_map_entries, key, spec, &Origin::Node);
+        want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, key, spec, &Origin::Node);
     }
     let mut entries = Vec::new();
     for peer in lowering.intent.peers.values() {
@@ -92,7 +96,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     ] {
         if active {
             let world = world(&lowering.node, &all);
-            ipcache(&mut lowering.desired, all, world, &Origin::Node);
+            ipcache(lowering, all, world, &Origin::Node);
         }
     }
 }
@@ -109,7 +113,7 @@ fn world(node: &Node, prefix: &IpNet) -> Identity {
 /// Says which identity a CIDR of this node has, where no endpoint has the address.
 pub(super) fn own_cidr(lowering: &mut Lowering<'_>, cidr: IpNet) {
     let world = world(&lowering.node, &cidr);
-    ipcache(&mut lowering.desired, cidr, world, &Origin::Node);
+    ipcache(lowering, cidr, world, &Origin::Node);
 }
 
 /// A peer: its own addresses, which no tunnel leads to, and what is behind its end of the tunnel.

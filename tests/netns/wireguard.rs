@@ -4,14 +4,12 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::backends::{Server, Transfer};
 use crate::capture::Capture;
 use crate::daemon::Daemon;
 use crate::fleet::{Fleet, MEMBERS, counted};
@@ -321,10 +319,13 @@ fn changes_of_others_lose_nothing() {
     let flood = Flood::slow((&fleet.busybox_a, "10.42.0.97"), (&fleet.busybox_b, "10.42.1.64"));
     let flood6 =
         Flood::slow((&fleet.nginx_a, "fd00:10:42::182"), (&fleet.nginx_b, "fd00:10:42:1::145"));
+    let _server = Server::start(&fleet.busybox_b, "10.42.1.64:9000", "there");
+    let transfer = Transfer::start(&fleet.busybox_a, "10.42.1.64:9000", "there");
     let last_seen = Cell::new(0);
     let pause = || {
         flood.run_on(25);
         flood6.run_on(1);
+        transfer.goes_on("through a change");
         // WireGuard sends what waited for a new session: that none was needed, its counters tell.
         let seen = received(&fleet.lab.a.space, &encrypted.keys[1]);
         assert!(seen > last_seen.replace(seen), "the session is another one: {seen}");
@@ -365,6 +366,7 @@ fn changes_of_others_lose_nothing() {
     pause();
     flood.finish();
     flood6.finish();
+    assert!(transfer.finish() > 0);
     assert_eq!(inner.lines(), [""; 0], "inner packets on the wire");
 }
 
@@ -382,38 +384,31 @@ fn converged(node: &Node) -> Daemon<'_> {
     daemon
 }
 
-/// One connection, through a change of both nodes' keys.
+/// Connections, through a change of both nodes' keys.
 #[test]
 fn a_new_key_keeps_connections() {
-    let Some(mut encrypted) = Encrypted::new((V4, V4), 2, NATIVE, STRICT) else { return };
+    let Some(mut encrypted) = Encrypted::new((DUAL, DUAL), 2, NATIVE, STRICT) else { return };
     encrypted.apply();
     let inner = Capture::start(&encrypted.fleet.lab.wire, "br0", 1, INNER);
-    let listener =
-        encrypted.fleet.busybox_b.run(|| TcpListener::bind("10.42.1.64:0")).expect("bind");
-    let target = listener.local_addr().expect("an address");
-    let mut client = encrypted.fleet.busybox_a.run(|| TcpStream::connect(target)).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set a timeout");
-    }
-    let mut say = |text: &[u8; 5]| {
-        client.write_all(text).expect("write");
-        let mut read = [0; 5];
-        server.read_exact(&mut read).expect("read");
-        assert_eq!(&read, text);
-    };
-    say(b"first");
+    let addresses = ["10.42.1.64:9000", "[fd00:10:42:1::64]:9000"];
+    let _servers = addresses.map(|at| Server::start(&encrypted.fleet.busybox_b, at, "there"));
+    let transfers = addresses.map(|at| Transfer::start(&encrypted.fleet.busybox_a, at, "there"));
+    let go_on = |when: &str| transfers.iter().for_each(|transfer| transfer.goes_on(when));
+    go_on("before");
     for number in 0..2 {
         let node = encrypted.nodes().nth(number).expect("a node");
         let before = encrypted.keys[number].clone();
         let key = rotate(node);
         assert_ne!(key, before);
-        node.assert_no_changes();
         encrypted.keys[number] = key;
         // The other one is told, and no session but this one is touched.
         encrypted.write();
         encrypted.nodes().nth(1 - number).expect("a node").apply();
-        say(b"again");
+        go_on("after a new key");
+        encrypted.nodes().nth(number).expect("a node").assert_no_changes();
+    }
+    for transfer in transfers {
+        assert!(transfer.finish() > 0);
     }
     assert_eq!(inner.lines(), [""; 0], "inner packets on the wire");
 }

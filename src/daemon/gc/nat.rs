@@ -35,35 +35,34 @@ struct Entry {
     flow: Vec<u8>,
 }
 
-impl Entry {
-    /// `None` for bytes of another size.
-    fn read(key: &[u8], value: &[u8]) -> Option<Self> {
-        if let Ok(key) = key.try_into() {
-            let (k, v) = (Ct4Key::from_bytes(key), Snat4Value::from_bytes(value.try_into().ok()?));
-            let mut flow = Ct4Key { daddr_be: k.saddr_be, saddr_be: k.daddr_be, flags: 0, ..k };
-            if v.needs_ct == SNAT_DSR {
-                // The key is of an answer, from a backend of this node.
-                flow =
-                    Ct4Key { sport_be: k.dport_be, dport_be: k.sport_be, flags: CT_FLAG_IN, ..k };
-            } else if k.flags & SNAT_FLAG_IN != 0 {
-                (flow.daddr_be, flow.sport_be) = (v.address_be, v.port_be);
-                (flow.saddr_be, flow.dport_be) = (k.saddr_be, k.sport_be);
-            }
-            let flow = flow.to_bytes().to_vec();
-            let (client, last_used) = (v.needs_ct != 0, v.last_used);
-            return Some(Self { protocol: k.protocol, client, last_used, flow });
-        }
-        let k = Ct6Key::from_bytes(key.try_into().ok()?);
-        let v = Snat6Value::from_bytes(value.try_into().ok()?);
-        let mut flow = Ct6Key { daddr_be: k.saddr_be, saddr_be: k.daddr_be, flags: 0, ..k };
+/// An [`Entry`], from key and value of either family: their fields have the same names.
+macro_rules! entry {
+    ($key:expr, $value:expr) => {{
+        let (k, v) = ($key, $value);
+        let mut flow = k;
+        (flow.daddr_be, flow.saddr_be, flow.flags) = (k.saddr_be, k.daddr_be, 0);
         if v.needs_ct == SNAT_DSR {
-            flow = Ct6Key { sport_be: k.dport_be, dport_be: k.sport_be, flags: CT_FLAG_IN, ..k };
+            // The key is of an answer, from a backend of this node.
+            flow = k;
+            (flow.sport_be, flow.dport_be, flow.flags) = (k.dport_be, k.sport_be, CT_FLAG_IN);
         } else if k.flags & SNAT_FLAG_IN != 0 {
             (flow.daddr_be, flow.sport_be) = (v.address_be, v.port_be);
             (flow.saddr_be, flow.dport_be) = (k.saddr_be, k.sport_be);
         }
-        let flow = flow.to_bytes().to_vec();
-        Some(Self { protocol: k.protocol, client: v.needs_ct != 0, last_used: v.last_used, flow })
+        let (client, flow) = (v.needs_ct != 0, flow.to_bytes().to_vec());
+        Entry { protocol: k.protocol, client, last_used: v.last_used, flow }
+    }};
+}
+
+impl Entry {
+    /// `None` for bytes of another size.
+    fn read(key: &[u8], value: &[u8]) -> Option<Self> {
+        if let Ok(key) = key.try_into() {
+            let value = Snat4Value::from_bytes(value.try_into().ok()?);
+            return Some(entry!(Ct4Key::from_bytes(key), value));
+        }
+        let key = Ct6Key::from_bytes(key.try_into().ok()?);
+        Some(entry!(key, Snat6Value::from_bytes(value.try_into().ok()?)))
     }
 
     /// Whether it goes on for its age alone.
