@@ -54,4 +54,5 @@ bench:
 	cargo bench --locked --bench programs
 	cargo bench --locked --bench events
 	cargo bench --locked --bench datapath
+	scripts/bench-wireguard.sh
 	cargo bench --locked --package ciliate-kubernetes --bench adapter

@@ -51,6 +51,17 @@ tunnel() { # a node, its number, its address, the other's number, the other's ad
     ip -n $1 neigh add fd00:9::$4 lladdr 02:00:00:00:00:0$4 dev vxlan0
     ip -n $1 route add 10.$4.0.0/24 via 10.9.0.$4; ip -n $1 -6 route add fd00:$4::/64 via fd00:9::$4
 }
+wireguard() { # a node, its number; prints its public key
+    private=$(wg genkey)
+    ip -n $1 link add wg0 mtu 1420 type wireguard
+    echo $private | nsenter --net=/run/netns/$1 wg set wg0 listen-port 51820 private-key /dev/stdin
+    ip -n $1 addr add 10.9.0.$2/32 dev wg0; ip -n $1 link set wg0 up
+    echo $private | wg pubkey
+}
+known() { # a node, the other's number, address and public key
+    nsenter --net=/run/netns/$1 wg set wg0 peer $4 endpoint $3:51820 allowed-ips 10.$2.0.0/24,fd00:$2::/64
+    ip -n $1 route add 10.$2.0.0/24 dev wg0; ip -n $1 -6 route add fd00:$2::/64 dev wg0
+}
 "#;
 
 /// Between the nodes, without a tunnel.
@@ -64,6 +75,15 @@ const NATIVE: &str = "[routing]\nmode = \"native\"\nauto-direct-node-routes = tr
 const PAST_HOST: &str = "host-routing = \"bpf\"\n";
 const TUNNEL: &str = "[routing]\nmode = \"tunnel\"\n";
 const UNMASQUERADED: &str = "[masquerade]\nmode = \"off\"\n";
+const ENCRYPTED: &str = "[encryption]\nmode = \"wireguard\"\n";
+
+/// What makes paths of one kind.
+pub type Kind = fn(&mut Lab);
+pub const RAW: Kind = Lab::raw;
+pub const SAME_NODE: Kind = Lab::same_node;
+pub const ACROSS: Kind = Lab::across;
+pub const VXLAN: Kind = Lab::by_tunnel;
+pub const WIREGUARD: Kind = Lab::encrypted;
 
 /// A way from a client's namespace to a server's, both of them named by the path's.
 pub struct Path {
@@ -84,17 +104,15 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    /// With the paths of these kinds.
+    pub fn new(kinds: &[Kind]) -> Self {
         let id = std::process::id();
         let folder = std::env::temp_dir().join(format!("ciliate-datapath-{id}"));
         fs::create_dir_all(folder.join("bpf")).expect("make a folder");
         let prefix = format!("cd{id}");
         let mut lab = Self { folder, prefix, paths: Vec::new(), programs: Vec::new() };
         sh(&format!("mount -t bpf bpf {}/bpf", lab.folder.display()));
-        lab.raw();
-        lab.same_node();
-        lab.across();
-        lab.by_tunnel();
+        kinds.iter().for_each(|kind| kind(&mut lab));
         lab
     }
 
@@ -180,6 +198,44 @@ impl Lab {
         self.add("VXLAN: ciliate", &prefix, server);
     }
 
+    fn encrypted(&mut self) {
+        let spaces = "space $p-c $p-s $p-a $p-b; wire $p-a $p-b";
+        let server = ["10.2.0.2", "fd00:2::2"];
+        let script = format!(
+            "{spaces}; node $p-a $p-b; endpoint $p-c $p-a 1 1420; endpoint $p-s $p-b 2 1420
+             a=$(wireguard $p-a 1); b=$(wireguard $p-b 2)
+             known $p-a 2 172.18.0.2 $b; known $p-b 1 172.18.0.3 $a"
+        );
+        let prefix = self.script("wr", &script);
+        self.add("WireGuard: kernel, by hand", &prefix, server);
+        let both = [("a", "c"), ("b", "s")];
+        for (id, name, text) in [
+            ("wo", "WireGuard: ciliate", NATIVE.to_string()),
+            ("wu", "WireGuard: … not masquerading", format!("{NATIVE}{UNMASQUERADED}")),
+        ] {
+            let prefix = self.script(id, spaces);
+            // The first time each makes its key, the second time it knows the other's.
+            let mut keys = both.map(|_| String::new());
+            for _ in 0..2 {
+                let known =
+                    [format!("public-key = {:?}", keys[1]), format!("public-key = {:?}", keys[0])];
+                for ((node, endpoint), peer) in both.into_iter().zip(&known) {
+                    let peer = if keys[0].is_empty() { "" } else { peer };
+                    let text = format!("{text}{ENCRYPTED}");
+                    self.apply_knowing(&prefix, node, &text, &[(endpoint, 2)], peer);
+                }
+                keys = both.map(|(node, _)| self.public_key(&prefix, node));
+            }
+            self.add(name, &prefix, server);
+        }
+    }
+
+    fn public_key(&self, prefix: &str, node: &str) -> String {
+        let config = text_of(&self.config(prefix, node));
+        let node = format!("{prefix}-{node}");
+        self.ciliate(&node, &["-c", &config, "wireguard", "pubkey"]).trim().to_owned()
+    }
+
     /// Attaches a program of `minimal.c` in a namespace, with another device there as its target.
     fn attach(&mut self, namespace: &str, device: &str, program: &str, target: &str) {
         let attached = thread::scope(|scope| {
@@ -206,6 +262,18 @@ impl Lab {
     /// else there is to say. Endpoints: which, and the end of the address. Without health: its namespace would
     /// still be there when the node's is not.
     fn apply(&self, prefix: &str, node: &str, routing: &str, endpoints: &[(&str, u8)]) {
+        self.apply_knowing(prefix, node, routing, endpoints, "");
+    }
+
+    /// The same with something more to say of the other node.
+    fn apply_knowing(
+        &self,
+        prefix: &str,
+        node: &str,
+        routing: &str,
+        endpoints: &[(&str, u8)],
+        peer: &str,
+    ) {
         // The third number of its endpoints' addresses, and the last of its own.
         let ((number, host), (other, other_host)) = match node {
             "a" => ((1, 3), (2, 2)),
@@ -229,6 +297,7 @@ bpf = "{at}/bpf/{prefix}-{node}"
 name = "other"
 addresses = ["172.18.0.{other_host}", "fd00:18::{other_host}"]
 cidrs = ["10.{other}.0.0/24", "fd00:{other}::/64"]
+{peer}
 "#
         );
         for (name, end) in endpoints {
@@ -242,12 +311,17 @@ labels = {{ app = "{name}" }}
 "#
             );
         }
-        let config = self.folder.join(format!("{prefix}-{node}.toml"));
+        let config = self.config(prefix, node);
         fs::write(&config, text).expect("write a configuration");
         self.ciliate(&format!("{prefix}-{node}"), &["-c", &text_of(&config), "apply"]);
     }
 
-    fn ciliate(&self, namespace: &str, arguments: &[&str]) {
+    fn config(&self, prefix: &str, node: &str) -> PathBuf {
+        self.folder.join(format!("{prefix}-{node}.toml"))
+    }
+
+    /// Returns what it prints.
+    fn ciliate(&self, namespace: &str, arguments: &[&str]) -> String {
         let output = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{namespace}"))
             .arg(env!("CARGO_BIN_EXE_ciliate"))
@@ -255,6 +329,7 @@ labels = {{ app = "{name}" }}
             .output()
             .expect("run nsenter");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -20,6 +20,7 @@ use super::control::{self, Reply};
 use crate::config::Search;
 use crate::intent::Intent;
 use crate::kernel::KernelError;
+use crate::kernel::netlink::widen;
 use crate::kinds::owner;
 
 /// Why the loop wakes up.
@@ -237,7 +238,7 @@ fn listen(protocol: isize, groups: &'static [u32], wakes: Sender<Wake>) -> std::
         socket.add_membership(*group)?;
     }
     socket.set_listen_all_namespaces(true)?;
-    let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
+    widen(&socket, RECEIVE_BUFFER_BYTES);
     let forward = move || {
         let mut buffer = Vec::with_capacity(64 * 1024);
         loop {

@@ -16,11 +16,17 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{
+    Timeout, set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_timeout,
+    socket_recv_buffer_size,
+};
 
-/// Requests in one send. Each failing one is answered with an error of up to 100 bytes, and all of
-/// them have to fit in the receive buffer.
+/// Requests in one send, at most: all that is answered has to fit in the receive buffer.
 const BATCH_MESSAGES_MAX: usize = 512;
+/// What an answer takes of that, as the kernel counts: for an object it allocates `NLMSG_GOODSIZE`, a page at most
+/// of 4 KiB, with what goes with it; for an error little more than the error.
+const ANSWER_BYTES: usize = 8 * 1024;
+const REFUSAL_BYTES: usize = 2 * 1024;
 /// Bytes in one send; the kernel's default send buffer is 208 KiB and an skb has overhead.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// How long a dump is started again because the tables changed under it, and how long it waits between.
@@ -131,9 +137,7 @@ impl Netlink {
         socket.set_cap_ack(true)?;
         // Without strict checking the kernel ignores dump filters (Linux 4.20).
         socket.set_netlink_get_strict_chk(true)?;
-        // Refused above net.core.rmem_max without CAP_NET_ADMIN in the initial namespace; then the
-        // default is what we have.
-        let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES);
+        widen(&socket, RECEIVE_BUFFER_BYTES);
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))
             .map_err(io::Error::from)?;
         let buffer = Vec::with_capacity(DATAGRAM_BYTES_MAX);
@@ -263,7 +267,7 @@ impl Netlink {
         let mut answers = Vec::with_capacity(requests.len());
         let mut pending = requests.into_iter().peekable();
         while pending.peek().is_some() {
-            let (first, count) = self.send_batch(&mut pending, 0)?;
+            let (first, count) = self.send_batch(&mut pending, 0, ANSWER_BYTES)?;
             let mut slots: Vec<_> = (0..count).map(|_| None).collect();
             let mut missing = count;
             while missing > 0 {
@@ -298,7 +302,7 @@ impl Netlink {
         let mut results = Vec::new();
         let mut pending = requests.into_iter().peekable();
         while pending.peek().is_some() {
-            let (first, count) = self.send_batch(&mut pending, NLM_F_ACK)?;
+            let (first, count) = self.send_batch(&mut pending, NLM_F_ACK, REFUSAL_BYTES)?;
             let start = results.len();
             results.extend((0..count).map(|_| Ok(())));
             let mut done = false;
@@ -322,15 +326,18 @@ impl Netlink {
 
     /// Sends one batch off `pending` and returns its first sequence number and its length. The last
     /// message gets `last_flags`: errors are answered without being asked for, and one
-    /// acknowledgement says that all of them were handled.
+    /// acknowledgement says that all of them were handled. An answer takes up to `answer_bytes`.
     fn send_batch(
         &mut self,
         pending: &mut std::iter::Peekable<impl Iterator<Item = impl Outgoing>>,
         last_flags: u16,
+        answer_bytes: usize,
     ) -> Result<(u32, usize), NetlinkError> {
+        let room = socket_recv_buffer_size(&self.socket).map_err(io::Error::from)?;
+        let most = (room / answer_bytes).clamp(1, BATCH_MESSAGES_MAX);
         let first = self.sequence.wrapping_add(1);
         let (mut bytes, mut count) = (Vec::with_capacity(BATCH_BYTES_MAX), 0);
-        while count < BATCH_MESSAGES_MAX && bytes.len() < BATCH_BYTES_MAX {
+        while count < most && bytes.len() < BATCH_BYTES_MAX {
             let Some(request) = pending.next() else { break };
             let start = bytes.len();
             bytes.resize(start + HEADER_BYTES, 0);
@@ -338,7 +345,7 @@ impl Netlink {
             let length = bytes.len() - start;
             bytes.resize(start + length.next_multiple_of(4), 0);
             count += 1;
-            let full = count == BATCH_MESSAGES_MAX || bytes.len() >= BATCH_BYTES_MAX;
+            let full = count == most || bytes.len() >= BATCH_BYTES_MAX;
             let (kind, mut flags) = request.header();
             flags |= NLM_F_REQUEST;
             if full || pending.peek().is_none() {
@@ -392,6 +399,14 @@ impl Netlink {
     }
 }
 
+/// Gives a socket a larger receive buffer: beyond `net.core.rmem_max`, or up to that in a user namespace, which may
+/// not go further.
+pub fn widen(socket: &Socket, bytes: usize) {
+    if set_socket_recv_buffer_size_force(socket, bytes).is_err() {
+        let _ = set_socket_recv_buffer_size(socket, bytes);
+    }
+}
+
 /// Writes a `struct nlmsghdr`; the port is 0, for the kernel to fill in.
 fn write_header(bytes: &mut [u8], length: u32, kind: u16, flags: u16, sequence: u32) {
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
@@ -426,4 +441,48 @@ fn extended_ack(rest: &[u8]) -> Option<String> {
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+
+    use super::*;
+
+    /// What a machine allows whose `net.core.rmem_max` is small.
+    fn cramped() -> Netlink {
+        let netlink = Netlink::open().expect("open a socket");
+        set_socket_recv_buffer_size(&netlink.socket, 32 * 1024).expect("make the buffer small");
+        netlink
+    }
+
+    #[test]
+    fn many_answers_fit_into_a_small_buffer() {
+        let lookup = |number: u32| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = AddressFamily::Inet;
+            message.header.destination_prefix_length = 32;
+            let address = Ipv4Addr::from(0x7f00_0001 + number);
+            message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+            RouteNetlinkMessage::GetRoute(message)
+        };
+        let answers = cramped().get_all((0..600).map(lookup).collect()).expect("answers");
+        assert_eq!(answers.len(), 600);
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    #[test]
+    fn many_refusals_fit_into_a_small_buffer() {
+        // There is no such device.
+        let mut message = LinkMessage::default();
+        message.header.index = u32::from(u16::MAX) << 8;
+        let requests = (0..600).map(|_| (RouteNetlinkMessage::DelLink(message.clone()), 0));
+        let results = cramped().change(requests).expect("answers");
+        assert_eq!(results.len(), 600);
+        assert!(results.iter().all(Result::is_err), "{results:?}");
+    }
 }

@@ -2,16 +2,19 @@
 # The vm tier: boots each kernel of the table `kernels` in QEMU, side by side, and runs there the tests that the
 # table chooses. Prints their output with the kernel's name before each line, and fails if one fails.
 #
-#     run.sh [--kernel NAME] [--full | --short | --test TEXT | -- COMMAND…]
+#     run.sh [--kernel NAME] [--full | --short | --test TEXT | [--icount] -- COMMAND…]
 #
 # --full runs all tests of both tiers, --short those of the rows `short`, --test those with TEXT in their name, -- a
-# command instead.
+# command instead, with --icount by a clock that counts instructions where there is no KVM.
 set -euo pipefail
+shopt -s nullglob
 cd "$(dirname "$0")/../.."
 
 # A million frames, as on this machine, take an emulated processor an hour.
 FUZZ_FRAMES=20000
 PROBE_SECONDS=20
+# Tests of one guest: so that their time can be bounded, and what was found is kept when it is over.
+TESTS_MAX=20
 # The few tests of --short have no more time than this, so that all tests end within the hour.
 SHORT_SECONDS=1500
 
@@ -20,13 +23,14 @@ fail() {
     exit 1
 }
 
-only='' text='' full='' row=run command=()
+only='' text='' full='' row=run clock=tcg command=()
 while [ $# -gt 0 ]; do
     case $1 in
         --kernel) only=${2:?--kernel needs a name} && shift 2 ;;
         --test) text=${2:?--test needs a text} && shift 2 ;;
         --full) full=yes && shift ;;
         --short) row=short && shift ;;
+        --icount) clock=icount && shift ;;
         --) shift && command=("$@") && break ;;
         *) fail "unknown argument $1; see the head of tests/vm/run.sh" ;;
     esac
@@ -69,17 +73,21 @@ check_patterns() {
     done < <(awk '$1 == "run" || $1 == "short" { print $3, $4 }' tests/vm/kernels)
 }
 
-# script_for KERNEL TIER: what the guest runs; nothing if no test of the tier is chosen.
-script_for() {
-    local names
+# scripts_for KERNEL TIER: writes what its guests run, one script for each; none if no test of the tier is chosen.
+scripts_for() {
+    local names at script
     mapfile -t names < <(chosen "$1" "$2")
-    [ "${#names[@]}" -gt 0 ] || return 0
-    printf 'cd %q || exit\n' "$PWD"
-    printf 'export CI=true FUZZ_FRAMES=%q RUST_BACKTRACE=1\n' "$FUZZ_FRAMES"
-    printf 'modprobe --all %s || exit\n' "$(rows need "$1" | tr '\n' ' ')"
-    printf 'exec %q --test-threads 1 --exact' "${binaries[$2]}"
-    printf ' %q' "${names[@]}"
-    printf '\n'
+    for ((at = 0; at < ${#names[@]}; at += TESTS_MAX)); do
+        printf -v script '%s/%s.%s.%03d.sh' "$dir" "$1" "$2" $((at / TESTS_MAX))
+        {
+            printf 'cd %q || exit\n' "$PWD"
+            printf 'export CI=true FUZZ_FRAMES=%q RUST_BACKTRACE=1\n' "$FUZZ_FRAMES"
+            printf 'modprobe --all %s || exit\n' "$(rows need "$1" | tr '\n' ' ')"
+            printf 'exec %q --test-threads 1 --exact' "${binaries[$2]}"
+            printf ' %q' "${names[@]:at:TESTS_MAX}"
+            printf '\n'
+        } >"$script"
+    done
 }
 
 # boot KERNEL MODE COMMAND…
@@ -91,19 +99,19 @@ boot() {
         tee -a "$dir/$1.log" | sed -u "s/^/$1: /"
 }
 
-# run_guests KERNEL: one for the command, or one for each tier; fails if one does.
+# run_guests KERNEL: one for the command, or one after the other for the tests; fails if one does.
 run_guests() {
-    local ended=0
+    local script ended=0
     if [ "${#command[@]}" -gt 0 ]; then
-        boot "$1" "$accelerator" "${command[@]}" || ended=$?
+        boot "$1" "${accelerator/tcg/$clock}" "${command[@]}" || ended=$?
     else
-        if [ -s "$dir/$1.bpf.sh" ]; then
-            boot "$1" "$accelerator" bash "$dir/$1.bpf.sh" || ended=$?
-        fi
+        for script in "$dir/$1".bpf.*.sh; do
+            boot "$1" "$accelerator" bash "$script" || ended=$?
+        done
         # The netns tier waits for what other programs do, and not for ever.
-        if [ -s "$dir/$1.netns.sh" ]; then
-            boot "$1" "${accelerator/tcg/icount}" bash "$dir/$1.netns.sh" || ended=$?
-        fi
+        for script in "$dir/$1".netns.*.sh; do
+            boot "$1" "${accelerator/tcg/icount}" bash "$script" || ended=$?
+        done
     fi
     return "$ended"
 }
@@ -164,8 +172,8 @@ if [ "${#command[@]}" = 0 ]; then
     export VM_PROGRAM
     check_patterns
     for kernel in "${kernels[@]}"; do
-        script_for "$kernel" bpf >"$dir/$kernel.bpf.sh"
-        script_for "$kernel" netns >"$dir/$kernel.netns.sh"
+        scripts_for "$kernel" bpf
+        scripts_for "$kernel" netns
     done
 fi
 
