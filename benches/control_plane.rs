@@ -13,6 +13,7 @@ mod bench {
     pub mod floor;
     pub mod lab;
     pub mod peers;
+    pub mod service_tables;
     pub mod services;
     pub mod table;
     #[allow(

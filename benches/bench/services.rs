@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,8 @@ use ciliate::bpf_abi::{CILIUM_LB4_SERVICES, LB_MAPS, MAPS};
 use ciliate::kernel::bpf_map::{Map, MapShape};
 
 use super::daemon::PORT;
-
-/// Different sets of backends: as many Maglev tables.
-pub const BACKEND_SETS: usize = 1000;
-
-/// The addresses of a service.
-pub struct Addresses {
-    pub frontend: Ipv4Addr,
-    pub backends: [Ipv4Addr; 2],
-}
-
-impl Addresses {
-    pub fn of(index: usize) -> Self {
-        let (high, low, set) = (index / 250, (index % 250) as u8, index % BACKEND_SETS);
-        let (net, host) = ((set / 250) as u8, (set % 250) as u8);
-        Self {
-            frontend: Ipv4Addr::new(10, 96 + (high / 250) as u8, (high % 250) as u8, low),
-            backends: [Ipv4Addr::new(10, 0, net, host), Ipv4Addr::new(10, 1, net, host)],
-        }
-    }
-}
+pub use super::service_tables::Addresses;
+use super::service_tables::tables;
 
 /// Prepares the same with two endpoints and, if there is a number, a service of UDP at [`fresh`] whose backend is the
 /// second: a file that [`put`] puts into its place.
@@ -84,14 +66,7 @@ pub fn write_config(folder: &Path, count: usize, maglev: bool) -> PathBuf {
          [load-balancing]\nalgorithm = \"{algorithm}\"\nsocket = false\n\
          [paths]\nruntime = \"{shown}/run\"\nstate = \"{shown}/state\"\nbpf = \"{shown}/bpf\"\n"
     );
-    for index in 0..count {
-        let Addresses { frontend, backends: [one, other] } = Addresses::of(index);
-        let at = if maglev { "external-ips" } else { "cluster-ips" };
-        let _ = write!(
-            text,
-            "[[service]]\nname = \"s{index}\"\n{at} = [\"{frontend}:80\"]\nbackends = [\"{one}:80\", \"{other}:80\"]\n",
-        );
-    }
+    text += &tables(count, if maglev { "external-ips" } else { "cluster-ips" });
     let path = folder.join("services.toml");
     fs::write(&path, text).expect("write the configuration");
     path
