@@ -7,6 +7,8 @@
 mod architecture;
 #[path = "docs/config.rs"]
 mod config;
+#[path = "docs/error_types.rs"]
+mod error_types;
 #[path = "docs/errors.rs"]
 mod errors;
 #[path = "docs/examples.rs"]

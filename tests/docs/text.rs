@@ -19,6 +19,7 @@ pub const PAGES: &[&str] = &[
     "docs/errors/foreign.md",
     "docs/errors/kernel.md",
     "docs/errors/machine.md",
+    "docs/errors/kubernetes.md",
     "docs/errors/node.md",
     "docs/errors/plan.md",
     "docs/errors/service.md",
