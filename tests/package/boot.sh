@@ -8,7 +8,7 @@
 set -euo pipefail
 tree=$1 shared=$2
 shift 2
-limit=600
+limit=900
 boots_max=5
 work=$(mktemp -d "${TMPDIR:-/tmp}/ciliate-boot.XXXXXX")
 cgroups=() guest= reader=

@@ -92,7 +92,8 @@ a_container_of_podman() {
     systemctl stop ciliate-netns@pod
     systemctl reload "$UNIT"
     # What podman leaves, which is not to be taken for the package's.
-    rm -rf /run/pods /run/libpod /run/crun /etc/cni/net.d/cni.lock
+    rm -rf /run/pods /run/libpod /run/crun /etc/cni/net.d/cni.lock /run/containers/networks /run/lock/netavark.lock
+    rmdir /run/containers 2>/dev/null || :
 }
 
 # How a ping in a container ends.
