@@ -154,16 +154,24 @@ fn every_file_with_netns_tests_has_a_row() {
     assert!(count > 10, "only {count} files found");
 }
 
-/// Every section of the tutorial with commands is typed by the package tier, which reads them from the page.
+/// Every section of a tutorial with commands is typed by the package tier, which reads them from the page.
 #[test]
-fn the_tutorial_is_typed_by_the_package_tier() {
-    let steps = ["lifecycle", "boot_order"].map(|name| read(&format!("tests/package/{name}.sh")));
-    let tutorial = read("docs/two-machines.md");
-    let sections = tutorial.split("\n## ").skip(1).filter(|text| text.contains("```console"));
-    let names: Vec<&str> = sections.filter_map(|text| text.lines().next()).collect();
-    assert!(names.len() > 4, "{names:?}");
-    for name in names {
-        let typed = format!("run_typed {name} ");
-        assert!(steps.iter().any(|text| text.contains(&typed)), "nobody types {name}");
+fn tutorials_are_typed_by_the_package_tier() {
+    let steps = ["lifecycle", "boot_order", "from_keepalived"]
+        .map(|name| read(&format!("tests/package/{name}.sh")))
+        .concat();
+    // What the steps call a page.
+    for (page, named) in [("two-machines", "/two-machines.md"), ("from-keepalived", "$PAGE")] {
+        let tutorial = read(&format!("docs/{page}.md"));
+        let sections = tutorial.split("\n## ").skip(1).filter(|text| text.contains("```console"));
+        let names: Vec<&str> = sections.filter_map(|text| text.lines().next()).collect();
+        assert!(names.len() > 4, "{names:?}");
+        for name in names {
+            let typed = [format!("run_typed {name} "), format!("run_typed '{name}' ")];
+            let is_typed =
+                |line: &str| line.contains(named) && typed.iter().any(|typed| line.contains(typed));
+            assert!(steps.lines().any(is_typed), "{page}: nobody types {name}");
+        }
     }
+    assert!(steps.contains("PAGE=$debs/from-keepalived.md"));
 }

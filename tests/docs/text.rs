@@ -25,6 +25,7 @@ pub const PAGES: &[&str] = &[
     "docs/errors/service.md",
     "docs/errors/tunnel.md",
     "docs/errors/underlay.md",
+    "docs/from-keepalived.md",
     "docs/json.md",
     "docs/two-machines.md",
     "packaging/README.md",

@@ -13,6 +13,8 @@ debs=$1
 . "$debs/boot_order.sh"
 # shellcheck source=tests/package/endpoints.sh
 . "$debs/endpoints.sh"
+# shellcheck source=tests/package/from_keepalived.sh
+. "$debs/from_keepalived.sh"
 # shellcheck source=tests/package/main_job.sh
 . "$debs/main_job.sh"
 # shellcheck source=tests/package/kubernetes.sh
@@ -328,6 +330,7 @@ steps=(
     remove_stops_and_leaves_traffic
     purge_removes_everything_and_nothing_else
     rpm_does_the_same
+    from_keepalived_to_services
     prepared_for_a_boot
     boots
     the_node_is_back_before_the_network_is_online

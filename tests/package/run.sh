@@ -61,7 +61,8 @@ rm -rf "$work"/{next,elsewhere}{,-target}
 "$here/contents.sh" "$work/debs" kubernetes ciliate-kubernetes libc6 ciliate
 tree=$("$here/tree.sh" "$work" "${SUITE:-bookworm}")
 "$here/arm64.sh" "$work" "$target/packaged" "$tree/../sources"
-cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job,kubernetes}.sh docs/two-machines.md "$work/debs/"
+cp "$here"/{lifecycle,guest,endpoints,bad_paths,boot_order,main_job,kubernetes,from_keepalived}.sh \
+    docs/{two-machines,from-keepalived}.md "$work/debs/"
 cp systemd/README.md "$work/debs/README.systemd.md"
 say tests/package/lifecycle.sh
 "$here/boot.sh" "$tree" "$work/debs" bash "$work/debs/lifecycle.sh" "$work/debs"
