@@ -1,90 +1,81 @@
-//! Pods of this node → `[[endpoint]]`. Pure; imports `mapping`, `objects`, `page`,
-//! `settings`, `stores`.
+//! Pods of this node → `[[endpoint]]`. Pure; imports `objects`, `page`, `settings`, `stores`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
-use crate::mapping::{Files, by_age};
 use crate::objects::Labels;
-use crate::page::{Page, file, short};
+use crate::page::{Files, allowed, digest, file, short, text};
 use crate::settings::Settings;
 use crate::stores::Stores;
 
 /// Most labels of an endpoint.
 const LABELS_MAX: usize = 64;
 /// What identities are derived from labels into: 256 to 65535.
-const IDENTITY_MIN: u32 = 256;
-const IDENTITIES: u32 = 65_536 - IDENTITY_MIN;
+const IDENTITY_MIN: u64 = 256;
+const IDENTITIES: u64 = 65_536 - IDENTITY_MIN;
+
+/// An endpoint, as it is written.
+#[derive(serde::Serialize)]
+struct Endpoint {
+    name: String,
+    netns: String,
+    addresses: Vec<IpAddr>,
+    identity: Option<u64>,
+    labels: Labels,
+}
 
 /// The files of all pods.
 pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
-    let own = stores.nodes.objects.get(&settings.node);
-    let cidrs = own.map_or(&[][..], |node| node.cidrs.as_slice());
+    let cidrs = stores.nodes.get(&settings.node).map_or(&[][..], |own| &own.cidrs);
     let (mut taken, mut identities) = (BTreeSet::new(), BTreeMap::new());
-    let pods = by_age(&stores.pods.objects, |pod| pod.created);
-    for (name, pod) in pods {
+    for (name, pod) in stores.pods.by_age() {
         // The watches are not in step: it comes. Labels without it would be those of another identity.
-        let Some(place) = stores.namespaces.objects.get(&pod.namespace) else { continue };
-        let mut page = Page::of(format!("Pod {name}"));
-        let mut addresses = pod.addresses.clone();
-        addresses.retain(|ip| page.allows(free(*ip, cidrs, &mut taken)));
-        if !addresses.is_empty() {
+        let Some(place) = stores.namespaces.get(&pod.namespace) else { continue };
+        let (mut addresses, mut left_out) = (pod.addresses.clone(), Vec::new());
+        addresses.retain(|ip| allowed(unfit(*ip, cidrs, &mut taken), &mut left_out));
+        let tables = (!addresses.is_empty()).then(|| {
             let mut labels = pod.labels.clone();
-            let cluster = "k8s:io.cilium.k8s.policy.cluster".to_owned();
-            labels.insert(cluster, settings.cluster.clone());
+            labels.insert("k8s:io.cilium.k8s.policy.cluster".into(), settings.cluster.clone());
             labels.extend(place.clone());
             for key in labels.keys().skip(LABELS_MAX).cloned().collect::<Vec<_>>() {
                 labels.remove(&key);
-                page.left_out.push(format!("label {key}: an endpoint has at most {LABELS_MAX}"));
+                left_out.push(format!("label {key}: an endpoint has at most {LABELS_MAX}"));
             }
-            page.table("[[endpoint]]");
-            page.put("name", short(name));
-            page.put("netns", format!("{}/{}", settings.sandboxes.trim_end_matches('/'), pod.uid));
-            page.list("addresses", &addresses);
-            if let Some(identity) = identity(&labels, &mut identities) {
-                page.put("identity", identity);
-            }
-            page.table("[endpoint.labels]");
-            labels.iter().for_each(|(key, value)| page.put(&format!("{key:?}"), value));
-        }
-        files.insert(file("endpoint", name), Some(page.text()));
+            let identity = identity(&labels, &mut identities);
+            let netns = format!("{}/{}", settings.sandboxes.trim_end_matches('/'), pod.uid);
+            ("endpoint", [Endpoint { name: short(name), netns, addresses, identity, labels }])
+        });
+        files.insert(file("endpoint", name), Some(text(&format!("Pod {name}"), &left_out, tables)));
     }
 }
 
-fn free(ip: IpAddr, cidrs: &[IpNet], taken: &mut BTreeSet<IpAddr>) -> Result<(), String> {
-    let cidr = cidrs.iter().find(|cidr| cidr.contains(&ip));
-    match cidr {
-        None if !cidrs.is_empty() => Err(format!("{ip}: it is outside the node's CIDRs")),
-        Some(cidr) if set_aside(cidr, ip) => {
-            Err(format!("{ip}: the node's router or health endpoint has it"))
-        }
-        _ if !taken.insert(ip) => Err(format!("{ip}: another pod has it")),
-        _ => Ok(()),
-    }
-}
-
-/// The addresses of a CIDR that ciliate has for itself, unless it is told others, and those of no host.
-fn set_aside(cidr: &IpNet, ip: IpAddr) -> bool {
-    let at = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
+/// Why a pod can't have an address.
+fn unfit(ip: IpAddr, cidrs: &[IpNet], taken: &mut BTreeSet<IpAddr>) -> Option<String> {
+    let why = match cidrs.iter().find(|cidr| cidr.contains(&ip)) {
+        None if !cidrs.is_empty() => "it is outside the node's CIDRs",
+        Some(cidr) if set_aside(cidr, ip) => "the node's router or health endpoint has it",
+        _ if !taken.insert(ip) => "another pod has it",
+        _ => return None,
     };
-    let (first, last, ip) = (at(cidr.network()), at(cidr.broadcast()), at(ip));
-    let broadcast = u128::from(cidr.addr().is_ipv4());
-    ip <= first + 1 || ip + broadcast >= last
+    Some(format!("{ip}: {why}"))
+}
+
+/// The addresses of a CIDR that ciliate has for itself, unless it is told others, and those of no host: among the
+/// hosts of IPv6, the first one.
+fn set_aside(cidr: &IpNet, ip: IpAddr) -> bool {
+    let mut hosts = cidr.hosts();
+    let (first, last) = (hosts.nth(1 + usize::from(ip.is_ipv6())), hosts.nth_back(1));
+    !(first..=last).contains(&Some(ip))
 }
 
 /// A number is given only where ciliate would derive one that another set of labels has: it refuses that.
-fn identity(labels: &Labels, taken: &mut BTreeMap<u32, Labels>) -> Option<u32> {
+fn identity(labels: &Labels, taken: &mut BTreeMap<u64, Labels>) -> Option<u64> {
     let text: String = labels.iter().map(|(key, value)| format!("{key}={value};")).collect();
-    let hash = Sha256::digest(text.as_bytes());
-    let derived = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % IDENTITIES;
+    let derived = (digest(&text) >> 32) % IDENTITIES;
     let mut numbers = (0..IDENTITIES).map(|step| IDENTITY_MIN + (derived + step) % IDENTITIES);
-    let free = |number: &u32| taken.get(number).is_none_or(|other| other == labels);
-    let number = numbers.find(free)?;
+    let number = numbers.find(|number| taken.get(number).is_none_or(|other| other == labels))?;
     taken.insert(number, labels.clone());
     (number != IDENTITY_MIN + derived).then_some(number)
 }

@@ -2,15 +2,14 @@
 //!
 //! Each file is written beside its place, synced and renamed, so that whoever reads sees the old one or the
 //! new one, whole, whenever this process ends. What is not to be written again is not touched. Files that
-//! are not marked as ours are never changed. Imports `mapping`, `page`.
+//! are not marked as ours are never changed. Imports `page`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::mapping::Wanted;
-use crate::page::{LEFT_OUT, MARK, PREFIX, group};
+use crate::page::{LEFT_OUT, MARK, PREFIX, Wanted, group};
 
 const TEMPORARY: &str = ".kubernetes-";
 
@@ -19,7 +18,7 @@ const TEMPORARY: &str = ".kubernetes-";
 pub enum FolderError {
     #[error("can't {operation} {}: {source}: check the directory's owner, mode and space", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
-    #[error("{} is in the way: this program did not write it, rename or remove it", .0.display())]
+    #[error("{} is in the way: this program did not write it, or can't read it: rename or remove it", .0.display())]
     Foreign(PathBuf),
 }
 
@@ -27,8 +26,8 @@ pub enum FolderError {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Our files, and how much is left out in those that this process has looked at.
-    known: BTreeMap<String, usize>,
+    /// Our files, and what is in those that this process has looked at.
+    known: BTreeMap<String, String>,
 }
 
 /// How many files were written and removed.
@@ -44,24 +43,23 @@ impl Folder {
     /// # Errors
     /// It can't be made or read.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FolderError> {
-        let mut folder = Self { path: path.into(), known: BTreeMap::new() };
-        let path = &folder.path;
-        fs::create_dir_all(path).map_err(failed("make", path))?;
-        for entry in fs::read_dir(path).map_err(failed("read", path))? {
-            let path = entry.map_err(failed("read", path))?.path();
+        let (folder, mut known) = (path.into(), BTreeMap::new());
+        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
+            let path = entry.map_err(failed("read", &folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with(TEMPORARY) {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if name.starts_with(PREFIX) && matches!(ours(&path), Ok(Some(_))) {
-                folder.known.insert(name, 0);
+                known.insert(name, String::new());
             }
         }
-        Ok(folder)
+        Ok(Self { path: folder, known })
     }
 
     /// How many files of ours there are, and how much is left out in them.
     pub fn count(&self) -> (usize, usize) {
-        (self.known.len(), self.known.values().sum())
+        (self.known.len(), self.known.values().map(|text| text.matches(LEFT_OUT).count()).sum())
     }
 
     /// Makes the files what they should be: first removes what should not be, since a name that is used again or
@@ -69,19 +67,25 @@ impl Folder {
     /// failed is tried again by the next `sync`.
     pub fn sync(&mut self, wanted: Wanted) -> (Done, Vec<FolderError>) {
         let (mut done, mut errors) = (Done::default(), Vec::new());
-        let is_gone = |name: &&String| {
-            wanted.groups.contains(group(name)) && !wanted.files.contains_key(*name)
-        };
-        let gone: Vec<_> = self.known.keys().filter(is_gone).cloned().collect();
-        let mut files: Vec<_> = gone.into_iter().map(|name| (name, None)).collect();
-        files.extend(wanted.files);
-        files.sort_by_key(|(_, text)| text.is_some());
-        for (name, text) in files {
-            let result = match text {
-                Some(text) => self.put(name, &text).map(|new| done.written += usize::from(new)),
-                None => self.remove(&name).map(|old| done.removed += usize::from(old)),
-            };
-            errors.extend(result.err());
+        let gone = self.known.keys().filter(|name| !wanted.files.contains_key(*name));
+        let gone = gone.filter(|name| wanted.groups.contains(group(name)));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            let path = self.path.join(&name);
+            if ours(&path).is_ok_and(|found| found.is_some())
+                && let Err(error) = fs::remove_file(&path)
+            {
+                errors.push(failed("remove", &path)(error));
+            } else {
+                self.known.remove(&name);
+                done.removed += 1;
+            }
+        }
+        for (name, text) in wanted.files.into_iter().filter_map(|(name, text)| Some((name, text?)))
+        {
+            if wanted.afresh || self.known.get(&name) != Some(&text) {
+                let result = self.put(name, text).map(|new| done.written += usize::from(new));
+                errors.extend(result.err());
+            }
         }
         if done != Done::default() {
             let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
@@ -90,32 +94,22 @@ impl Folder {
         (done, errors)
     }
 
-    /// True if there was such a file.
-    fn remove(&mut self, name: &str) -> Result<bool, FolderError> {
-        let path = self.path.join(name);
-        if let Ok(Some(_)) = ours(&path) {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
-        }
-        Ok(self.known.remove(name).is_some())
-    }
-
     /// True if the file was written.
-    fn put(&mut self, name: String, text: &str) -> Result<bool, FolderError> {
+    fn put(&mut self, name: String, text: String) -> Result<bool, FolderError> {
         let path = self.path.join(&name);
-        let same = ours(&path)?.is_some_and(|found| found == text);
-        if !same {
+        let differs = ours(&path)?.is_none_or(|found| found != text);
+        if differs {
             let beside = self.path.join(format!("{TEMPORARY}{}", &name[PREFIX.len()..]));
             let written = File::create(&beside).and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
                 fs::rename(&beside, &path)
             });
-            written
-                .map_err(failed("write", &path))
-                .inspect_err(|_| _ = fs::remove_file(&beside))?;
+            let written = written.inspect_err(|_| _ = fs::remove_file(&beside));
+            written.map_err(failed("write", &path))?;
         }
-        self.known.insert(name, text.matches(LEFT_OUT).count());
-        Ok(!same)
+        self.known.insert(name, text);
+        Ok(differs)
     }
 }
 
@@ -126,12 +120,9 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fol
 
 /// The text of a file that bears our mark; `None` if there is no file.
 fn ours(path: &Path) -> Result<Option<String>, FolderError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Ok(found) if found.is_file() => {}
-        _ => return Err(FolderError::Foreign(path.to_owned())),
+    match fs::read_to_string(path) {
+        Ok(text) if text.starts_with(MARK) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Ok(_) | Err(_) => Err(FolderError::Foreign(path.to_owned())),
     }
-    let text = fs::read(path).map_err(failed("read", path))?;
-    let text = String::from_utf8(text).ok().filter(|text| text.starts_with(MARK));
-    text.map(Some).ok_or_else(|| FolderError::Foreign(path.to_owned()))
 }

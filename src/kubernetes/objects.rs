@@ -1,20 +1,25 @@
 //! What is kept of the API's objects: what the configuration is made of, and nothing else. A thousand
 //! endpoints of the API take a megabyte, what is kept of them thirty kilobytes; and an object that changed
-//! only in what is not kept has not changed.
+//! only in what is not kept has not changed. Nothing is kept of one that the configuration doesn't depend on.
 //!
-//! The only file that knows the API's types. Pure; imports nothing.
+//! The only file that knows the API's types. Pure; imports `page`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Serialize;
+
+use crate::page::short;
 
 /// Cilium's, so that nodes of both exchange their keys.
 pub const KEY_ANNOTATION: &str = "network.cilium.io/wg-pub-key";
+/// On a service that is somebody else's to serve.
+const PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// On the API's picture of a static pod: the uid that the kubelet knows it by.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Labels that say which of many equal pods it is. An identity stands for all of them.
 const UNLIKE: &str = "apps.kubernetes.io/pod-index batch.kubernetes.io/controller-uid \
@@ -22,72 +27,58 @@ const UNLIKE: &str = "apps.kubernetes.io/pod-index batch.kubernetes.io/controlle
     controller-uid job-name pod-template-generation pod-template-hash \
     statefulset.kubernetes.io/pod-name";
 
-/// How long a client stays at its backend unless the service says how long.
-const AFFINITY_S: i32 = 10_800;
-
 pub type Labels = BTreeMap<String, String>;
 
-/// An object of the API of which something is kept.
-pub trait Keep {
-    type Kept: PartialEq + Send;
-
-    /// `None` if nothing of the configuration depends on the object.
-    fn keep(self) -> Option<Self::Kept>;
-}
-
-/// A node: this one or a peer.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A node: this one or a peer, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Node {
-    pub created: i64,
+    pub name: String,
     /// `InternalIP`s, the first of each family.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cidrs: Vec<IpNet>,
     pub public_key: Option<String>,
 }
 
-/// A service that has addresses to balance.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Service {
-    pub created: i64,
-    pub ports: Vec<Port>,
-    /// `session-affinity`.
-    pub affinity: Option<String>,
-    /// Traffic policies that are not the default, by their keys.
-    pub local: Vec<&'static str>,
-    /// `None` if one of them can't be read: nobody is let in then, instead of everybody.
-    pub source_ranges: Option<Vec<IpNet>>,
-}
+/// A service that has addresses to balance: its ports, and what is left out of it.
+pub type Service = (Vec<Port>, Vec<String>);
 
-/// A port of a service.
-#[derive(Debug, Clone, PartialEq)]
+/// A port of a service, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Port {
-    /// Empty for the only port of a service.
     pub name: String,
+    /// Its name in slices: empty for the only port of a service.
+    #[serde(skip)]
+    pub short: String,
     pub protocol: &'static str,
-    /// What it asks for, with the keys that they stand at.
-    pub claims: Vec<(&'static str, Claim)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cluster_ips: Vec<SocketAddr>,
+    pub node_port: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_ips: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_ips: Vec<SocketAddr>,
+    pub session_affinity: Option<String>,
+    pub external_traffic_policy: Option<&'static str>,
+    pub internal_traffic_policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub source_ranges: BTreeSet<IpNet>,
+    pub backends: Vec<Backend>,
 }
 
-pub const CLUSTER_IPS: &str = "cluster-ips";
-pub const NODE_PORT: &str = "node-port";
-/// Of addresses for everybody.
-pub const OUTSIDE: [&str; 2] = ["external-ips", "load-balancer-ips"];
-
-/// What only one service can have: a port of an address, or of all nodes, of a protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim(pub Option<IpAddr>, pub u16, pub &'static str);
-
-impl fmt::Display for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match *self {
-            Self(Some(ip), port, protocol) => write!(f, "{}/{protocol}", SocketAddr::new(ip, port)),
-            Self(None, port, protocol) => write!(f, "node port {port}/{protocol}"),
-        }
-    }
+/// A backend, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Backend {
+    Active(SocketAddr),
+    Other { address: SocketAddr, state: &'static str },
 }
 
 /// A slice of a service's endpoints.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     /// The service, as `namespace/name`.
     pub service: String,
@@ -98,183 +89,132 @@ pub struct Slice {
 }
 
 /// A pod of this node that has a network namespace and addresses.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    pub created: i64,
     pub uid: String,
     pub namespace: String,
     pub addresses: Vec<IpAddr>,
     pub labels: Labels,
 }
 
-impl Keep for api::Node {
-    type Kept = Node;
-
-    fn keep(self) -> Option<Node> {
-        let created = created(&self.metadata);
-        let spec = self.spec.unwrap_or_default();
-        let listed = self.status.and_then(|status| status.addresses).unwrap_or_default();
-        let internal = listed.iter().filter(|address| address.type_ == "InternalIP");
-        let addresses = first_of_each(internal.map(|address| &address.address));
-        // The API has at most one of each family, and sees to that.
-        let cidrs = spec.pod_cidrs.unwrap_or_default();
-        let cidrs = cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
-        let public_key = self.metadata.annotations.and_then(|mut all| all.remove(KEY_ANNOTATION));
-        Some(Node { created, addresses, cidrs, public_key })
-    }
+pub fn node(of: api::Node) -> Option<Node> {
+    let listed = of.status.unwrap_or_default().addresses.unwrap_or_default();
+    let internal = listed.iter().filter(|address| address.type_ == "InternalIP");
+    // The API has at most one of each family, and sees to that.
+    let cidrs = of.spec.unwrap_or_default().pod_cidrs.unwrap_or_default();
+    Some(Node {
+        name: short(&of.metadata.name?),
+        addresses: first_of_each(internal.map(|address| &address.address)),
+        cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+        public_key: of.metadata.annotations.and_then(|mut all| all.remove(KEY_ANNOTATION)),
+    })
 }
 
-impl Keep for api::Service {
-    type Kept = Service;
-
-    fn keep(self) -> Option<Service> {
-        let created = created(&self.metadata);
-        // One that is somebody else's to serve.
-        let proxy = "service.kubernetes.io/service-proxy-name";
-        let foreign = self.metadata.labels.is_some_and(|labels| labels.contains_key(proxy));
-        let spec = self.spec.unwrap_or_default();
-        let kind = spec.type_.unwrap_or_default();
-        // A headless one has the text "None" there.
-        let cluster_ips = addresses(spec.cluster_ips.iter().flatten());
-        if foreign || kind == "ExternalName" || cluster_ips.is_empty() {
-            return None;
-        }
-        let status = self.status.and_then(|status| status.load_balancer);
-        let ingress = status.filter(|_| kind == "LoadBalancer").and_then(|status| status.ingress);
-        // Of a proxy the packets come to the node under the node's address, not this one.
-        let vips = ingress.iter().flatten();
-        let vips = vips.filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"));
-        let vips = addresses(vips.filter_map(|entry| entry.ip.as_ref()));
-        let external = addresses(spec.external_ips.iter().flatten());
-        let source_ranges = ranges(&spec.load_balancer_source_ranges.unwrap_or_default());
-        let closed = source_ranges.is_none();
-        let port = |port: api::ServicePort| {
-            let (number, protocol) = (number(port.port)?, protocol(port.protocol)?);
-            let claims = |(key, ips): (_, &Vec<IpAddr>)| {
-                let ips = ips.iter().map(|ip| (key, Claim(Some(*ip), number, protocol)));
-                ips.collect::<Vec<_>>()
-            };
-            let of_keys =
-                [(CLUSTER_IPS, &cluster_ips), (OUTSIDE[0], &external), (OUTSIDE[1], &vips)];
-            let mut claims: Vec<_> = of_keys.into_iter().flat_map(claims).collect();
-            let node_port = port.node_port.and_then(self::number);
-            claims.extend(node_port.map(|number| (NODE_PORT, Claim(None, number, protocol))));
-            claims.retain(|(key, _)| !closed || *key == CLUSTER_IPS);
-            Some(Port { name: port.name.unwrap_or_default(), protocol, claims })
-        };
-        let timeout = spec.session_affinity_config.and_then(|config| config.client_ip);
-        let timeout = timeout.and_then(|client| client.timeout_seconds).unwrap_or(AFFINITY_S);
-        let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
-        let policies = [
-            ("external-traffic-policy", spec.external_traffic_policy),
-            ("internal-traffic-policy", spec.internal_traffic_policy),
-        ];
-        let local = policies.into_iter().filter(|(_, policy)| policy.as_deref() == Some("Local"));
-        Some(Service {
-            created,
-            ports: spec.ports.into_iter().flatten().filter_map(port).collect(),
-            affinity: sticky.then(|| format!("{timeout}s")),
-            local: local.map(|(key, _)| key).collect(),
-            source_ranges,
+pub fn service(of: api::Service) -> Option<Service> {
+    let (meta, spec) = (of.metadata, of.spec?);
+    let kind = spec.type_.unwrap_or_default();
+    // A headless one has the text "None" there.
+    let cluster_ips = addresses(spec.cluster_ips.iter().flatten());
+    let foreign = meta.labels.is_some_and(|labels| labels.contains_key(PROXY_LABEL));
+    if foreign || kind == "ExternalName" || cluster_ips.is_empty() {
+        return None;
+    }
+    // The API takes `10.0.0.7/8` and blanks around it. One that can't be read lets nobody in, instead of everybody.
+    let ranges = spec.load_balancer_source_ranges.into_iter().flatten();
+    let ranges = ranges.map(|text| text.trim().parse::<IpNet>().ok().map(|net| net.trunc()));
+    let ranges: Option<BTreeSet<_>> = ranges.collect();
+    let open = ranges.is_some();
+    // Of a proxy the packets come to the node under the node's address, not this one.
+    let ingress = of.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
+    let is_vip = |at: &api::LoadBalancerIngress| at.ip_mode.as_deref() != Some("Proxy");
+    let balanced = ingress.into_iter().filter(|at| open && kind == "LoadBalancer" && is_vip(at));
+    let balanced = addresses(balanced.filter_map(|at| at.ip));
+    let external = addresses(spec.external_ips.iter().flatten().filter(|_| open));
+    let seconds = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+    let sticky = spec.session_affinity.filter(|affinity| affinity == "ClientIP");
+    let local = |policy: Option<String>| policy.filter(|policy| policy == "Local").map(|_| "local");
+    let common = Port {
+        session_affinity: sticky.map(|_| format!("{}s", seconds.unwrap_or(10_800))),
+        external_traffic_policy: local(spec.external_traffic_policy),
+        internal_traffic_policy: local(spec.internal_traffic_policy),
+        source_ranges: ranges.unwrap_or_default(),
+        ..Port::default()
+    };
+    let service = format!("{}/{}", meta.namespace?, meta.name?);
+    let port = |port: api::ServicePort| {
+        let (number, short) = (number(port.port)?, port.name.unwrap_or_default());
+        let at = |ips: &[IpAddr]| ips.iter().map(|ip| SocketAddr::new(*ip, number)).collect();
+        Some(Port {
+            name: if short.is_empty() { service.clone() } else { format!("{service}:{short}") },
+            short,
+            protocol: protocol(port.protocol)?,
+            cluster_ips: at(&cluster_ips),
+            node_port: port.node_port.and_then(self::number).filter(|_| open),
+            external_ips: at(&external),
+            load_balancer_ips: at(&balanced),
+            ..common.clone()
         })
-    }
+    };
+    let why = (!open).then(|| format!("{service} from outside: can't read its source ranges"));
+    let ports = spec.ports.into_iter().flatten().filter_map(port).collect();
+    Some((ports, Vec::from_iter(why)))
 }
 
-impl Port {
-    /// A service has backends of the families that its own addresses are of.
-    pub fn has_family(&self, ip: IpAddr) -> bool {
-        let mut own = self.claims.iter().filter(|(key, _)| *key == CLUSTER_IPS);
-        own.any(|(_, Claim(own, ..))| own.is_some_and(|own| own.is_ipv4() == ip.is_ipv4()))
-    }
-}
-
-/// The API takes `10.0.0.7/8` and blanks around it.
-fn ranges(written: &[String]) -> Option<Vec<IpNet>> {
-    let one = |text: &String| text.trim().parse::<IpNet>().ok().map(|net| net.trunc());
-    let ranges: BTreeSet<IpNet> = written.iter().map(one).collect::<Option<_>>()?;
-    Some(ranges.into_iter().collect())
-}
-
-impl Keep for EndpointSlice {
-    type Kept = Slice;
-
-    fn keep(self) -> Option<Slice> {
-        let service = self.metadata.labels?.remove("kubernetes.io/service-name")?;
-        let ports = self.ports.into_iter().flatten().filter_map(|port| {
-            let protocol = protocol(port.protocol)?;
-            Some((port.name.unwrap_or_default(), protocol, number(port.port?)?))
-        });
-        // Of several addresses of one endpoint the first counts. Names (`FQDN`) are no addresses.
-        let endpoints = self.endpoints.into_iter().filter_map(|endpoint| {
-            let address = endpoint.addresses.first()?.parse().ok()?;
-            Some((address, is_terminating(&endpoint.conditions.unwrap_or_default())?))
-        });
-        Some(Slice {
-            service: format!("{}/{service}", self.metadata.namespace.unwrap_or_default()),
-            ports: ports.collect(),
-            endpoints: endpoints.collect(),
-        })
-    }
+pub fn slice(of: EndpointSlice) -> Option<Slice> {
+    let service = of.metadata.labels?.remove("kubernetes.io/service-name")?;
+    let ports = of.ports.into_iter().flatten().filter_map(|port| {
+        let protocol = protocol(port.protocol)?;
+        Some((port.name.unwrap_or_default(), protocol, number(port.port?)?))
+    });
+    // Of several addresses of one endpoint the first counts. Names (`FQDN`) are no addresses.
+    let endpoints = of.endpoints.into_iter().filter_map(|endpoint| {
+        let address = endpoint.addresses.first()?.parse().ok()?;
+        // What is not said is a yes for `ready`, the same as `ready` for `serving`, and a no for `terminating`.
+        // `publishNotReadyAddresses` of the service has made `ready` true already.
+        let is = endpoint.conditions.unwrap_or_default();
+        let ready = is.ready.unwrap_or(true);
+        let leaving = is.serving.unwrap_or(ready) && is.terminating.unwrap_or(false);
+        (ready || leaving).then_some((address, !ready))
+    });
+    let service = format!("{}/{service}", of.metadata.namespace?);
+    Some(Slice { service, ports: ports.collect(), endpoints: endpoints.collect() })
 }
 
 impl Slice {
     /// What serves a port of the service.
     pub fn backends(&self, port: &Port) -> impl Iterator<Item = (SocketAddr, bool)> {
-        let same = |(name, protocol, _): &&(String, &str, u16)| {
-            *name == port.name && *protocol == port.protocol
-        };
-        let number = self.ports.iter().find(same).map(|(.., number)| *number);
-        number.into_iter().flat_map(|number| {
-            self.endpoints.iter().map(move |(ip, state)| (SocketAddr::new(*ip, number), *state))
+        let mut ports = self.ports.iter();
+        let port =
+            ports.find(|(name, protocol, _)| (name, *protocol) == (&port.short, port.protocol));
+        port.into_iter().flat_map(|(.., number)| {
+            self.endpoints.iter().map(|(ip, state)| (SocketAddr::new(*ip, *number), *state))
         })
     }
 }
 
-/// Whether an endpoint is on its way out; `None` for one that is not to be used. What is not said is a yes for
-/// `ready`, the same as `ready` for `serving`, and a no for `terminating`. `publishNotReadyAddresses` of the
-/// service has made `ready` true already.
-fn is_terminating(conditions: &EndpointConditions) -> Option<bool> {
-    let ready = conditions.ready.unwrap_or(true);
-    let leaving = conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false);
-    (ready || leaving).then_some(!ready)
-}
-
-impl Keep for api::Pod {
-    type Kept = Pod;
-
-    fn keep(self) -> Option<Pod> {
-        let created = created(&self.metadata);
-        let (spec, status) = (self.spec?, self.status?);
-        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let listed = status.pod_ips.unwrap_or_default();
-        let addresses = first_of_each(listed.iter().map(|entry| &entry.ip));
-        if over || spec.host_network == Some(true) || addresses.is_empty() {
-            return None;
-        }
-        let namespace = self.metadata.namespace?;
-        let account = spec.service_account_name.unwrap_or_else(|| "default".to_owned());
-        let own = self.metadata.labels.unwrap_or_default().into_iter();
-        let own = own.filter(|(key, _)| UNLIKE.split_whitespace().all(|unlike| unlike != key));
-        let mut labels: Labels = own.map(|(key, value)| (format!("k8s:{key}"), value)).collect();
-        labels.insert("k8s:io.cilium.k8s.policy.serviceaccount".to_owned(), account);
-        labels.insert("k8s:io.kubernetes.pod.namespace".to_owned(), namespace.clone());
-        Some(Pod { created, uid: self.metadata.uid?, namespace, addresses, labels })
+pub fn pod(of: api::Pod) -> Option<Pod> {
+    let (meta, spec, status) = (of.metadata, of.spec?, of.status?);
+    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let addresses = first_of_each(status.pod_ips.iter().flatten().map(|entry| &entry.ip));
+    if over || spec.host_network == Some(true) || addresses.is_empty() {
+        return None;
     }
+    let (uid, namespace) = (meta.uid?, meta.namespace?);
+    let uid = meta.annotations.and_then(|mut all| all.remove(MIRROR_ANNOTATION)).unwrap_or(uid);
+    let account = spec.service_account_name.unwrap_or_else(|| "default".to_owned());
+    let own = meta.labels.into_iter().flatten();
+    let own = own.filter(|(key, _)| UNLIKE.split_whitespace().all(|unlike| unlike != key));
+    let mut labels: Labels = own.map(|(key, value)| (format!("k8s:{key}"), value)).collect();
+    labels.insert("k8s:io.cilium.k8s.policy.serviceaccount".to_owned(), account);
+    labels.insert("k8s:io.kubernetes.pod.namespace".to_owned(), namespace.clone());
+    Some(Pod { uid, namespace, addresses, labels })
 }
 
-impl Keep for api::Namespace {
-    type Kept = Labels;
-
-    /// As the endpoints in it have them.
-    fn keep(self) -> Option<Labels> {
-        let labels = self.metadata.labels.unwrap_or_default().into_iter();
-        let key = |key| format!("k8s:io.cilium.k8s.namespace.labels.{key}");
-        Some(labels.map(|(name, value)| (key(name), value)).collect())
-    }
-}
-
-fn created(metadata: &ObjectMeta) -> i64 {
-    metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
+/// A namespace's labels, as the endpoints in it have them.
+pub fn namespace(of: api::Namespace) -> Option<Labels> {
+    let key = |key| format!("k8s:io.cilium.k8s.namespace.labels.{key}");
+    let labels = of.metadata.labels.into_iter().flatten();
+    Some(labels.map(|(name, value)| (key(name), value)).collect())
 }
 
 fn number(port: i32) -> Option<u16> {
@@ -286,11 +226,11 @@ fn protocol(name: Option<String>) -> Option<&'static str> {
     known.into_iter().find(|known| name.as_ref().is_none_or(|name| name == known))
 }
 
-fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
-    texts.filter_map(|text| text.parse().ok()).collect()
+fn addresses(texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<IpAddr> {
+    texts.filter_map(|text| text.as_ref().parse().ok()).collect()
 }
 
-fn first_of_each<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
+fn first_of_each(texts: impl Iterator<Item = impl AsRef<str>>) -> Vec<IpAddr> {
     let mut found = addresses(texts);
     found.sort_by_key(IpAddr::is_ipv6);
     found.dedup_by_key(|ip| ip.is_ipv6());

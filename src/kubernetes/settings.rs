@@ -27,8 +27,7 @@ pub struct Settings {
 
 /// In lower case, as the kubelet's. If there is none, the parser asks for one.
 fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_lowercase()
+    hostname::get().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 fn ports(text: &str) -> Result<(u16, u16), &'static str> {

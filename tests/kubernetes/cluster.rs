@@ -41,6 +41,8 @@ struct State {
     /// How often all watches were cut off.
     cuts: u64,
     asked: Vec<String>,
+    /// Paths and bodies of what was to be changed.
+    patches: Vec<(String, Value)>,
     /// Of this path no page is given but the first.
     broken: Option<String>,
 }
@@ -153,6 +155,11 @@ impl Cluster {
         self.state().asked.clone()
     }
 
+    /// What was to be changed: paths and bodies.
+    pub fn patches(&self) -> Vec<(String, Value)> {
+        self.state().patches.clone()
+    }
+
     fn watch(&self, state: &State, asked: &Asked) -> Answer {
         let from: u64 = asked.parameter("resourceVersion").unwrap().parse().unwrap();
         if from < state.forgotten {
@@ -210,9 +217,10 @@ impl Api for Cluster {
             return None;
         }
         if asked.method == "PATCH" {
+            let patch: Value = serde_json::from_str(&asked.body).unwrap();
+            state.patches.push((asked.path.clone(), patch.clone()));
             drop(state);
             let (path, name) = asked.path.rsplit_once('/').unwrap();
-            let patch: Value = serde_json::from_str(&asked.body).unwrap();
             let annotations = patch["metadata"]["annotations"].as_object().unwrap().clone();
             self.change(path, name, |node| {
                 for (key, value) in annotations {

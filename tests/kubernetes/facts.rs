@@ -202,8 +202,8 @@ async fn what_two_services_claim_is_given_once() {
     for why in [
         "192.0.2.1:80/TCP: it is there already",
         "10.96.0.10:80/TCP: default/later has it",
-        "172.18.0.2:80/TCP: 172.18.0.2 is the address of node node-b",
-        "10.244.1.7:80/TCP: 10.244.1.7 is in 10.244.1.0/24 of node node-b",
+        "172.18.0.2:80/TCP: 172.18.0.2/32 overlaps 172.18.0.2/32 of node node-b",
+        "10.244.1.7:80/TCP: 10.244.1.7/32 overlaps 10.244.1.0/24 of node node-b",
         "127.0.0.1:80/TCP: 127.0.0.1 can't be reached by others",
     ] {
         assert!(said.contains(why), "{why}: {said}");
@@ -330,6 +330,83 @@ async fn pods_of_this_node() {
     assert!(!scratch.names().contains(&client.to_owned()));
     assert!(scratch.toml("kubernetes-endpoint-default.twin.toml").contains("10.244.0.49"));
     drop(adapter);
+}
+
+/// A static pod's picture in the API has a uid of its own; the kubelet, and with it the runtime, knows it by another.
+#[tokio::test(start_paused = true)]
+async fn static_pods() {
+    let (scratch, cluster) = (Scratch::make(), Cluster::new());
+    let mut mirror = pod("static-node-a", "10.244.0.50");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "0a1b2c"});
+    cluster.put(PODS, mirror);
+    let _adapter = start(cluster, &scratch);
+    settle().await;
+    let toml = scratch.toml("kubernetes-endpoint-default.static-node-a.toml");
+    assert!(toml.contains("netns = \"/run/ciliate/sandboxes/0a1b2c\""), "{toml}");
+}
+
+/// A service that is no longer one to balance, by its type or by whom it is for, and becomes one again.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_changes_its_type() {
+    let (scratch, cluster) = (Scratch::make(), Cluster::new());
+    cluster.put(SERVICES, service("web", "10.96.0.9", 80));
+    cluster.put(SLICES, slice("web", &["10.244.1.1"], 80));
+    let _adapter = start(cluster.clone(), &scratch);
+    settle().await;
+    let there = || scratch.names().contains(&WEB.to_owned());
+    assert!(there());
+    for (type_, proxy, expected) in [
+        ("ExternalName", None, false),
+        ("ClusterIP", None, true),
+        ("ClusterIP", Some("other"), false),
+        ("LoadBalancer", None, true),
+    ] {
+        cluster.change(SERVICES, "default/web", |web| {
+            web["spec"]["type"] = json!(type_);
+            // Somebody else's load balancer, which says in the status what it gave.
+            web["spec"]["loadBalancerClass"] = json!("example.org/lb");
+            web["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.5"}]}});
+            web["metadata"]["labels"] = match proxy {
+                Some(name) => json!({"service.kubernetes.io/service-proxy-name": name}),
+                None => json!({}),
+            };
+        });
+        settle().await;
+        assert_eq!(there(), expected, "{type_} {proxy:?}");
+    }
+    let toml = scratch.toml(WEB);
+    assert!(toml.contains("load-balancer-ips = [\"203.0.113.5:80\"]"), "{toml}");
+    // An address that stays in the status of what is no load balancer any more is nobody's.
+    cluster.change(SERVICES, "default/web", |web| web["spec"]["type"] = json!("ClusterIP"));
+    settle().await;
+    assert!(!scratch.toml(WEB).contains("203.0.113.5"));
+}
+
+/// Slices of each family, of names, of a headless service; endpoints outside of all nodes' CIDRs, like the API server.
+#[tokio::test(start_paused = true)]
+async fn slices_of_all_kinds() {
+    let mut web = service("web", "10.96.0.9", 80);
+    web["spec"]["clusterIPs"] = json!(["10.96.0.9", "fd00:10:96::9"]);
+    web["spec"]["sessionAffinity"] = json!("ClientIP");
+    let named = |name: &str, kind: &str, addresses: &[&str]| {
+        let mut slice = slice("web", addresses, 6443);
+        (slice["metadata"]["name"], slice["addressType"]) = (json!(name), json!(kind));
+        slice
+    };
+    let (toml, _) = toml_of(
+        web,
+        &[
+            named("web-4", "IPv4", &["172.18.0.2"]),
+            named("web-6", "IPv6", &["fd00:10:244:1::2"]),
+            named("web-n", "FQDN", &["api.example.org"]),
+            slice("other", &["10.244.1.9"], 80),
+        ],
+    )
+    .await;
+    let expected = "[[service]]\nname = \"default/web\"\nprotocol = \"TCP\"\n\
+        cluster-ips = [\"10.96.0.9:80\", \"[fd00:10:96::9]:80\"]\nsession-affinity = \"10800s\"\n\
+        backends = [\"172.18.0.2:6443\", \"[fd00:10:244:1::2]:6443\"]";
+    assert_eq!(toml.trim(), expected);
 }
 
 /// 403 and 404 are not asked for every second; the rest goes on.

@@ -5,8 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use ciliate_kubernetes::folder::{Done, Folder, FolderError};
-use ciliate_kubernetes::mapping::Wanted;
-use ciliate_kubernetes::page::{MARK, file, group, short};
+use ciliate_kubernetes::page::{MARK, Wanted, file, group, short};
 use serde_json::json;
 
 use crate::cluster::{Cluster, NODES, SERVICES, service};
@@ -18,7 +17,7 @@ fn name(name: &str) -> String {
 
 fn wanted(names: &[&str], groups: &[&'static str]) -> Wanted {
     let files = names.iter().map(|of| (name(of), Some(format!("{MARK}# {of}\n"))));
-    Wanted { files: files.collect(), groups: groups.iter().copied().collect() }
+    Wanted { files: files.collect(), groups: groups.iter().copied().collect(), afresh: true }
 }
 
 #[test]
@@ -145,11 +144,11 @@ async fn nodes_that_claim_what_others_have() {
     let _adapter = start(cluster, &scratch);
     settle().await;
     for (name, why) in [
-        ("c", "172.18.0.2 is the address of node node-b"),
+        ("c", "172.18.0.2/32 overlaps 172.18.0.2/32 of node node-b"),
         ("d", "127.0.0.1 can't be reached by others"),
         ("e", "10.244.0.0/16 overlaps 10.244.0.0/24 of node node-a"),
-        ("f", "172.18.0.0/16 has the address 172.18.0.2 of node node-b"),
-        ("g", "10.244.1.9 is in 10.244.1.0/24 of node node-b"),
+        ("f", "172.18.0.0/16 overlaps 172.18.0.2/32 of node node-b"),
+        ("g", "10.244.1.9/32 overlaps 10.244.1.0/24 of node node-b"),
         ("h", "169.254.0.0/16 is no network of endpoints"),
     ] {
         let file = format!("kubernetes-peer-node-{name}.toml");

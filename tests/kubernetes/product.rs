@@ -8,7 +8,7 @@ use ciliate::config::{Document, Search};
 use ciliate::intent::{self, identity_of_labels};
 use serde_json::json;
 
-use crate::cluster::{Cluster, PODS, pod};
+use crate::cluster::{Cluster, PODS, SERVICES, SLICES, pod, service, slice};
 use crate::{HERE, Scratch, settle, start};
 
 fn complaints(folder: &Path) -> Option<String> {
@@ -69,4 +69,34 @@ async fn identities_that_clash() {
         scratch.toml(&format!("kubernetes-endpoint-default.{name}.toml")).contains("identity = ")
     };
     assert_eq!(["p0", "p1", "p2"].map(given), [false, true, true]);
+}
+
+/// All endpoints of a service are on their way out: they are its backends all the same, with that state, and ciliate
+/// uses them as long as there are no better ones.
+#[tokio::test(start_paused = true)]
+async fn only_terminating_backends() {
+    let (scratch, cluster) = (Scratch::make(), Cluster::new());
+    let mut web = service("web", "10.96.0.9", 80);
+    web["spec"]["ports"] = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let mut slices = slice("web", &["10.244.1.1", "10.244.1.2"], 8080);
+    slices["ports"] = json!([{"name": "a", "port": 8080}, {"name": "b", "port": 8081}]);
+    for endpoint in slices["endpoints"].as_array_mut().unwrap() {
+        endpoint["conditions"] = json!({"ready": false, "serving": true, "terminating": true});
+    }
+    cluster.put(SERVICES, web);
+    cluster.put(SLICES, slices);
+    let _adapter = start(cluster, &scratch);
+    settle().await;
+    assert_eq!(complaints(&scratch.0), None);
+    let toml = scratch.toml("kubernetes-service-default.web.toml");
+    let toml: toml::Table = toml.parse().unwrap();
+    for (service, port) in toml["service"].as_array().unwrap().iter().zip([8080, 8081]) {
+        let backends = service["backends"].as_array().unwrap();
+        let expected = ["10.244.1.1", "10.244.1.2"].map(|ip| {
+            let address = ("address".to_owned(), toml::Value::from(format!("{ip}:{port}")));
+            let state = ("state".to_owned(), toml::Value::from("terminating"));
+            toml::Value::Table([address, state].into_iter().collect())
+        });
+        assert_eq!(backends.as_slice(), expected);
+    }
 }

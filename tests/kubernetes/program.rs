@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -88,7 +89,7 @@ async fn a_life() {
         told.clone()
     };
     until("ready", || listen().contains("READY=1")).await;
-    let line = "STATUS=4 files of 2 nodes, 1 services, 1 endpointslices, 1 pods, 1 namespaces";
+    let line = "STATUS=4 files of 1 endpointslices, 1 namespaces, 2 nodes, 1 pods, 1 services";
     until("the first files", || listen().contains(line)).await;
     assert_eq!(files.names().len(), 4);
     let (ready, text) = (get(metrics, "/ready").unwrap(), get(metrics, "/metrics").unwrap());
@@ -112,6 +113,39 @@ async fn a_life() {
     assert!(program.0.wait().unwrap().success());
     assert!(listen().contains("STOPPING=1"));
     assert_eq!(files.files(), before, "they stay when it ends");
+}
+
+/// A server that is asked too much says so, and is heard: the state is told at once, and the rest goes on. The user's
+/// name for the server comes from a program that the kubeconfig names.
+#[tokio::test]
+async fn asked_too_much() {
+    let (scratch, files) = (Scratch::make(), Scratch::make());
+    let cluster = populated();
+    cluster.refuse(PODS, Some((429, "Too many requests, please try again later.")));
+    let api = server::listen(Arc::new(cluster.clone())).await;
+    let (plugin, ran) = (scratch.0.join("plugin"), scratch.0.join("ran"));
+    let credential = r#"{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {"token": "abc"}}"#;
+    let script = format!("#!/bin/sh\ntouch {}\necho '{credential}'\n", ran.display());
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let user = format!(
+        "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: \"{}\", interactiveMode: Never}}}}",
+        plugin.display()
+    );
+    let config = kubeconfig(&scratch, api, &user);
+    let metrics = free_port();
+    let mut program = Command::new(PROGRAM);
+    program.args(["--node", "node-a", "--metrics", &metrics.to_string(), "--kubeconfig"]);
+    program.arg(config).arg("--directory").arg(&files.0).stderr(Stdio::null());
+    let _program = Program(program.spawn().unwrap());
+    let says = |path: &str, what: &str| get(metrics, path).is_some_and(|text| text.contains(what));
+    until("it is told", || says("/ready", "can't watch pods, the last good files stay")).await;
+    assert!(get(metrics, "/ready").unwrap().starts_with("HTTP/1.1 503 "));
+    until("the services", || files.names().len() == 3).await;
+    assert!(ran.exists());
+    cluster.refuse(PODS, None);
+    until("the pod", || files.names().len() == 4).await;
+    until("ready", || says("/ready", "200 OK")).await;
 }
 
 /// SIGKILL at any time: whoever reads finds whole files, and the next one finishes the work.

@@ -55,7 +55,7 @@ async fn a_life_of_a_cluster() {
     let (scratch, replay, adapter) = played("lifecycle", CONTROL_PLANE, 239_000).await;
     expect(&scratch, "end");
     assert_eq!(replay.left(), 0, "all of the recording was asked for");
-    assert!(adapter.line().contains("files of 2 nodes"), "{}", adapter.line());
+    assert!(adapter.line().contains(", 2 nodes, "), "{}", adapter.line());
 }
 
 /// Pages of two.

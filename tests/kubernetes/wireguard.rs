@@ -1,13 +1,16 @@
 //! Keys by way of an annotation: this node's is published, the others' are read.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ciliate::kernel::private_key;
 use serde_json::json;
 
 use crate::cluster::{Cluster, NODES};
-use crate::{Adapter, Scratch, pass, server, settings, settle, start};
+use crate::{Adapter, HERE, Scratch, pass, server, settings, settle, start};
 
 const ANNOTATION: &str = "network.cilium.io/wg-pub-key";
 const KEYS: [&str; 3] = [
@@ -95,4 +98,42 @@ async fn without_the_option() {
     pass(Duration::from_secs(30)).await;
     assert!(!scratch.toml("kubernetes-peer-node-b.toml").contains("public-key"));
     assert!(cluster.asked().iter().all(|asked| asked.starts_with("GET")));
+}
+
+/// From the private key that ciliate makes to the peer on another node: the line of the daemon's unit that the page on
+/// installing gives writes the file, the adapter sends what is in it for its own node, and the other one writes it down.
+/// The program `ciliate` is stood in for; `netns::wireguard` has what the real one prints.
+#[tokio::test(start_paused = true)]
+async fn from_the_unit_to_the_peer() {
+    let (scratch, other, keys) = (Scratch::make(), Scratch::make(), Scratch::make());
+    let public = private_key::replace(&keys.0.join("wireguard.key")).unwrap().to_string();
+    let program = keys.0.join("ciliate");
+    let script = format!("#!/bin/sh\n[ \"$*\" = 'wireguard pubkey' ] && echo '{public}'\n");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let page = fs::read_to_string(format!("{HERE}/../../packaging/kubernetes/README.md")).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix("ExecStartPost=")).unwrap();
+    let said = page.split("--public-key=").find_map(|rest| rest.strip_prefix('/')).unwrap();
+    let said = format!("/{}", said.split('`').next().unwrap());
+    let file = keys.0.join("wireguard.pub");
+    let line = line.replace(&said, file.to_str().unwrap());
+    assert!(line.contains(file.to_str().unwrap()), "{said} is what the unit writes: {line}");
+    let path = format!("{}:{}", keys.0.display(), std::env::var("PATH").unwrap());
+    let ran = Command::new("sh").args(["-ec", &line]).env("PATH", path).status().unwrap();
+    assert!(ran.success());
+    let cluster = Cluster::new();
+    let with_key = |node: &str, file: &std::path::Path| {
+        let mut settings = settings(node);
+        settings.public_key = Some(file.to_owned());
+        settings
+    };
+    let client = || server::client(Arc::new(cluster.clone()));
+    let _own = Adapter::start(client(), with_key("node-a", &file), &scratch);
+    let _other = Adapter::start(client(), with_key("node-b", &keys.0.join("none")), &other);
+    pass(Duration::from_secs(60)).await;
+    let body = json!({"metadata": {"annotations": {ANNOTATION: &public}}});
+    assert_eq!(cluster.patches(), [("/api/v1/nodes/node-a".to_owned(), body)]);
+    let expected = format!("public-key = \"{public}\"");
+    assert!(other.toml("kubernetes-peer-node-a.toml").contains(&expected));
+    assert!(!scratch.toml("kubernetes-node-node-a.toml").contains("public-key"));
 }
