@@ -69,6 +69,8 @@ if [ "$what" = deb ] || [ "$what" = test ]; then
 fi
 if [ "$what" = test ]; then
     need_command tcpdump tcpdump
+    # `sysctl`, and `kill` as a program.
+    need_command sysctl procps
     # For the package tier.
     need_command man man-db
     need_command lintian lintian
