@@ -28,10 +28,13 @@ pub mod wireguard;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use netlink::Netlink;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netns::NetnsThread;
 
 use crate::net::Netns;
@@ -205,6 +208,27 @@ impl Kernel {
             self.sockets.insert(netns.clone(), socket);
         }
         Ok(self.sockets.entry(netns.clone()).or_insert_with(|| unreachable!("inserted above")))
+    }
+
+    /// By which id links of this namespace name another one (`IFLA_LINK_NETNSID`), if any of them does.
+    ///
+    /// # Errors
+    /// The kernel doesn't answer. A namespace that is gone has no id.
+    pub fn netnsid(&mut self, netns: &Netns) -> Result<Option<i32>, KernelError> {
+        let Some(file) = netns.path().and_then(|path| netns::open(path).ok()) else {
+            return Ok(None);
+        };
+        let mut message = NsidMessage::default();
+        let fd = u32::try_from(file.as_raw_fd()).unwrap_or_default();
+        message.attributes.push(NsidAttribute::Fd(fd));
+        let answer = self.host.get(RouteNetlinkMessage::GetNsId(message)).map_err(|source| {
+            KernelError::Netlink { operation: "look up a namespace's id", source }
+        })?;
+        let RouteNetlinkMessage::NewNsId(answer) = answer else { return Ok(None) };
+        Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) => (*id >= 0).then_some(*id),
+            _ => None,
+        }))
     }
 
     /// Runs `job` in a namespace.

@@ -251,6 +251,10 @@ fn enter(
 
 /// The addresses that earlier rounds gave to an endpoint, as its device has them.
 fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
+    let ends = round.ends(&endpoint.netns, |_| false)?;
+    if ends.is_some_and(|ends| !ends.contains(&endpoint.ifname)) {
+        return Ok(Vec::new());
+    }
     Ok(address::exec::addresses(round, &endpoint.netns)?
         .into_iter()
         .filter(|(ifname, _, found)| *ifname == endpoint.ifname && found.seen.owned)

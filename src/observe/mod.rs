@@ -10,7 +10,7 @@
 
 pub mod facts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -44,6 +44,8 @@ pub struct Round<'k> {
     pub(crate) lb_services: Option<SeenMap<LbService>>,
     pub(crate) lb_backends: Option<SeenMap<LbBackend>>,
     wireguard: Option<Rc<WireguardDevices>>,
+    /// [`Kernel::netnsid`].
+    ids: BTreeMap<Netns, Option<i32>>,
 }
 
 /// What devices of WireGuard have, by name.
@@ -58,6 +60,7 @@ impl<'k> Round<'k> {
             lb_services: None,
             lb_backends: None,
             wireguard: None,
+            ids: BTreeMap::new(),
         }
     }
 
@@ -94,6 +97,37 @@ impl<'k> Round<'k> {
         let links = Rc::new(links);
         self.links.insert(netns.clone(), links.clone());
         Ok(links)
+    }
+
+    /// Which devices of another namespace are this node's: the other ends of its links, by their names on this side
+    /// or by their marks. What another ciliate has there bears the same marks. `None`: the host's, where all may be.
+    ///
+    /// # Errors
+    /// The dump fails.
+    pub fn ends(
+        &mut self,
+        netns: &Netns,
+        wanted: impl Fn(&IfName) -> bool,
+    ) -> Result<Option<BTreeSet<IfName>>, KernelError> {
+        if *netns == Netns::HOST {
+            return Ok(None);
+        }
+        // The kernel gives a namespace its id when it first tells of a link that leads there.
+        let (host, there) = (self.links(&Netns::HOST)?, self.links(netns)?);
+        let id = match self.ids.get(netns) {
+            Some(id) => *id,
+            None => *self.ids.entry(netns.clone()).or_insert(self.kernel.netnsid(netns)?),
+        };
+        // Ifindexes alone are those of other namespaces as well.
+        let near = |link: &&LinkInfo| id.is_some() && link.link_netnsid == id;
+        let near: Vec<&LinkInfo> = host.iter().filter(near).collect();
+        let ours = |device: &&LinkInfo| {
+            near.iter().any(|link| {
+                (link.owned() || wanted(&link.ifname))
+                    && link::pair(link, std::slice::from_ref(*device)).is_some()
+            })
+        };
+        Ok(Some(there.iter().filter(ours).map(|device| device.ifname).collect()))
     }
 
     /// Our devices of WireGuard.

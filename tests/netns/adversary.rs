@@ -14,7 +14,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressPro
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::daemon::{Daemon, PATIENCE, wait_until};
-use crate::lab::{Lab, V4};
+use crate::lab::{DUAL, Lab, V4};
 use crate::node::{CILIATE, Ran, Text, assert_equal, endpoint};
 use crate::space::sh;
 use crate::traffic::{answers, exchange};
@@ -63,6 +63,43 @@ fn unusable_namespaces_block_their_endpoints_only() {
     lab.a.space.sh("ip route del 10.244.1.0/24");
     daemon.wait("to repair", |_| !lab.a.space.sh("ip route show 10.244.1.0/24").is_empty());
     daemon.stop();
+}
+
+const CLIENT: [&str; 2] = ["10.244.0.49", "fd00:10:244::49"];
+const CLIENT2: [&str; 2] = ["10.244.0.50", "fd00:10:244::50"];
+const SERVER: [&str; 2] = ["10.244.1.124", "fd00:10:244:1::124"];
+
+/// Two nodes of one machine, each with an endpoint in a namespace of the other's: what is there bears the same marks.
+#[test]
+fn what_another_node_has_in_a_namespace_stays() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    let (client, client2, server) = lab.walk_through();
+    lab.nodes().for_each(|node| drop(node.apply()));
+    let golden = lab.b.view().observed;
+    let there = || client.sh("ip -o addr; ip route; ip -6 route");
+    let before = there();
+
+    let node_b = || Text::node_b(&lab).endpoint("server", &server, &SERVER);
+    for addresses in [&[][..], &["10.244.1.9", "fd00:10:244:1::9"]] {
+        lab.b.write(&node_b().endpoint("thief", &client, addresses));
+        let apply = lab.b.ciliate(&["apply"]);
+        assert_eq!(apply.code, 1, "{apply:?}");
+        assert!(apply.all().contains("it may belong to another ciliate"), "{apply:?}");
+        assert_eq!(there(), before, "{addresses:?}");
+    }
+    lab.a.assert_no_changes();
+    exchange(&client, &server, SERVER[0]);
+    exchange(&client, &server, SERVER[1]);
+
+    lab.b.write(&node_b());
+    lab.b.apply();
+    let node_a = Text::node_a(&lab).endpoint("client", &client, &CLIENT);
+    let node_a = node_a.endpoint("client2", &client2, &CLIENT2);
+    lab.a.write(&node_a.endpoint("far", &lab.b.space, &[]));
+    let apply = lab.a.ciliate(&["apply"]);
+    assert_eq!(apply.code, 1, "{apply:?}");
+    assert_equal(&golden, &lab.b.view().observed, "before", "after");
+    lab.b.assert_no_changes();
 }
 
 #[test]

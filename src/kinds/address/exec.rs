@@ -37,9 +37,11 @@ impl Observe for Address {
         let mut seen = BTreeMap::new();
         for netns in namespaces(desired) {
             let links = round.links(&netns)?;
+            let ends = round.ends(&netns, |name| desired.links.contains_key(name))?;
             let on_ours = |ifname| links.iter().any(|link| link.ifname == ifname && link.owned());
             for (ifname, address, Found { seen: mut found, .. }) in addresses(round, &netns)? {
                 let key = Key { netns: netns.clone(), ifname, address };
+                found.owned &= ends.as_ref().is_none_or(|ends| ends.contains(&ifname));
                 // Who alters one of ours takes the mark away with it.
                 if found.is_altered() && desired.addresses.contains_key(&key) && on_ours(ifname) {
                     found.owned = true;

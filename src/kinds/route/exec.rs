@@ -6,7 +6,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Key, Route, Seen, Spec, Way, decode, encode, encode_removal};
+use super::{Decoded, Key, Route, Seen, Spec, Way, decode, encode, encode_removal};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::netlink::Outgoing;
 use crate::kernel::{Kernel, KernelError};
@@ -18,14 +18,41 @@ impl Observe for Route {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut listed = Vec::new();
         for netns in namespaces(desired) {
-            let names = round.names(&netns)?;
+            let space = Space::new(round, netns, desired)?;
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-                list_family(round, &netns, family, &names, &mut listed)?;
+                list_family(round, &space, family, &mut listed)?;
             }
         }
         let mut seen = collect(listed);
         in_the_way(round, desired, &mut seen)?;
         Ok(seen)
+    }
+}
+
+/// A namespace, and what tells its routes.
+struct Space {
+    netns: Netns,
+    names: BTreeMap<u32, IfName>,
+    /// [`Round::ends`].
+    ends: Option<BTreeSet<IfName>>,
+}
+
+impl Space {
+    fn new(round: &mut Round<'_>, netns: Netns, desired: &Desired) -> Result<Self, KernelError> {
+        let names = round.names(&netns)?;
+        let ends = round.ends(&netns, |name| desired.links.contains_key(name))?;
+        Ok(Self { netns, names, ends })
+    }
+
+    /// A route; one that bears our mark and leads through another's device is another's.
+    fn decode(&self, payload: &[u8]) -> Option<Decoded> {
+        let mut route = decode(&self.netns, payload, &self.names)?;
+        if let Some(ends) = &self.ends {
+            // With next hops of their own it has no device.
+            let dev = route.seen.way.dev;
+            route.seen.foreign |= dev.map_or(ends.is_empty(), |dev| !ends.contains(&dev));
+        }
+        Some(route)
     }
 }
 
@@ -53,13 +80,13 @@ fn in_the_way(
     let places: BTreeSet<(Netns, u32, bool)> =
         missing.map(|key| (key.netns.clone(), key.table, key.dst.addr().is_ipv6())).collect();
     for (netns, table, ipv6) in places {
-        let names = round.names(&netns)?;
+        let space = Space::new(round, netns, desired)?;
         let wanted = |key: &Key| desired.routes.contains_key(key);
         let decode = |payload: &[u8]| {
-            let route = decode(&netns, payload, &names)?;
+            let route = space.decode(payload)?;
             (route.seen.foreign && wanted(&route.key)).then_some((route.key, route.seen))
         };
-        let found = match dump(round, &netns, of_table(table, ipv6), decode) {
+        let found = match dump(round, &space.netns, of_table(table, ipv6), decode) {
             Ok(found) => found,
             // The kernel makes a table along with its first route.
             Err(KernelError::Netlink { source, .. }) if source.errno() == Some(libc::ENOENT) => {
@@ -85,16 +112,15 @@ fn of_table(table: u32, ipv6: bool) -> RouteMessage {
 /// Our routes of one family: the kernel filters by protocol (strict checking, Linux 4.20).
 fn list_family(
     round: &mut Round<'_>,
-    netns: &Netns,
+    space: &Space,
     family: AddressFamily,
-    names: &BTreeMap<u32, IfName>,
     seen: &mut Vec<(Key, Seen)>,
 ) -> Result<(), KernelError> {
     let mut request = RouteMessage::default();
     request.header.address_family = family;
     request.header.protocol = RouteProtocol::from(owner::PROTOCOL);
-    let routes = dump(round, netns, request, |payload| {
-        let route = decode(netns, payload, names)?;
+    let routes = dump(round, &space.netns, request, |payload| {
+        let route = space.decode(payload)?;
         (!route.seen.foreign).then_some((route.key, route.seen))
     })?;
     seen.extend(routes);
