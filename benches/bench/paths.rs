@@ -192,10 +192,15 @@ impl Lab {
         let server = ["10.2.0.2", "fd00:2::2"];
         let prefix = self.script("tr", &script);
         self.add("VXLAN: kernel, static fdb", &prefix, server);
-        let prefix = self.script("to", spaces);
-        self.apply(&prefix, "a", TUNNEL, &[("c", 2)]);
-        self.apply(&prefix, "b", TUNNEL, &[("s", 2)]);
-        self.add("VXLAN: ciliate", &prefix, server);
+        let past_host = format!("{TUNNEL}{PAST_HOST}");
+        let ours =
+            [("to", "VXLAN: ciliate", TUNNEL), ("tb", "VXLAN: … host-routing = bpf", &past_host)];
+        for (id, name, text) in ours {
+            let prefix = self.script(id, spaces);
+            self.apply(&prefix, "a", text, &[("c", 2)]);
+            self.apply(&prefix, "b", text, &[("s", 2)]);
+            self.add(name, &prefix, server);
+        }
     }
 
     fn encrypted(&mut self) {
