@@ -11,6 +11,7 @@
 
 #include "lib/conntrack4.h"
 #include "lib/conntrack6.h"
+#include "lib/decap_past_host.h"
 #include "lib/encap.h"
 #include "lib/encrypt.h"
 #include "lib/endpoint.h"
@@ -404,7 +405,7 @@ static __noinline int past_host6(struct __sk_buff *skb, struct event_scope *scop
 	if (!is_direct(source))
 		return TC_ACT_UNSPEC;
 	scope->source_identity = source->identity;
-	ipv6_decrement_hop_limit(ip6);
+	ipv6_decrement_at_underlay(skb, ip6);
 	result = ct6_read(skb, ip6, &packet, DIRECTION_INGRESS);
 	if (!result)
 		result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS);
@@ -478,6 +479,14 @@ int cil_from_netdev(struct __sk_buff *skb)
 	count_forward(skb, REASON_INTERFACE, DIRECTION_INGRESS);
 	if (unlikely(scope.wanted))
 		from_network(skb, &scope);
+	if (routes_past_host(node) && node->tunnel_port) {
+		const struct endpoint_value *endpoint = decap_past_host(skb, &scope, node);
+
+		if (endpoint && skb->protocol == bpf_htons(ETH_P_IP))
+			return decap_deliver4(skb, &scope, node, endpoint);
+		if (endpoint)
+			return decap_deliver6(skb, &scope, node, endpoint);
+	}
 	if (node && node_has_node_ports(node)) {
 		int result = node_port(skb, &scope, node);
 

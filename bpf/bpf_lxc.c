@@ -11,6 +11,7 @@
 #include "lib/dsr4.h"
 #include "lib/dsr6.h"
 #include "lib/encap.h"
+#include "lib/encap_past_host.h"
 #include "lib/encrypt.h"
 #include "lib/endpoint.h"
 #include "lib/eth.h"
@@ -97,17 +98,29 @@ static __noinline int to_crypto(struct __sk_buff *skb, struct event_scope *scope
 	return TC_ACT_OK;
 }
 
-/* To an endpoint of another node, through the tunnel. The hop is taken where that ends. */
+/*
+ * To an endpoint of another node, through the tunnel: without its device, where that can be. The hop is taken where the
+ * tunnel ends.
+ */
 static __always_inline int to_tunnel(struct __sk_buff *skb, struct event_scope *scope,
 				     const struct node_value *node, const struct ipcache_value *destination,
 				     int state)
 {
-	int result = encap(skb, scope, node, destination, state);
+	__u32 id = identity_on_wire(scope->source_identity), len = skb->len;
+	int result = encap_check(destination);
 
 	if (result)
 		return drop(skb, scope, -result, DIRECTION_EGRESS);
-	count_forward(skb, REASON_FORWARDED, DIRECTION_EGRESS);
-	return bpf_redirect(node->tunnel_ifindex, 0);
+	encap_tell(skb, scope, node, destination, id, state);
+	result = TC_ACT_UNSPEC;
+	if (encap_is_simple(skb, node, destination))
+		result = encap_past_host(skb, node, destination, id);
+	if (result == TC_ACT_UNSPEC)
+		result = encap_by_device(skb, node, destination, id);
+	if (result < 0)
+		return drop(skb, scope, -result, DIRECTION_EGRESS);
+	metric_add(len, REASON_FORWARDED, DIRECTION_EGRESS, __LINE__, FILE_ID);
+	return result;
 }
 
 /* The frame is an error for its sender, who gets it from its own device; or it has become none. */

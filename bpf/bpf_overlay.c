@@ -13,11 +13,11 @@
 #include "lib/endpoint.h"
 #include "lib/eth.h"
 #include "lib/events.h"
+#include "lib/from_tunnel.h"
 #include "lib/icmp6_error.h"
 #include "lib/ipcache.h"
 #include "lib/ipv4.h"
 #include "lib/ipv6.h"
-#include "lib/local_delivery.h"
 #include "lib/mark.h"
 #include "lib/metrics.h"
 #include "lib/snat4.h"
@@ -38,12 +38,6 @@ static __always_inline __s64 tunnel_id(struct __sk_buff *skb)
 	return key.tunnel_id;
 }
 
-/* On the wire there is one world. */
-static __always_inline __u32 identity_from_wire(__u32 id, const struct node_value *node, __u32 world)
-{
-	return id == IDENTITY_WORLD && node->flags & NODE_FLAG_TWO_WORLDS ? world : id;
-}
-
 /*
  * Out of cilium_net, so that the stack finds it coming in by cilium_host. Not to the tunnel's port: the stack would
  * take off another one, whatever identity that has.
@@ -59,14 +53,6 @@ static __always_inline int to_host(struct __sk_buff *skb, struct event_scope *sc
 	return bpf_redirect(node->net_ifindex, 0);
 }
 
-/* Past the host's stack. To the tunnel's device the frame was somebody else's, by its address. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct endpoint_value *endpoint)
-{
-	bpf_skb_change_type(skb, PACKET_HOST);
-	count_forward(skb, REASON_FORWARDED, DIRECTION_INGRESS);
-	return bpf_redirect_peer(endpoint->ifindex, 0);
-}
-
 static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event_scope *scope,
 					     const struct node_value *node)
 {
@@ -78,14 +64,7 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 
 	if (!eth || !ipv4_is_valid(skb, ip4))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	scope->source_identity = identity_from_wire(scope->source_identity, node, IDENTITY_WORLD_IPV4);
-	/* What another node's stack sent: the ipcache may know more of the address. */
-	if (identity_is_remote_node(scope->source_identity)) {
-		const struct ipcache_value *source = ipcache_lookup4(ip4->saddr);
-
-		if (source)
-			scope->source_identity = source->identity;
-	}
+	from_tunnel_identify4(scope, node, ip4->saddr);
 	endpoint = endpoint_lookup4(ip4->daddr);
 	if (!endpoint)
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
@@ -108,12 +87,8 @@ static __always_inline int from_overlay_ipv4(struct __sk_buff *skb, struct event
 			return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_INGRESS);
 		return to_host(skb, scope, eth, node);
 	}
-	if (result)
-		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	result = local_delivery4(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
-	if (result)
-		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	return deliver(skb, endpoint);
+	result = from_tunnel_deliver4(skb, scope, eth, endpoint, &packet, result);
+	return result < 0 ? drop(skb, scope, -result, DIRECTION_INGRESS) : result;
 }
 
 /* The error enters the stack by cilium_host, which sends it back through the tunnel. */
@@ -143,13 +118,7 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 
 	if (!eth || !ipv6_is_valid(ip6))
 		return drop(skb, scope, DROP_INVALID_PACKET, DIRECTION_INGRESS);
-	scope->source_identity = identity_from_wire(scope->source_identity, node, IDENTITY_WORLD_IPV6);
-	if (identity_is_remote_node(scope->source_identity)) {
-		const struct ipcache_value *source = ipcache_lookup6(ip6->saddr.in6_u.u6_addr32);
-
-		if (source)
-			scope->source_identity = source->identity;
-	}
+	from_tunnel_identify6(scope, node, ip6->saddr.in6_u.u6_addr32);
 	endpoint = endpoint_lookup6(ip6->daddr.in6_u.u6_addr32);
 	if (!endpoint)
 		return drop(skb, scope, DROP_UNROUTABLE, DIRECTION_INGRESS);
@@ -172,12 +141,8 @@ static __always_inline int from_overlay_ipv6(struct __sk_buff *skb, struct event
 			return drop(skb, scope, DROP_ENCAP_PROHIBITED, DIRECTION_INGRESS);
 		return to_host(skb, scope, eth, node);
 	}
-	if (result)
-		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	result = local_delivery6(skb, scope, eth, endpoint, &packet, CT_INGRESS | CT_FROM_TUNNEL);
-	if (result)
-		return drop(skb, scope, -result, DIRECTION_INGRESS);
-	return deliver(skb, endpoint);
+	result = from_tunnel_deliver6(skb, scope, eth, endpoint, &packet, result);
+	return result < 0 ? drop(skb, scope, -result, DIRECTION_INGRESS) : result;
 }
 
 SEC("classifier")

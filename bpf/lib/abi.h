@@ -133,9 +133,10 @@ struct node_value {
 	__u32 host_ifindex;
 	__u32 net_ifindex;
 	__u8 host_mac[ETH_ADDR_LEN];
-	__u8 host_mac_pad[2];
+	/* Ports that the tunnel's device sends from, as programs do; 0: programs send nothing into the tunnel. */
+	__u16 tunnel_source_min;
 	__u8 net_mac[ETH_ADDR_LEN];
-	__u8 net_mac_pad[2];
+	__u16 tunnel_source_max;
 	__u32 flags;
 	__u32 tunnel_ifindex;
 	__u8 tunnel_mac[ETH_ADDR_LEN];

@@ -87,33 +87,39 @@ static __always_inline int encap_set_key(struct __sk_buff *skb, const struct ipc
 	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT) {
 		flags |= BPF_F_TUNINFO_IPV6;
 		ipv6_copy(key.remote_ipv6, destination->tunnel_endpoint.v6);
-		if (ipv6_is_unspecified(key.remote_ipv6))
-			return -DROP_NO_TUNNEL_ENDPOINT;
 	} else {
 		key.remote_ipv4 = bpf_ntohl(destination->tunnel_endpoint.v4);
-		if (!key.remote_ipv4)
-			return -DROP_NO_TUNNEL_ENDPOINT;
 	}
 	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_LEN, flags))
 		return -DROP_WRITE_ERROR;
 	return 0;
 }
 
-/*
- * To the node that the destination is behind; `state` is what conntrack knows. Returns 0, the packet can go
- * to the tunnel's device, or a drop reason.
- */
-static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node,
-				 const struct ipcache_value *destination, int state)
+/* Returns the verdict, or a drop reason. */
+static __always_inline int encap_by_device(struct __sk_buff *skb, const struct node_value *node,
+					   const struct ipcache_value *destination, __u32 id)
 {
-	__u32 id = identity_on_wire(scope->source_identity);
-	int result;
+	int result = encap_set_key(skb, destination, id);
+
+	return result ? result : (int)bpf_redirect(node->tunnel_ifindex, 0);
+}
+
+/* Whether there is where to send it to, and in which form. Returns 0 or a drop reason. */
+static __always_inline int encap_check(const struct ipcache_value *destination)
+{
+	const union address *endpoint = &destination->tunnel_endpoint;
 
 	if (destination->flags & IPCACHE_FLAG_ENDPOINTS && !destination->key)
 		return -DROP_UNENCRYPTED;
-	result = encap_set_key(skb, destination, id);
-	if (result)
-		return result;
+	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT ? ipv6_is_unspecified(endpoint->v6) : !endpoint->v4)
+		return -DROP_NO_TUNNEL_ENDPOINT;
+	return 0;
+}
+
+/* Tells of the packet, and marks it; `state` is what conntrack knows. */
+static __always_inline void encap_tell(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node,
+				       const struct ipcache_value *destination, __u32 id, int state)
+{
 	scope->destination_identity = destination->identity;
 	/* The third argument: which family the first is of. */
 	if (destination->flags & IPCACHE_FLAG_IPV6_TUNNEL_ENDPOINT)
@@ -123,7 +129,22 @@ static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scop
 	trace_overlay(skb, scope, TRACE_TO_OVERLAY, state, node->tunnel_ifindex);
 	/* The tunnel leaves the mark on the packet that it makes, and by that the packet finds its way. */
 	skb->mark = destination->key ? mark_to_encrypt(id) : mark_overlay(id);
-	return 0;
+}
+
+/*
+ * To the node that the destination is behind. Returns 0, the packet can go to the tunnel's device, or a drop reason.
+ */
+static __always_inline int encap(struct __sk_buff *skb, struct event_scope *scope, const struct node_value *node,
+				 const struct ipcache_value *destination, int state)
+{
+	__u32 id = identity_on_wire(scope->source_identity);
+	int result = encap_check(destination);
+
+	if (!result)
+		result = encap_set_key(skb, destination, id);
+	if (!result)
+		encap_tell(skb, scope, node, destination, id, state);
+	return result;
 }
 
 #endif

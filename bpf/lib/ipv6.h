@@ -39,14 +39,26 @@ static __always_inline int ipv6_is_valid(const struct ipv6hdr *ip6)
 
 /*
  * Returns 0, and changes nothing, when the packet must not go further. Written straight into the packet:
- * a checksum the device computed over it (CHECKSUM_COMPLETE) never gets here, a veth carries none and
- * the kernel gives it up when it forwards.
+ * a veth carries no checksum that a device computed over it (CHECKSUM_COMPLETE), and the kernel gives it up when it
+ * forwards.
  */
 static __always_inline int ipv6_decrement_hop_limit(struct ipv6hdr *ip6)
 {
 	if (ip6->hop_limit <= 1)
 		return 0;
 	ip6->hop_limit--;
+	return 1;
+}
+
+/* The same at the underlay, where there may be such a checksum: without it put right the receiver would find it wrong. */
+static __always_inline int ipv6_decrement_at_underlay(struct __sk_buff *skb, struct ipv6hdr *ip6)
+{
+	__u16 *word = (__u16 *)&ip6->nexthdr;
+	__u16 before = *word;
+
+	if (!ipv6_decrement_hop_limit(ip6))
+		return 0;
+	bpf_csum_update(skb, (__u32)(__u16)~before + *word);
 	return 1;
 }
 

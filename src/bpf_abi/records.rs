@@ -242,10 +242,13 @@ record! {
         net_ifindex: u32,
         /// Of `cilium_host`.
         host_mac: [u8; 6],
-        host_mac_pad: [u8; 2],
+        /// Ports that the tunnel's device sends from, from this one on; zero where programs send nothing into
+        /// the tunnel.
+        tunnel_source_min: u16,
         /// Of `cilium_net`.
         net_mac: [u8; 6],
-        net_mac_pad: [u8; 2],
+        /// The last of these ports.
+        tunnel_source_max: u16,
         /// `NODE_FLAG_*`.
         flags: u32,
         /// Of `cilium_vxlan` or `cilium_geneve`; zero with native routing.

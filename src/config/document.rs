@@ -130,7 +130,9 @@ pub struct Routing {
     /// link. Default: false, the network routes them.
     #[schemars(with = "Option<bool>")]
     pub auto_direct_node_routes: Maybe<bool>,
-    /// Native mode: who routes packets between this node's endpoints and those of peers. Default: kernel.
+    /// Who routes packets between this node's endpoints and those of peers; in tunnel mode who puts them into the
+    /// tunnel, from Linux 6.7 on, and takes them out: small ones, the tunnel's device has the others. Rules of a
+    /// firewall for the tunnel's port then miss packets too. Default: kernel.
     #[schemars(with = "Option<HostRouting>")]
     pub host_routing: Maybe<HostRouting>,
     /// Destinations that are reached without masquerade.

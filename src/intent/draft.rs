@@ -72,8 +72,6 @@ pub(super) struct DraftRouting {
     pub table_span: Option<Span>,
     /// Where `auto-direct-node-routes` is switched on.
     pub auto_direct: Option<Span>,
-    /// Where `host-routing = "bpf"` is.
-    pub past_host: Option<Span>,
 }
 
 #[derive(Debug)]

@@ -43,12 +43,11 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         Some(config::RoutingMode::Tunnel) | None => RoutingMode::Tunnel(tunnel),
     };
     let auto_direct = routing.auto_direct_node_routes.as_ref().filter(|on| *on.get_ref());
-    let past_host = routing.host_routing.as_ref();
-    let past_host = past_host.filter(|who| *who.get_ref() == config::HostRouting::Bpf);
+    let past_host = routing.host_routing.as_ref().map(Spanned::get_ref);
     let value = Routing {
         mode,
         auto_direct_node_routes: auto_direct.is_some(),
-        past_host: past_host.is_some(),
+        past_host: past_host == Some(&config::HostRouting::Bpf),
         native_cidrs: Vec::new(),
         mtu_bytes: None,
         table,
@@ -75,7 +74,6 @@ pub(super) fn read(document: &Document, problems: &mut Problems) -> DraftRouting
         underlay,
         table_span: routing.table.as_ref().map(Span::from),
         auto_direct: auto_direct.map(Span::from),
-        past_host: past_host.map(Span::from),
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     if let Some(tunnel) = &tunnel {
         (value.tunnel_ifindex, value.tunnel_mac) = (tunnel.ifindex, tunnel.mac.0);
         value.tunnel_port_be = tunnel.port.to_be_bytes();
+        (value.tunnel_source_min, value.tunnel_source_max) = tunnel.sources;
         value.tunnel_mtu = u16::try_from(lowering.node.route_mtu_bytes).unwrap_or(u16::MAX);
     }
     if let Some(IpAddr::V4(v4)) = router(false) {

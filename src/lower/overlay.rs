@@ -22,6 +22,9 @@ use crate::net::{IfName, Mac, Netns};
 pub const CILIUM_VXLAN: &str = "cilium_vxlan";
 pub const CILIUM_GENEVE: &str = "cilium_geneve";
 
+/// The kernel's VXLAN takes the ports that it sends from out of these.
+pub(super) const LOCAL_PORT_RANGE: &str = "net/ipv4/ip_local_port_range";
+
 /// The tunnel with what the machine decides settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tunnel {
@@ -47,6 +50,8 @@ pub(super) struct Device {
     pub ifindex: u32,
     pub mac: Mac,
     pub port: u16,
+    /// What it sends from, where programs are to do so too; else zero.
+    pub sources: (u16, u16),
     /// The device, and the programs on it.
     pub objects: Vec<ObjectKey>,
 }
@@ -134,7 +139,7 @@ pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
     if !tunnel.usable {
         lowering.desired.unavailable.insert(ObjectKey::Link(device));
         let objects = vec![ObjectKey::Link(device)];
-        return Some(Device { ifindex: 0, mac: Mac([0; 6]), port: 0, objects });
+        return Some(Device { ifindex: 0, mac: Mac([0; 6]), port: 0, sources: (0, 0), objects });
     }
     let ifindex = lowering.allocation.ifindex(device, None);
     // Another one on each node: the kernel drops what comes with the address of the device it comes to.
@@ -153,7 +158,26 @@ pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
         let program = program.into();
         objects.push(ObjectKey::BpfLink(bpf_link::Key { ifname: device, hook, program }));
     }
-    Some(Device { ifindex, mac, port: tunnel.port, objects })
+    let sources = sources(lowering, tunnel);
+    Some(Device { ifindex, mac, port: tunnel.port, sources, objects })
+}
+
+/// The ports that the kernel's device sends from, one for each flow.
+fn sources(lowering: &Lowering<'_>, tunnel: Tunnel) -> (u16, u16) {
+    match tunnel.protocol {
+        _ if !lowering.intent.routing.past_host => (0, 0),
+        Protocol::Geneve => (1, u16::MAX),
+        Protocol::Vxlan => {
+            let range = lowering.facts.sysctls.get(LOCAL_PORT_RANGE);
+            range.and_then(|range| port_range(range)).unwrap_or((0, 0))
+        }
+    }
+}
+
+/// Reads `ip_local_port_range`: two numbers.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let mut ports = text.split_whitespace().map(str::parse);
+    Some((ports.next()?.ok()?, ports.next()?.ok()?))
 }
 
 /// Adds a route to each of the peers' CIDRs, for what this host's own stack sends there.
@@ -212,5 +236,17 @@ pub(super) fn far_end(facts: &Facts, peer: &Peer, tunnel: Tunnel) -> Result<IpAd
     match facts.next_hops.get(address) {
         Some(NextHop::Local) => Err(BlockedReason::PeerIsLocal { address: address.to_string() }),
         _ => Ok(*address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port_range;
+
+    #[test]
+    fn two_numbers_are_a_range() {
+        assert_eq!(port_range("32768\t60999"), Some((32_768, 60_999)));
+        assert_eq!(port_range("32768"), None);
+        assert_eq!(port_range("1 99999"), None);
     }
 }

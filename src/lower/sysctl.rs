@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{CILIUM_HOST, CILIUM_NET, CILIUM_WG0, Lowering, before, want};
+use super::{CILIUM_HOST, CILIUM_NET, CILIUM_WG0, Lowering, before, overlay, want};
 use crate::facts::Facts;
 use crate::intent::Intent;
 use crate::kinds::bpf_map::MapName;
@@ -120,6 +120,7 @@ pub fn interest(intent: &Intent, facts: &Facts) -> Vec<Arc<str>> {
         paths.extend(facts.links.keys().map(accept_ra));
     }
     paths.extend(intent.encryption.is_some().then(|| SEND_REDIRECTS.to_string()));
+    paths.extend(intent.routing.past_host.then(|| overlay::LOCAL_PORT_RANGE.to_string()));
     for (path, v6, _) in ALWAYS_CHANGED {
         paths.extend(established(facts, v6).then(|| path.to_string()));
     }

@@ -6,6 +6,7 @@
 //! the batch that it was in.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ciliate::bpf_abi::*;
 
@@ -19,6 +20,8 @@ use crate::random::Random;
 use crate::sandbox::ip;
 use crate::service_world::{VIP4, VIP6, add_services, serve_outside};
 use crate::truncated::shortest;
+use crate::wire_format::from_peer as peer_sends;
+use crate::world::{B4, B6};
 
 const FRAMES: u64 = 1_000_000;
 const SEED: u64 = 0x00c1_11a7e;
@@ -28,6 +31,8 @@ const BATCH: u64 = 10_000;
 const CORPUS: usize = 4096;
 /// Frames that a test run takes have to fit a page with what stands around them.
 const FRAME_LEN_MAX: usize = 3000;
+/// Leaves room for what a tunnel puts around a frame.
+const TUNNELED_LEN_MAX: usize = FRAME_LEN_MAX - 100;
 
 /// What of the counters a packet is found by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +67,9 @@ impl Account {
         let from_proxy = matches!(mark >> 8 & 15, 0xa | 0xb);
         match target {
             Target::FromHost if from_proxy => {}
-            Target::FromContainer | Target::ToHost | Target::ToOverlay => {}
+            Target::FromContainer | Target::IntoTunnel | Target::ToHost | Target::ToOverlay => {}
+            // At the underlay, and out of the tunnel.
+            Target::OutOfTunnel if out.action != Action::Next => self.arrived += 2,
             _ => self.arrived += 1,
         }
         if out.action == Action::Drop {
@@ -72,8 +79,8 @@ impl Account {
         let local = out.mark & 0xf00 == 0xf00 && out.action == Action::Redirect;
         let by_tunnel = out.mark & 0xf00 == 0x400 && out.action == Action::Redirect;
         match target {
-            Target::FromContainer if is_answer(frame, out) => {}
-            Target::FromContainer => {
+            Target::FromContainer | Target::IntoTunnel if is_answer(frame, out) => {}
+            Target::FromContainer | Target::IntoTunnel => {
                 self.forwarded_out += 1;
                 self.forwarded_in += u64::from(local);
             }
@@ -89,7 +96,9 @@ impl Account {
                 self.forwarded_in += u64::from(local && !to_node);
             }
             Target::ToHost => self.forwarded_out += 1,
-            Target::PastHost => self.forwarded_in += u64::from(out.action == Action::Redirect),
+            Target::PastHost | Target::OutOfTunnel => {
+                self.forwarded_in += u64::from(out.action == Action::Redirect);
+            }
             Target::Outside if out.action == Action::Redirect => {
                 self.forwarded_in += u64::from(local);
                 self.forwarded_out += u64::from(!local);
@@ -147,11 +156,15 @@ fn is_advertisement(out: &Outcome) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     FromContainer,
+    /// The same where packets go past the host's stack and the tunnel's device.
+    IntoTunnel,
     FromHost,
     ToHost,
     FromNetdev,
     /// The same where packets go past the host's stack.
     PastHost,
+    /// The same of frames in a tunnel.
+    OutOfTunnel,
     /// The same where services are for clients outside.
     Outside,
     FromOverlay,
@@ -162,12 +175,14 @@ impl Target {
     /// Verdicts it may give.
     fn verdicts(self) -> &'static [Action] {
         match self {
-            Self::FromContainer | Self::FromHost | Self::FromOverlay => {
+            Self::FromContainer | Self::IntoTunnel | Self::FromHost | Self::FromOverlay => {
                 &[Action::Pass, Action::Drop, Action::Redirect]
             }
             Self::ToHost | Self::ToOverlay => &[Action::Pass],
             Self::FromNetdev => &[Action::Next],
-            Self::PastHost | Self::Outside => &[Action::Next, Action::Drop, Action::Redirect],
+            Self::PastHost | Self::OutOfTunnel | Self::Outside => {
+                &[Action::Next, Action::Drop, Action::Redirect]
+            }
         }
     }
 
@@ -179,7 +194,7 @@ impl Target {
                 let tag = (random.pick(&[0x8100, 0x88a8]), random.pick(&[7, 0xe000]));
                 return lab.send_tagged("cil_from_container", sandbox.lxc_a, &[tag], frame);
             }
-            Self::FromContainer => {
+            Self::FromContainer | Self::IntoTunnel => {
                 ("cil_from_container", random.pick(&[sandbox.lxc_a, sandbox.lxc_a, sandbox.lxc_b]))
             }
             Self::FromHost => ("cil_from_host", sandbox.cilium_host),
@@ -191,11 +206,16 @@ impl Target {
                 from_peer(&mut frame);
                 return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
             }
+            Self::OutOfTunnel => {
+                let mut frame = in_tunnel(random, frame);
+                frame[..6].copy_from_slice(&crate::world::HOST_MAC);
+                return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
+            }
             Self::Outside => {
                 let mut frame = frame.to_vec();
                 frame[..6].copy_from_slice(&crate::world::HOST_MAC);
                 if random.chance(50) {
-                    to_service(&mut frame);
+                    to(&mut frame, VIP4, VIP6);
                 }
                 return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
             }
@@ -211,9 +231,24 @@ impl Target {
     }
 }
 
-/// Makes a service the destination.
-fn to_service(frame: &mut [u8]) {
-    let [v4, v6] = [VIP4.octets().to_vec(), VIP6.octets().to_vec()];
+/// A frame as another node's tunnel would send it, for an endpoint more often than not, with bytes changed now and then.
+fn in_tunnel(random: &mut Random, frame: &[u8]) -> Vec<u8> {
+    let mut inner = frame[..frame.len().min(TUNNELED_LEN_MAX)].to_vec();
+    if random.chance(70) {
+        to(&mut inner, B4, B6);
+    }
+    let id = random.pick(&[1, 2, 6, 40_000, 0x00ff_ffff]);
+    let mut outer = peer_sends(random.chance(50), id, &inner);
+    for _ in 0..random.below(10).saturating_sub(7) {
+        let at = random.below(outer.len().min(128));
+        outer[at] ^= 1 << random.below(8);
+    }
+    outer
+}
+
+/// Makes an address the destination.
+fn to(frame: &mut [u8], v4: Ipv4Addr, v6: Ipv6Addr) {
+    let [v4, v6] = [v4.octets().to_vec(), v6.octets().to_vec()];
     let (at, address) = match frame[12..14] {
         [8, 0] => (30, v4),
         [0x86, 0xdd] => (38, v6),
@@ -287,8 +322,17 @@ fn fuzz(target: Target) {
     lab::run(|lab| {
         lab.add_tunnel();
         add_services(lab);
-        if matches!(target, Target::PastHost | Target::Outside) {
+        if matches!(
+            target,
+            Target::PastHost | Target::IntoTunnel | Target::OutOfTunnel | Target::Outside
+        ) {
             lab.route_past_host();
+        }
+        if target == Target::IntoTunnel {
+            add_routes();
+            // What goes by route looks like what is delivered.
+            ip("route del 10.244.4.0/24");
+            ip("-6 route del fd00:10:244:0:4::/80");
         }
         if target == Target::Outside {
             add_routes();
@@ -348,6 +392,16 @@ fn from_netdev() {
 #[test]
 fn past_host() {
     fuzz(Target::PastHost);
+}
+
+#[test]
+fn into_the_tunnel() {
+    fuzz(Target::IntoTunnel);
+}
+
+#[test]
+fn out_of_the_tunnel() {
+    fuzz(Target::OutOfTunnel);
 }
 
 #[test]

@@ -32,7 +32,7 @@ const FRAME_LEN_MAX: usize = 4096;
 /// Size of `struct __sk_buff` and places in it (linux/bpf.h).
 pub const CONTEXT_LEN: usize = 192;
 const CONTEXT_MARK: usize = 8;
-const CONTEXT_IFINDEX: usize = 40;
+pub const CONTEXT_IFINDEX: usize = 40;
 const CONTEXT_CB: usize = 48;
 const CONTEXT_GSO_SIZE: usize = 176;
 
@@ -47,6 +47,8 @@ const UNDER_TEST: [&str; 4] =
 /// The tunnel's port, and the longest packet that may go into it.
 pub const TUNNEL_PORT: u16 = 8472;
 pub const TUNNEL_MTU: u16 = 1450;
+/// What the kernel's tunnel sends from, where nobody says otherwise.
+const TUNNEL_SOURCES: (u16, u16) = (32_768, 60_999);
 
 /// `BPF_F_TUNINFO_IPV6` (linux/bpf.h).
 const KEY_OF_IPV6: u32 = 1;
@@ -178,6 +180,7 @@ impl Lab {
         world.node.tunnel_ifindex = self.sandbox.cilium_vxlan;
         world.node.tunnel_port_be = TUNNEL_PORT.to_be_bytes();
         world.node.tunnel_mtu = TUNNEL_MTU;
+        (world.node.tunnel_source_min, world.node.tunnel_source_max) = TUNNEL_SOURCES;
         self.describe(world);
     }
 

@@ -39,6 +39,7 @@ mod too_long;
 mod traffic;
 mod truncated;
 mod tunnel;
+mod tunnel_past_host;
 mod vlan;
 mod wire;
 mod wire_format;

@@ -16,15 +16,15 @@ use crate::wire::Wire;
 use crate::world::*;
 
 const PORT: u16 = 8472;
-const UNDERLAY_MAC: Mac = [0x0e, 1, 1, 1, 1, 1];
-const PEER_MAC: Mac = [0x0e, 2, 2, 2, 2, 2];
+pub const UNDERLAY_MAC: Mac = [0x0e, 1, 1, 1, 1, 1];
+pub const PEER_MAC: Mac = [0x0e, 2, 2, 2, 2, 2];
 
 fn text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// A node with a tunnel, on a wire whose other end, `far`, is the peer.
-fn set_up(lab: &mut Lab) -> Wire {
+pub fn set_up(lab: &mut Lab) -> Wire {
     traffic::set_up(lab);
     lab.add_tunnel();
     ip(&format!("link set cilium_vxlan address {} up", text(TUNNEL_MAC)));
@@ -60,7 +60,7 @@ struct Outer {
 }
 
 /// The UDP header's place, when it is one to the tunnel's port.
-fn udp_at(frame: &[u8]) -> Option<usize> {
+pub fn udp_at(frame: &[u8]) -> Option<usize> {
     let (at, protocol) = match u16::from_be_bytes([frame[12], frame[13]]) {
         TYPE_IPV4 => (ETH_LEN + 20, frame[ETH_LEN + 9]),
         TYPE_IPV6 => (ETH_LEN + 40, frame[ETH_LEN + 6]),
@@ -92,7 +92,7 @@ fn next_outer(far: &Wire) -> Outer {
 }
 
 /// A VXLAN packet as a Cilium node would send it.
-fn from_peer(outer_ipv6: bool, id: u32, inner: &[u8]) -> Vec<u8> {
+pub fn from_peer(outer_ipv6: bool, id: u32, inner: &[u8]) -> Vec<u8> {
     let [_, vni @ ..] = id.to_be_bytes();
     let vxlan = [&[8, 0, 0, 0][..], &vni, &[0], inner].concat();
     let len = (8 + vxlan.len() as u16).to_be_bytes();

@@ -29,9 +29,15 @@ fn both_in_ipv6() {
 }
 
 #[test]
+fn both_in_ipv4_past_the_hosts() {
+    demand_geneve();
+    overlay::traffic(DUAL, V4, "tunnel-protocol = \"geneve\"\nhost-routing = \"bpf\"\n");
+}
+
+#[test]
 fn by_hand_over_ipv4() {
     demand_geneve();
-    overlay_wire::both_ways(V4, overlay_wire::GENEVE);
+    overlay_wire::both_ways(V4, overlay_wire::GENEVE, "");
 }
 
 #[test]

@@ -65,6 +65,7 @@ mod snapshot;
 mod sockets;
 mod space;
 mod traffic;
+mod tunnel_past_host;
 #[path = "../bpf/wire.rs"]
 #[allow(dead_code, reason = "here it only sends")]
 mod wire;

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ciliate::bpf_abi::{CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_TWO_WORLDS, NodeValue};
+use ciliate::bpf_abi::{
+    CILIATE_NODE, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_TWO_WORLDS, NodeValue,
+};
 use ciliate::intent::identity_of_labels;
 use ciliate::kinds::bpf_map::MapName;
 use ciliate::net::Mac;
@@ -17,6 +19,8 @@ use crate::space::Space;
 use crate::traffic::{answers, exchange, ping, tcp};
 
 const VXLAN: &str = "mode = \"tunnel\"\n";
+/// Into the tunnel and out of it by the programs.
+pub const PAST_HOST: &str = "mode = \"tunnel\"\nhost-routing = \"bpf\"\n";
 /// Routing by Geneve.
 pub const GENEVE: &str = "tunnel-protocol = \"geneve\"\n";
 
@@ -187,11 +191,22 @@ fn ipv6_in_ipv6_by_clsact() {
     traffic(V6, V6, "underlay-protocol = \"ipv6\"\n\n[datapath]\nattach-mode = \"clsact\"\n");
 }
 
+#[test]
+fn both_in_ipv4_past_the_hosts() {
+    traffic(DUAL, V4, PAST_HOST);
+}
+
+#[test]
+fn both_in_ipv6_past_the_hosts() {
+    traffic(DUAL, V6, PAST_HOST);
+}
+
 /// Every sort of traffic by a tunnel.
 pub fn traffic(inside: Families, underlay: Families, routing: &str) {
     let Some(fleet) = Fleet::new(inside, underlay) else { return };
     fleet.apply(2, routing);
     let overhead = if underlay.v4 { 50 } else { 70 };
+    let geneve = routing.contains("geneve");
     for plan in fleet.plans() {
         between_endpoints(&fleet, &plan);
         with_hosts(&fleet, &plan);
@@ -204,8 +219,14 @@ pub fn traffic(inside: Families, underlay: Families, routing: &str) {
             fragmentation_needed_from_outside(&fleet, &plan, overhead);
         }
     }
-    what_the_programs_know(&fleet, inside == DUAL, routing == GENEVE);
-    let port = if routing == GENEVE { 6081 } else { 8472 };
+    let flags = [
+        (inside == DUAL, NODE_FLAG_TWO_WORLDS),
+        (geneve, NODE_FLAG_GENEVE),
+        (routing.contains("host-routing"), NODE_FLAG_HOST_ROUTING),
+    ];
+    let flags = flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum();
+    what_the_programs_know(&fleet, flags);
+    let port = if geneve { 6081 } else { 8472 };
     identities_on_the_wire(&fleet, port);
 }
 
@@ -340,18 +361,16 @@ fn fragmentation_needed_from_outside(fleet: &Fleet, plan: &Plan, overhead: u16) 
     outside.sh(&format!("ip route del {cidr}"));
 }
 
-/// The node's entry for the programs: the tunnel's device, what it is, and whether there are two worlds.
-fn what_the_programs_know(fleet: &Fleet, two_worlds: bool, geneve: bool) {
+/// The node's entry for the programs: the tunnel's device, what it is, and flags.
+fn what_the_programs_know(fleet: &Fleet, flags: u32) {
     let observed = fleet.lab.a.view().observed;
     let entries = observed.bpf_map_entries.iter();
     let node = entries.into_iter().find(|(key, _)| key.map == MapName::of_abi(CILIATE_NODE));
     let value = node.expect("the entry").1.value.as_slice().try_into().expect("a node");
     let value = NodeValue::from_bytes(value);
-    let device = if geneve { "cilium_geneve" } else { "cilium_vxlan" };
+    let device = if flags & NODE_FLAG_GENEVE != 0 { "cilium_geneve" } else { "cilium_vxlan" };
     let link = &observed.links[&device.parse().expect("a name")];
     assert_eq!((value.tunnel_ifindex, Mac(value.tunnel_mac)), (link.ifindex, link.end.mac));
-    let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-    let flags = flag(two_worlds, NODE_FLAG_TWO_WORLDS) | flag(geneve, NODE_FLAG_GENEVE);
     assert_eq!(value.flags, flags);
 }
 

@@ -61,9 +61,7 @@ impl ByHand {
         let bind = || UdpSocket::bind((address(2), header.port));
         let socket = fleet.lab.others[0].space.run(bind).expect("bind");
         socket.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        if v6 == 1 {
-            accept_no_checksum(&socket);
-        }
+        leave_out_checksums(&socket, v6 == 1);
         Self { header, socket, node: (address(0), header.port).into() }
     }
 
@@ -84,18 +82,23 @@ impl ByHand {
     }
 }
 
-/// Takes IPv6 packets without a UDP checksum, as tunnels send them (RFC 6935).
-#[allow(unsafe_code, reason = "rustix doesn't have this option of a socket")]
-fn accept_no_checksum(socket: &UdpSocket) {
+/// Sends packets without a UDP checksum, as tunnels do, and takes such of IPv6 (RFC 6935).
+#[allow(unsafe_code, reason = "rustix doesn't have these options of a socket")]
+fn leave_out_checksums(socket: &UdpSocket, v6: bool) {
+    const UDP_NO_CHECK6_TX: libc::c_int = 101;
     const UDP_NO_CHECK6_RX: libc::c_int = 102;
-    let (on, length) = (1 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
-    let fd = socket.as_raw_fd();
-    // SAFETY: the descriptor is the socket's, which lives through the call; the option is read from an
-    // integer of the length that is given.
-    let result = unsafe {
-        libc::setsockopt(fd, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, (&raw const on).cast(), length)
+    let options = match v6 {
+        false => vec![(libc::SOL_SOCKET, libc::SO_NO_CHECK)],
+        true => vec![(libc::IPPROTO_UDP, UDP_NO_CHECK6_TX), (libc::IPPROTO_UDP, UDP_NO_CHECK6_RX)],
     };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    for (level, option) in options {
+        let (on, length) = (1 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+        let fd = socket.as_raw_fd();
+        // SAFETY: the descriptor is the socket's, which lives through the call; the option is read from an
+        // integer of the length that is given.
+        let result = unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), length) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
 }
 
 /// A UDP packet that was in a tunnel.
@@ -162,19 +165,29 @@ fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, hop_limit: u8) -> Vec<u8> {
 
 #[test]
 fn vxlan_over_ipv4() {
-    both_ways(V4, VXLAN);
+    both_ways(V4, VXLAN, "");
 }
 
 #[test]
 fn vxlan_over_ipv6() {
-    both_ways(V6, VXLAN);
+    both_ways(V6, VXLAN, "");
+}
+
+#[test]
+fn vxlan_over_ipv4_past_the_host() {
+    both_ways(V4, VXLAN, "host-routing = \"bpf\"\n");
+}
+
+#[test]
+fn vxlan_over_ipv6_past_the_host() {
+    both_ways(V6, VXLAN, "host-routing = \"bpf\"\n");
 }
 
 /// Packets by a node that is played by hand, out and in.
-pub fn both_ways(underlay: Families, header: Header) {
+pub fn both_ways(underlay: Families, header: Header, routing: &str) {
     let Some(fleet) = Fleet::new(DUAL, underlay) else { return };
     let protocol = if header.port == GENEVE.port { "geneve" } else { "vxlan" };
-    fleet.apply(1, &format!("tunnel-protocol = \"{protocol}\"\n"));
+    fleet.apply(1, &format!("tunnel-protocol = \"{protocol}\"\n{routing}"));
     let node_c = ByHand::new(&fleet, header);
     outwards(&fleet, &node_c);
     inwards(&fleet, &node_c);

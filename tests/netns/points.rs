@@ -200,10 +200,20 @@ fn past_the_stack_to_another_node() {
 
 #[test]
 fn by_the_tunnel_to_another_node() {
+    by_the_tunnel("");
+}
+
+#[test]
+fn by_the_tunnel_past_both_hosts() {
+    by_the_tunnel("host-routing = \"bpf\"\n");
+}
+
+/// Whoever puts packets into the tunnel, and takes them out, the same is shown of them.
+fn by_the_tunnel(routing: &str) {
     let Some(lab) = Lab::new(DUAL) else { return };
     let (client, client2, server) = lab.walk_through();
     let tunnel = |mut text: Text| {
-        text.routing = "mode = \"tunnel\"\n".into();
+        text.routing = format!("mode = \"tunnel\"\n{routing}");
         text
     };
     let [v4, v6] = ["10.244.0.49", "fd00:10:244::49"];

@@ -30,13 +30,6 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
 
 /// There is one way to a peer: through the tunnel, or by a route.
 fn direct_routes(draft: &Draft, problems: &mut Problems) {
-    if let Some(span) = draft.routing.past_host {
-        let message = "host-routing = \"bpf\" is for mode = \"native\", and the mode is \"tunnel\"";
-        problems.push(Diagnostic::new(span, message).help(
-            "write mode = \"native\" below [routing] to reach the peers by routes, or remove this: \
-             packets into a tunnel don't pass the host's stack",
-        ));
-    }
     let Some(span) = draft.routing.auto_direct else { return };
     let message = "auto-direct-node-routes is for mode = \"native\", and the mode is \"tunnel\"";
     problems.push(Diagnostic::new(span, message).help(

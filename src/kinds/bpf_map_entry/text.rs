@@ -149,6 +149,10 @@ fn node(value: &NodeValue) -> String {
         text += &format!(" tunnel-ifindex={ifindex} tunnel-mac={mac}");
         text += &format!(" tunnel-port={port} tunnel-mtu={mtu}");
     }
+    if value.tunnel_source_max != 0 {
+        let (min, max) = (value.tunnel_source_min, value.tunnel_source_max);
+        text += &format!(" tunnel-sources={min}-{max}");
+    }
     if value.flags != 0 {
         text += &format!(" flags=0x{:04x}", value.flags);
     }
