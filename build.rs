@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "bpf/bpf_overlay.c",
     "bpf/bpf_sock.c",
     "bpf/bpf_wireguard.c",
+    "bpf/bpf_xdp.c",
     "tests/bpf/tunnel_key.c",
     "benches/bench/minimal.c",
 ];

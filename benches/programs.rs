@@ -70,7 +70,7 @@ impl Run {
 
 /// Instructions as the kernel has them, instructions the verifier walked, bytes of machine code.
 fn size(lab: &Lab, name: &str) -> [u32; 3] {
-    let info = lab.program(name).info().expect("information");
+    let info = lab.loaded(name).info().expect("information");
     let translated = info.size_translated().map_or(0, |bytes| bytes / 8);
     [translated, info.verified_instruction_count().unwrap_or(0), info.size_jitted()]
 }

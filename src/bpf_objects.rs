@@ -9,7 +9,7 @@ pub struct Object {
     pub name: &'static str,
     /// The ELF file, aligned for a parser that reads it in place.
     pub bytes: &'static [u8],
-    /// Names of its programs: classifiers, or those of sockets.
+    /// Names of its programs: classifiers, or those of sockets or drivers.
     pub programs: &'static [&'static str],
 }
 
@@ -51,5 +51,10 @@ pub const OBJECTS: &[Object] = &[
         name: "bpf_wireguard",
         bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_wireguard.o")),
         programs: &["cil_from_wireguard", "cil_to_wireguard"],
+    },
+    Object {
+        name: "bpf_xdp",
+        bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bpf_xdp.o")),
+        programs: &["cil_xdp_entry"],
     },
 ];

@@ -43,7 +43,7 @@ static __always_inline __u32 ct4_debug_address(__be32 address)
 	return address;
 }
 
-static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *packet,
+static __always_inline int ct4_quoted(struct ctx_frame *ctx, struct ct4_packet *packet,
 				      struct ct4_key *key);
 
 #include "conntrack_family.h"
@@ -51,14 +51,14 @@ static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *
 #define ICMP_HEAD_LEN 8
 
 /* The key of the packet that an ICMP error quotes. Negative when there is none to be had. */
-static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *packet,
+static __always_inline int ct4_quoted(struct ctx_frame *ctx, struct ct4_packet *packet,
 				      struct ct4_key *key)
 {
 	__u32 at = packet->l4.offset + ICMP_HEAD_LEN;
 	struct l4 l4 = {};
 	struct iphdr ip4;
 
-	if (bpf_skb_load_bytes(skb, at, &ip4, sizeof(ip4)) || ip4.version != 4 || ip4.ihl < 5 ||
+	if (ctx_load_bytes(ctx, at, &ip4, sizeof(ip4)) || ip4.version != 4 || ip4.ihl < 5 ||
 	    ip4.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
 		return -1;
 	/* Errors go to who sent the packet. */
@@ -66,7 +66,7 @@ static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *
 		return -1;
 	l4.offset = at + ip4.ihl * 4;
 	l4.protocol = ip4.protocol;
-	if (l4_load(skb, &l4, IPPROTO_ICMP, 1))
+	if (l4_load(ctx, &l4, IPPROTO_ICMP, 1))
 		return -1;
 	packet->quoted_at = l4.offset;
 	key->daddr = ip4.daddr;
@@ -77,7 +77,7 @@ static __always_inline int ct4_quoted(struct __sk_buff *skb, struct ct4_packet *
 }
 
 /* What conntrack has to know of a packet. Returns 0 or a drop reason. */
-static __always_inline int ct4_read(struct __sk_buff *skb, const struct iphdr *ip4, struct ct4_packet *packet,
+static __always_inline int ct4_read(struct ctx_frame *ctx, const struct iphdr *ip4, struct ct4_packet *packet,
 				    __u8 direction)
 {
 	int result;
@@ -88,9 +88,9 @@ static __always_inline int ct4_read(struct __sk_buff *skb, const struct iphdr *i
 	packet->key.saddr = ip4->saddr;
 	packet->key.protocol = ip4->protocol;
 	if (unlikely(ipv4_is_fragment(ip4)))
-		result = ipv4_fragment(skb, &packet->l4, direction);
+		result = ipv4_fragment(ctx, &packet->l4, direction);
 	else
-		result = l4_read(skb, &packet->l4, IPPROTO_ICMP);
+		result = l4_read(ctx, &packet->l4, IPPROTO_ICMP);
 	ct4_set_ports(&packet->key, packet->l4.ports);
 	return result;
 }

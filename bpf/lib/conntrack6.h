@@ -43,7 +43,7 @@ static __always_inline __u32 ct6_debug_address(const __be32 *address)
 	return address[3];
 }
 
-static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *packet,
+static __always_inline int ct6_quoted(struct ctx_frame *ctx, struct ct6_packet *packet,
 				      struct ct6_key *key);
 
 #include "conntrack_family.h"
@@ -51,7 +51,7 @@ static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *
 #define ICMP6_HEAD_LEN 8
 
 /* The key of the packet that an ICMPv6 error quotes. Negative when there is none to be had. */
-static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *packet,
+static __always_inline int ct6_quoted(struct ctx_frame *ctx, struct ct6_packet *packet,
 				      struct ct6_key *key)
 {
 	__u32 at = packet->l4.offset + ICMP6_HEAD_LEN;
@@ -59,18 +59,18 @@ static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *
 	struct l4 l4 = {};
 	struct ipv6hdr ip6;
 
-	if (bpf_skb_load_bytes(skb, at, &ip6, sizeof(ip6)) || ip6.version != 6)
+	if (ctx_load_bytes(ctx, at, &ip6, sizeof(ip6)) || ip6.version != 6)
 		return -1;
 	/* Errors go to who sent the packet. */
 	if (!ipv6_equal(ip6.saddr.in6_u.u6_addr32, packet->key.daddr))
 		return -1;
 	upper.offset = at + sizeof(ip6);
 	upper.protocol = ip6.nexthdr;
-	if (ipv6_find_upper(skb, &upper) || upper.fragment & bpf_htons(IPV6_FRAGMENT_OFFSET))
+	if (ipv6_find_upper(ctx, &upper) || upper.fragment & bpf_htons(IPV6_FRAGMENT_OFFSET))
 		return -1;
 	l4.offset = upper.offset;
 	l4.protocol = upper.protocol;
-	if (l4_load(skb, &l4, IPV6_NEXT_ICMP, 1))
+	if (l4_load(ctx, &l4, IPV6_NEXT_ICMP, 1))
 		return -1;
 	packet->quoted_at = l4.offset;
 	ipv6_copy(key->daddr, ip6.daddr.in6_u.u6_addr32);
@@ -81,7 +81,7 @@ static __always_inline int ct6_quoted(struct __sk_buff *skb, struct ct6_packet *
 }
 
 /* What conntrack has to know of a packet. Returns 0 or a drop reason. */
-static __always_inline int ct6_read(struct __sk_buff *skb, const struct ipv6hdr *ip6, struct ct6_packet *packet,
+static __always_inline int ct6_read(struct ctx_frame *ctx, const struct ipv6hdr *ip6, struct ct6_packet *packet,
 				    __u8 direction)
 {
 	int result;
@@ -92,9 +92,9 @@ static __always_inline int ct6_read(struct __sk_buff *skb, const struct ipv6hdr 
 	ipv6_copy(packet->key.saddr, ip6->saddr.in6_u.u6_addr32);
 	if (unlikely(ipv6_is_extension(ip6->nexthdr) || ip6->nexthdr == IPV6_NEXT_FRAGMENT ||
 		     ip6->nexthdr == IPV6_NEXT_NONE))
-		result = ipv6_l4(skb, &packet->l4, direction);
+		result = ipv6_l4(ctx, &packet->l4, direction);
 	else
-		result = l4_read(skb, &packet->l4, IPV6_NEXT_ICMP);
+		result = l4_read(ctx, &packet->l4, IPV6_NEXT_ICMP);
 	packet->key.protocol = packet->l4.protocol;
 	ct6_set_ports(&packet->key, packet->l4.ports);
 	return result;

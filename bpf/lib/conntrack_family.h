@@ -61,18 +61,18 @@ static __always_inline int CT(create_companion)(struct CT(key) *key, struct ct_v
 }
 
 /* Out of line: once in the life of a flow. `key` is that of its own direction, and lost afterwards. */
-static __noinline int CT(create)(struct __sk_buff *skb, const struct event_scope *scope, struct CT(key) *key,
+static __noinline int CT(create)(struct ctx_frame *ctx, const struct event_scope *scope, struct CT(key) *key,
 				 const struct CT(packet) *packet, __u32 how)
 {
 	struct ct_value value = {};
 	long failed;
 
-	ct_begin(&value, packet->l4.protocol, how, scope->source_identity, packet->now, skb->len);
+	ct_begin(&value, packet->l4.protocol, how, scope->source_identity, packet->now, ctx_len(ctx));
 	if (ct_tells_service(packet->rev_bits, how)) {
 		value.rev_nat = packet->rev_nat;
 		value.bits |= packet->rev_bits;
 	}
-	debug(skb, scope, CT_DEBUG_CREATED, value.rev_nat << 16, scope->source_identity, 0);
+	debug(ctx, scope, CT_DEBUG_CREATED, value.rev_nat << 16, scope->source_identity, 0);
 	if (key->protocol == IPPROTO_TCP)
 		failed = bpf_map_update_elem(&CT_MAP_TCP, key, &value, BPF_ANY);
 	else
@@ -86,13 +86,13 @@ static __noinline int CT(create)(struct __sk_buff *skb, const struct event_scope
  * An ICMP error: related when it is about a packet that conntrack knows, by what the error quotes or, if
  * that is cut off, by the addresses alone. Others are let pass as new, without an entry.
  */
-static __noinline int CT(related)(struct __sk_buff *skb, struct CT(packet) *packet, __u32 how)
+static __noinline int CT(related)(struct ctx_frame *ctx, struct CT(packet) *packet, __u32 how)
 {
 	struct CT(key) key __attribute__((aligned(4)));
 	struct ct_value *value;
 
 	/* The quoted packet went the other way. */
-	if (!CT(quoted)(skb, packet, &key)) {
+	if (!CT(quoted)(ctx, packet, &key)) {
 		key.flags = how & CT_INGRESS ? CT_FLAG_IN : CT_FLAG_OUT;
 		if (CT(lookup)(&key))
 			return CT_RELATED;
@@ -134,7 +134,7 @@ static __always_inline void CT(change_service)(struct ct_value *value, const str
  * Which flow a packet is of, and what it does to it. Returns CT_NEW … CT_RELATED or a drop reason. Out of
  * line: packets between two endpoints of a node come by twice. A global function: verified once.
  */
-__noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope, struct CT(packet) *packet,
+__noinline int CT(track)(struct ctx_frame *ctx, const struct event_scope *scope, struct CT(packet) *packet,
 			 __u32 how)
 {
 	struct CT(key) key __attribute__((aligned(4)));
@@ -146,12 +146,12 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 	packet->reverse = 0;
 	key = packet->key;
 	key.flags = how & CT_INGRESS ? CT_FLAG_OUT : CT_FLAG_IN;
-	debug(skb, scope, CT_DEBUG_LOOKUP_1, CT(debug_address)(key.saddr), CT(debug_address)(key.daddr),
+	debug(ctx, scope, CT_DEBUG_LOOKUP_1, CT(debug_address)(key.saddr), CT(debug_address)(key.daddr),
 	      packet->l4.ports);
-	debug(skb, scope, CT_DEBUG_LOOKUP_2, key.protocol << 8 | key.flags, 0, 0);
+	debug(ctx, scope, CT_DEBUG_LOOKUP_2, key.protocol << 8 | key.flags, 0, 0);
 	if (unlikely(packet->l4.is_error)) {
-		state = CT(related)(skb, packet, how);
-		debug(skb, scope, DEBUG_CT_VERDICT, state, 0, 0);
+		state = CT(related)(ctx, packet, how);
+		debug(ctx, scope, DEBUG_CT_VERDICT, state, 0, 0);
 		return state;
 	}
 	/*
@@ -170,18 +170,18 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 		value = CT(lookup)(&key);
 	}
 	if (value) {
-		debug(skb, scope, DEBUG_CT_FOUND, value->lifetime, value->rev_nat, 0);
+		debug(ctx, scope, DEBUG_CT_FOUND, value->lifetime, value->rev_nat, 0);
 		if (how & CT_OFFER && state == CT_ESTABLISHED &&
 		    ct_is_due(value, packet->l4.protocol, packet->now))
 			return CT_OFFERED;
-		if (ct_update(value, &packet->l4, how, packet->now, skb->len)) {
+		if (ct_update(value, &packet->l4, how, packet->now, ctx_len(ctx))) {
 			if (state == CT_REPLY) {
 				packet->reverse = value->rev_nat;
 				packet->reverse_bits = value->bits;
 			} else if (unlikely(value->rev_nat != packet->rev_nat)) {
 				CT(change_service)(value, packet, how);
 			}
-			debug(skb, scope, DEBUG_CT_VERDICT, state, value->rev_nat, 0);
+			debug(ctx, scope, DEBUG_CT_VERDICT, state, value->rev_nat, 0);
 			return state;
 		}
 		/* Begun anew, and by the other side: the old flow must not answer for it. */
@@ -192,6 +192,6 @@ __noinline int CT(track)(struct __sk_buff *skb, const struct event_scope *scope,
 		return CT_OFFERED;
 	if (state == CT_REPLY)
 		CT(flip)(&key);
-	debug(skb, scope, DEBUG_CT_VERDICT, CT_NEW, 0, 0);
-	return CT(create)(skb, scope, &key, packet, how);
+	debug(ctx, scope, DEBUG_CT_VERDICT, CT_NEW, 0, 0);
+	return CT(create)(ctx, scope, &key, packet, how);
 }

@@ -9,7 +9,6 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "encap.h"
 #include "ipcache.h"
 #include "maps.h"
 #include "mark.h"

@@ -8,6 +8,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "ctx.h"
+
 /* linux/if_packet.h has it beside what needs a libc. */
 #define PACKET_HOST 0
 
@@ -18,23 +20,23 @@
  * Read by an instruction of our own: clang would keep the 32-bit field in a register and widen it again
  * later, which to the verifier is a number, no longer a packet pointer.
  */
-static __always_inline void *frame_start(const struct __sk_buff *skb)
+static __always_inline void *frame_start(const struct ctx_frame *ctx)
 {
 	void *start;
 
 	asm volatile("%0 = *(u32 *)(%1 + %2)"
 		     : "=r"(start)
-		     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data)));
+		     : "r"(ctx), "i"(__builtin_offsetof(struct ctx_frame, data)));
 	return start;
 }
 
-static __always_inline void *frame_end(const struct __sk_buff *skb)
+static __always_inline void *frame_end(const struct ctx_frame *ctx)
 {
 	void *end;
 
 	asm volatile("%0 = *(u32 *)(%1 + %2)"
 		     : "=r"(end)
-		     : "r"(skb), "i"(__builtin_offsetof(struct __sk_buff, data_end)));
+		     : "r"(ctx), "i"(__builtin_offsetof(struct ctx_frame, data_end)));
 	return end;
 }
 
@@ -43,16 +45,16 @@ static __always_inline void *frame_end(const struct __sk_buff *skb)
  * the verifier learns. Headers that sit outside the linear part of the buffer are pulled in; that makes
  * all earlier packet pointers invalid.
  */
-static __always_inline void *frame_head(struct __sk_buff *skb, const __u32 len)
+static __always_inline void *frame_head(struct ctx_frame *ctx, const __u32 len)
 {
-	void *head = frame_start(skb);
+	void *head = frame_start(ctx);
 
-	if (head + len <= frame_end(skb))
+	if (head + len <= frame_end(ctx))
 		return head;
-	if (bpf_skb_pull_data(skb, len))
+	if (ctx_pull(ctx, len))
 		return NULL;
-	head = frame_start(skb);
-	if (head + len <= frame_end(skb))
+	head = frame_start(ctx);
+	if (head + len <= frame_end(ctx))
 		return head;
 	return NULL;
 }

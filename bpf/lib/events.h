@@ -12,6 +12,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "ctx.h"
 #include "maps.h"
 
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
@@ -137,14 +138,14 @@ static __always_inline void event_head_fill(struct event_head *head, __u32 len)
 	head->len = len;
 }
 
-static __always_inline struct event_common event_common_of(struct __sk_buff *skb, __u8 type, __u8 subtype,
+static __always_inline struct event_common event_common_of(struct ctx_frame *ctx, __u8 type, __u8 subtype,
 							   const struct event_scope *scope)
 {
 	return (struct event_common){
 		.type = type,
 		.subtype = subtype,
 		.source = scope->source,
-		.hash = bpf_get_hash_recalc(skb),
+		.hash = ctx_hash(ctx),
 	};
 }
 
@@ -154,17 +155,17 @@ static __always_inline struct event_common event_common_of(struct __sk_buff *skb
  * of Linux 6.1 learns nothing from a number that is not 0, and clang makes that of one that is at least 1; so it
  * is told of the one before.
  */
-static __always_inline int event_copy(struct __sk_buff *skb, void *to, __u32 len, const __u32 max)
+static __always_inline int event_copy(struct ctx_frame *ctx, void *to, __u32 len, const __u32 max)
 {
 	len--;
 	asm volatile("" : "+r"(len));
 	if (len >= max)
 		return -1;
-	return bpf_skb_load_bytes(skb, 0, to, len + 1);
+	return ctx_load_bytes(ctx, 0, to, len + 1);
 }
 
 /* Into the ring of a slot: a record, which is `len` bytes, and the packet's first ones. Both are constants. */
-static __always_inline int event_put_slot(struct __sk_buff *skb, const struct event_capture *record, __u32 slot,
+static __always_inline int event_put_slot(struct ctx_frame *ctx, const struct event_capture *record, __u32 slot,
 					  const __u32 len, const __u32 capture_max)
 {
 	__u32 captured = record->len_captured;
@@ -175,28 +176,28 @@ static __always_inline int event_put_slot(struct __sk_buff *skb, const struct ev
 		return 0;
 	event_head_fill(head, len + captured);
 	__builtin_memcpy(head + 1, record, len);
-	if (event_copy(skb, (void *)(head + 1) + len, captured, capture_max))
+	if (event_copy(ctx, (void *)(head + 1) + len, captured, capture_max))
 		bpf_ringbuf_discard(head, 0);
 	else
 		bpf_ringbuf_submit(head, 0);
 	return 0;
 }
 
-static __always_inline struct event_capture event_capture_of(struct __sk_buff *skb, __u8 type, __u8 subtype,
+static __always_inline struct event_capture event_capture_of(struct ctx_frame *ctx, __u8 type, __u8 subtype,
 							     __u16 version, const struct event_scope *scope,
 							     const __u32 capture_max)
 {
 	return (struct event_capture){
-		.common = event_common_of(skb, type, subtype, scope),
-		.len_original = skb->len,
-		.len_captured = skb->len < capture_max ? skb->len : capture_max,
+		.common = event_common_of(ctx, type, subtype, scope),
+		.len_original = ctx_len(ctx),
+		.len_captured = ctx_len(ctx) < capture_max ? ctx_len(ctx) : capture_max,
 		.version = version,
 	};
 }
 
-static __always_inline __u8 event_flags(const struct __sk_buff *skb, const struct event_scope *scope)
+static __always_inline __u8 event_flags(struct ctx_frame *ctx, const struct event_scope *scope)
 {
-	return scope->flags | (skb->protocol == bpf_htons(ETH_P_IPV6) ? EVENT_FLAG_IPV6 : 0);
+	return scope->flags | (ctx_protocol(ctx) == bpf_htons(ETH_P_IPV6) ? EVENT_FLAG_IPV6 : 0);
 }
 
 /* Where the IP header begins. */
@@ -206,38 +207,38 @@ static __always_inline __u32 event_ip_at(const struct event_scope *scope)
 }
 
 /* The packet's source address; zero when it has none. */
-static __always_inline void event_source_address(struct __sk_buff *skb, const struct event_scope *scope,
+static __always_inline void event_source_address(struct ctx_frame *ctx, const struct event_scope *scope,
 						 union address *address)
 {
-	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		bpf_skb_load_bytes(skb, event_ip_at(scope) + 8, address->v6, 16);
-	else if (skb->protocol == bpf_htons(ETH_P_IP))
-		bpf_skb_load_bytes(skb, event_ip_at(scope) + 12, &address->v4, 4);
+	if (ctx_protocol(ctx) == bpf_htons(ETH_P_IPV6))
+		ctx_load_bytes(ctx, event_ip_at(scope) + 8, address->v6, 16);
+	else if (ctx_protocol(ctx) == bpf_htons(ETH_P_IP))
+		ctx_load_bytes(ctx, event_ip_at(scope) + 12, &address->v4, 4);
 }
 
-static __always_inline struct trace_event trace_event_of(struct __sk_buff *skb, const struct event_scope *scope,
+static __always_inline struct trace_event trace_event_of(struct ctx_frame *ctx, const struct event_scope *scope,
 							 __u8 point, __u8 reason, __u32 ifindex,
 							 const __u32 capture_max)
 {
 	return (struct trace_event){
-		.head = event_capture_of(skb, EVENT_TRACE, point, TRACE_EVENT_VERSION, scope, capture_max),
+		.head = event_capture_of(ctx, EVENT_TRACE, point, TRACE_EVENT_VERSION, scope, capture_max),
 		.source_identity = scope->source_identity,
 		.destination_identity = scope->destination_identity,
 		.destination_id = scope->destination,
 		.reason = reason,
-		.flags = event_flags(skb, scope),
+		.flags = event_flags(ctx, scope),
 		.ifindex = ifindex,
 	};
 }
 
-__noinline int event_put_trace_slot(struct __sk_buff *skb, const struct trace_event *record, __u32 slot)
+__noinline int event_put_trace_slot(struct ctx_frame *ctx, const struct trace_event *record, __u32 slot)
 {
 	if (!record)
 		return 0;
-	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(ctx, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
-__noinline int event_put_trace(struct __sk_buff *skb, const struct event_scope *scope, __u8 point, __u8 reason,
+__noinline int event_put_trace(struct ctx_frame *ctx, const struct event_scope *scope, __u8 point, __u8 reason,
 			       __u32 ifindex)
 {
 	struct trace_event record;
@@ -248,25 +249,25 @@ __noinline int event_put_trace(struct __sk_buff *skb, const struct event_scope *
 	slots = event_slots(scope, EVENT_TRACE);
 	if (!slots)
 		return 0;
-	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN);
+	record = trace_event_of(ctx, scope, point, reason, ifindex, CAPTURE_LEN);
 	record.original_source = scope->original_source;
 	if (point == TRACE_TO_ENDPOINT && !(record.original_source.v6[0] | record.original_source.v6[3]))
-		event_source_address(skb, scope, &record.original_source);
+		event_source_address(ctx, scope, &record.original_source);
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)
-			event_put_trace_slot(skb, &record, slot);
+			event_put_trace_slot(ctx, &record, slot);
 	}
 	return 0;
 }
 
-__noinline int event_put_trace_overlay_slot(struct __sk_buff *skb, const struct trace_event *record, __u32 slot)
+__noinline int event_put_trace_overlay_slot(struct ctx_frame *ctx, const struct trace_event *record, __u32 slot)
 {
 	if (!record)
 		return 0;
-	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN_OVERLAY);
+	return event_put_slot(ctx, &record->head, slot, sizeof(*record), CAPTURE_LEN_OVERLAY);
 }
 
-__noinline int event_put_trace_overlay(struct __sk_buff *skb, const struct event_scope *scope, __u8 point,
+__noinline int event_put_trace_overlay(struct ctx_frame *ctx, const struct event_scope *scope, __u8 point,
 				       __u8 reason, __u32 ifindex)
 {
 	struct trace_event record;
@@ -277,22 +278,22 @@ __noinline int event_put_trace_overlay(struct __sk_buff *skb, const struct event
 	slots = event_slots(scope, EVENT_TRACE);
 	if (!slots)
 		return 0;
-	record = trace_event_of(skb, scope, point, reason, ifindex, CAPTURE_LEN_OVERLAY);
+	record = trace_event_of(ctx, scope, point, reason, ifindex, CAPTURE_LEN_OVERLAY);
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)
-			event_put_trace_overlay_slot(skb, &record, slot);
+			event_put_trace_overlay_slot(ctx, &record, slot);
 	}
 	return 0;
 }
 
-__noinline int event_put_drop_slot(struct __sk_buff *skb, const struct drop_event *record, __u32 slot)
+__noinline int event_put_drop_slot(struct ctx_frame *ctx, const struct drop_event *record, __u32 slot)
 {
 	if (!record)
 		return 0;
-	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(ctx, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
-__noinline int event_put_drop(struct __sk_buff *skb, const struct event_scope *scope, __u8 reason, __u16 line,
+__noinline int event_put_drop(struct ctx_frame *ctx, const struct event_scope *scope, __u8 reason, __u16 line,
 			      __u8 file)
 {
 	struct drop_event record;
@@ -304,30 +305,30 @@ __noinline int event_put_drop(struct __sk_buff *skb, const struct event_scope *s
 	if (!slots)
 		return 0;
 	record = (struct drop_event){
-		.head = event_capture_of(skb, EVENT_DROP, reason, DROP_EVENT_VERSION, scope, CAPTURE_LEN),
+		.head = event_capture_of(ctx, EVENT_DROP, reason, DROP_EVENT_VERSION, scope, CAPTURE_LEN),
 		.source_identity = scope->source_identity,
 		.destination_identity = scope->destination_identity,
 		.destination_id = scope->destination,
 		.line = line,
 		.file = file,
-		.ifindex = skb->ifindex,
-		.flags = event_flags(skb, scope),
+		.ifindex = ctx_ifindex(ctx),
+		.flags = event_flags(ctx, scope),
 	};
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)
-			event_put_drop_slot(skb, &record, slot);
+			event_put_drop_slot(ctx, &record, slot);
 	}
 	return 0;
 }
 
-__noinline int event_put_capture_slot(struct __sk_buff *skb, const struct capture_event *record, __u32 slot)
+__noinline int event_put_capture_slot(struct ctx_frame *ctx, const struct capture_event *record, __u32 slot)
 {
 	if (!record)
 		return 0;
-	return event_put_slot(skb, &record->head, slot, sizeof(*record), CAPTURE_LEN);
+	return event_put_slot(ctx, &record->head, slot, sizeof(*record), CAPTURE_LEN);
 }
 
-__noinline int event_put_capture(struct __sk_buff *skb, const struct event_scope *scope, __u8 subtype, __u32 arg1)
+__noinline int event_put_capture(struct ctx_frame *ctx, const struct event_scope *scope, __u8 subtype, __u32 arg1)
 {
 	struct capture_event record;
 	__u32 slot, slots;
@@ -338,12 +339,12 @@ __noinline int event_put_capture(struct __sk_buff *skb, const struct event_scope
 	if (!slots)
 		return 0;
 	record = (struct capture_event){
-		.head = event_capture_of(skb, EVENT_CAPTURE, subtype, 0, scope, CAPTURE_LEN),
+		.head = event_capture_of(ctx, EVENT_CAPTURE, subtype, 0, scope, CAPTURE_LEN),
 		.arg1 = arg1,
 	};
 	for (slot = 0; slot < MONITOR_SLOTS; slot++) {
 		if (slots & 1 << slot)
-			event_put_capture_slot(skb, &record, slot);
+			event_put_capture_slot(ctx, &record, slot);
 	}
 	return 0;
 }
@@ -364,7 +365,7 @@ __noinline int event_put_debug_slot(const struct debug_event *record, __u32 slot
 }
 
 /* `args`: the first two, the second one in the upper half. */
-__noinline int event_put_debug(struct __sk_buff *skb, const struct event_scope *scope, __u8 subtype, __u64 args,
+__noinline int event_put_debug(struct ctx_frame *ctx, const struct event_scope *scope, __u8 subtype, __u64 args,
 			       __u32 arg3)
 {
 	struct debug_event record;
@@ -376,7 +377,7 @@ __noinline int event_put_debug(struct __sk_buff *skb, const struct event_scope *
 	if (!slots)
 		return 0;
 	record = (struct debug_event){
-		.common = event_common_of(skb, EVENT_DEBUG, subtype, scope),
+		.common = event_common_of(ctx, EVENT_DEBUG, subtype, scope),
 		.arg1 = args,
 		.arg2 = args >> 32,
 		.arg3 = arg3,
@@ -390,28 +391,28 @@ __noinline int event_put_debug(struct __sk_buff *skb, const struct event_scope *
 
 #define event_is_wanted(scope, type) unlikely((scope)->wanted & 1 << (type))
 
-#define trace(skb, scope, point, reason, ifindex)                           \
+#define trace(ctx, scope, point, reason, ifindex)                           \
 	do {                                                                \
 		if (event_is_wanted(scope, EVENT_TRACE))                    \
-			event_put_trace(skb, scope, point, reason, ifindex);    \
+			event_put_trace(ctx, scope, point, reason, ifindex);    \
 	} while (0)
 
-#define trace_overlay(skb, scope, point, reason, ifindex)                        \
+#define trace_overlay(ctx, scope, point, reason, ifindex)                        \
 	do {                                                                     \
 		if (event_is_wanted(scope, EVENT_TRACE))                         \
-			event_put_trace_overlay(skb, scope, point, reason, ifindex); \
+			event_put_trace_overlay(ctx, scope, point, reason, ifindex); \
 	} while (0)
 
-#define debug(skb, scope, subtype, arg1, arg2, arg3)                                                  \
+#define debug(ctx, scope, subtype, arg1, arg2, arg3)                                                  \
 	do {                                                                                          \
 		if (event_is_wanted(scope, EVENT_DEBUG))                                              \
-			event_put_debug(skb, scope, subtype, (__u32)(arg1) | (__u64)(arg2) << 32, arg3); \
+			event_put_debug(ctx, scope, subtype, (__u32)(arg1) | (__u64)(arg2) << 32, arg3); \
 	} while (0)
 
-#define capture(skb, scope, subtype, arg1)                       \
+#define capture(ctx, scope, subtype, arg1)                       \
 	do {                                                     \
 		if (event_is_wanted(scope, EVENT_CAPTURE))       \
-			event_put_capture(skb, scope, subtype, arg1); \
+			event_put_capture(ctx, scope, subtype, arg1); \
 	} while (0)
 
 #endif

@@ -15,11 +15,8 @@
 #include <linux/pkt_cls.h>
 
 #include "eth.h"
+#include "inet.h"
 #include "ipcache.h"
-
-/* AF_INET and AF_INET6, which only libc's headers have. */
-#define FAMILY_INET 2
-#define FAMILY_INET6 10
 
 #define TCP_HEAD_LEN 20
 

@@ -19,9 +19,9 @@
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 
 /* Version 4, and options, if any, lie inside the frame. Checksum and total length are the receiver's. */
-static __always_inline int ipv4_is_valid(struct __sk_buff *skb, const struct iphdr *ip4)
+static __always_inline int ipv4_is_valid(struct ctx_frame *ctx, const struct iphdr *ip4)
 {
-	return ip4->version == 4 && ip4->ihl >= 5 && ETH_HLEN + ip4->ihl * 4 <= skb->len;
+	return ip4->version == 4 && ip4->ihl >= 5 && ETH_HLEN + ip4->ihl * 4 <= ctx_len(ctx);
 }
 
 /* Returns 0, and changes nothing, when the packet must not go further. */
@@ -57,15 +57,15 @@ static __always_inline int ipv4_is_fragment(const struct iphdr *ip4)
  * What tells the flow of a fragment: the first one has the ports, and leaves them for the others. `l4` has
  * offset and protocol. Returns 0 or a drop reason.
  */
-static __noinline int ipv4_fragment(struct __sk_buff *skb, struct l4 *l4, __u8 direction)
+static __noinline int ipv4_fragment(struct ctx_frame *ctx, struct l4 *l4, __u8 direction)
 {
 	struct frag4_key key = { .protocol = l4->protocol };
 	struct iphdr ip4;
 	int result;
 
-	metric_add(skb->len, REASON_FRAGMENT, direction, __LINE__, FILE_IPV4);
+	metric_add(ctx_len(ctx), REASON_FRAGMENT, direction, __LINE__, FILE_IPV4);
 	/* Nothing in a later fragment tells which message it is of. */
-	if (l4->protocol == IPPROTO_ICMP || bpf_skb_load_bytes(skb, ETH_HLEN, &ip4, sizeof(ip4)))
+	if (l4->protocol == IPPROTO_ICMP || ctx_load_bytes(ctx, ETH_HLEN, &ip4, sizeof(ip4)))
 		return -DROP_INVALID_PACKET;
 	if (!l4_has_ports(l4->protocol))
 		return -DROP_CT_UNKNOWN_PROTOCOL;
@@ -81,9 +81,9 @@ static __noinline int ipv4_fragment(struct __sk_buff *skb, struct l4 *l4, __u8 d
 		l4->is_elsewhere = 1;
 		return 0;
 	}
-	result = l4_load(skb, l4, IPPROTO_ICMP, 0);
+	result = l4_load(ctx, l4, IPPROTO_ICMP, 0);
 	if (!result && bpf_map_update_elem(&cilium_ipv4_frag_datagrams, &key, &l4->ports, BPF_ANY))
-		metric_add(skb->len, REASON_FRAGMENT_UPDATE, direction, __LINE__, FILE_IPV4);
+		metric_add(ctx_len(ctx), REASON_FRAGMENT_UPDATE, direction, __LINE__, FILE_IPV4);
 	return result;
 }
 

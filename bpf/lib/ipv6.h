@@ -73,7 +73,7 @@ static __always_inline int ipv6_is_extension(__u8 next)
  * frame, or a negative number when a header is cut off or there are more than the maximum. A fragment
  * header ends the walk: what is behind it need not be the start of anything.
  */
-static __always_inline int ipv6_upper_layer(struct __sk_buff *skb, __u8 *next)
+static __always_inline int ipv6_upper_layer(struct ctx_frame *ctx, __u8 *next)
 {
 	struct {
 		__u8 next;
@@ -85,7 +85,7 @@ static __always_inline int ipv6_upper_layer(struct __sk_buff *skb, __u8 *next)
 	for (i = 0; i <= IPV6_EXTENSION_HEADERS_MAX; i++) {
 		if (!ipv6_is_extension(*next))
 			return offset;
-		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
+		if (ctx_load_bytes(ctx, offset, &extension, sizeof(extension)))
 			return -1;
 		/* In 8 byte units without the first; the authentication header in 4 byte units without two. */
 		offset += *next == IPV6_NEXT_AUTH ? (extension.len + 2) * 4 : (extension.len + 1) * 8;
@@ -108,7 +108,7 @@ struct ipv6_upper {
 };
 
 /* Returns 0 or a drop reason. Behind the header of a later fragment there is nothing to be found. */
-static __noinline int ipv6_find_upper(struct __sk_buff *skb, struct ipv6_upper *upper)
+static __noinline int ipv6_find_upper(struct ctx_frame *ctx, struct ipv6_upper *upper)
 {
 	struct {
 		__u8 next;
@@ -126,7 +126,7 @@ static __noinline int ipv6_find_upper(struct __sk_buff *skb, struct ipv6_upper *
 		if (!is_fragment && !ipv6_is_extension(upper->protocol))
 			return 0;
 		/* None is shorter. */
-		if (bpf_skb_load_bytes(skb, upper->offset, &header, sizeof(header)))
+		if (ctx_load_bytes(ctx, upper->offset, &header, sizeof(header)))
 			break;
 		if (is_fragment) {
 			upper->offset += sizeof(header);
@@ -146,15 +146,15 @@ static __noinline int ipv6_find_upper(struct __sk_buff *skb, struct ipv6_upper *
 }
 
 /* As ipv4_fragment. */
-static __always_inline int ipv6_fragment(struct __sk_buff *skb, struct l4 *l4, const struct ipv6_upper *upper,
+static __always_inline int ipv6_fragment(struct ctx_frame *ctx, struct l4 *l4, const struct ipv6_upper *upper,
 					 __u8 direction)
 {
 	struct frag6_key key = { .id = upper->id, .protocol = upper->fragment_protocol };
 	struct ipv6hdr ip6;
 	int result;
 
-	metric_add(skb->len, REASON_FRAGMENT, direction, __LINE__, FILE_IPV6);
-	if (l4->protocol == IPV6_NEXT_ICMP || bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)))
+	metric_add(ctx_len(ctx), REASON_FRAGMENT, direction, __LINE__, FILE_IPV6);
+	if (l4->protocol == IPV6_NEXT_ICMP || ctx_load_bytes(ctx, ETH_HLEN, &ip6, sizeof(ip6)))
 		return -DROP_INVALID_PACKET;
 	if (!l4_has_ports(l4->protocol))
 		return -DROP_CT_UNKNOWN_PROTOCOL;
@@ -169,25 +169,25 @@ static __always_inline int ipv6_fragment(struct __sk_buff *skb, struct l4 *l4, c
 		l4->is_elsewhere = 1;
 		return 0;
 	}
-	result = l4_load(skb, l4, IPV6_NEXT_ICMP, 0);
+	result = l4_load(ctx, l4, IPV6_NEXT_ICMP, 0);
 	if (!result && bpf_map_update_elem(&cilium_ipv6_frag_datagrams, &key, &l4->ports, BPF_ANY))
-		metric_add(skb->len, REASON_FRAGMENT_UPDATE, direction, __LINE__, FILE_IPV6);
+		metric_add(ctx_len(ctx), REASON_FRAGMENT_UPDATE, direction, __LINE__, FILE_IPV6);
 	return result;
 }
 
 /* Ports and the like of a packet with extension headers. Returns 0 or a drop reason. */
-__attribute__((unused)) static __noinline int ipv6_l4(struct __sk_buff *skb, struct l4 *l4, __u8 direction)
+__attribute__((unused)) static __noinline int ipv6_l4(struct ctx_frame *ctx, struct l4 *l4, __u8 direction)
 {
 	struct ipv6_upper upper = { .offset = l4->offset, .protocol = l4->protocol };
-	int result = ipv6_find_upper(skb, &upper);
+	int result = ipv6_find_upper(ctx, &upper);
 
 	if (result)
 		return result;
 	l4->offset = upper.offset;
 	l4->protocol = upper.protocol;
 	if (upper.fragment)
-		return ipv6_fragment(skb, l4, &upper, direction);
-	return l4_load(skb, l4, IPV6_NEXT_ICMP, 0);
+		return ipv6_fragment(ctx, l4, &upper, direction);
+	return l4_load(ctx, l4, IPV6_NEXT_ICMP, 0);
 }
 
 #endif

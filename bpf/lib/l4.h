@@ -61,22 +61,22 @@ static __always_inline int l4_has_ports(__u8 protocol)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
 }
 
-static __always_inline int l4_icmp_id(struct __sk_buff *skb, struct l4 *l4, int is_request)
+static __always_inline int l4_icmp_id(struct ctx_frame *ctx, struct l4 *l4, int is_request)
 {
 	__be16 id;
 
-	if (bpf_skb_load_bytes(skb, l4->offset + ICMP_ECHO_ID_AT, &id, sizeof(id)))
+	if (ctx_load_bytes(ctx, l4->offset + ICMP_ECHO_ID_AT, &id, sizeof(id)))
 		return -DROP_CT_INVALID_HEADER;
 	l4->ports = is_request ? l4_port_first(id) : l4_port_second(id);
 	return 0;
 }
 
-static __always_inline int l4_icmp4(struct __sk_buff *skb, struct l4 *l4, __u8 type)
+static __always_inline int l4_icmp4(struct ctx_frame *ctx, struct l4 *l4, __u8 type)
 {
 	switch (type) {
 	case ICMP_ECHO_REQUEST:
 	case ICMP_ECHO_REPLY:
-		return l4_icmp_id(skb, l4, type == ICMP_ECHO_REQUEST);
+		return l4_icmp_id(ctx, l4, type == ICMP_ECHO_REQUEST);
 	case ICMP_DESTINATION_UNREACHABLE:
 	case ICMP_TIME_EXCEEDED:
 	case ICMP_PARAMETER_PROBLEM:
@@ -85,10 +85,10 @@ static __always_inline int l4_icmp4(struct __sk_buff *skb, struct l4 *l4, __u8 t
 	return 0;
 }
 
-static __always_inline int l4_icmp6(struct __sk_buff *skb, struct l4 *l4, __u8 type)
+static __always_inline int l4_icmp6(struct ctx_frame *ctx, struct l4 *l4, __u8 type)
 {
 	if (type == ICMP6_ECHO_REQUEST || type == ICMP6_ECHO_REPLY)
-		return l4_icmp_id(skb, l4, type == ICMP6_ECHO_REQUEST);
+		return l4_icmp_id(ctx, l4, type == ICMP6_ECHO_REQUEST);
 	if (type >= ICMP6_DESTINATION_UNREACHABLE && type <= ICMP6_PARAMETER_PROBLEM)
 		l4->is_error = 1;
 	return 0;
@@ -99,43 +99,43 @@ static __always_inline int l4_icmp6(struct __sk_buff *skb, struct l4 *l4, __u8 t
  * number of ICMP. Of a packet that an ICMP error quotes there may be no more than eight bytes; its TCP flags
  * are not read. Returns 0 or a drop reason. Out of line: all but plain TCP and UDP.
  */
-__noinline int l4_load(struct __sk_buff *skb, struct l4 *l4, __u8 icmp, int is_quoted)
+__noinline int l4_load(struct ctx_frame *ctx, struct l4 *l4, __u8 icmp, int is_quoted)
 {
 	__u8 type;
 
 	if (!l4)
 		return -DROP_CT_INVALID_HEADER;
 	if (l4_has_ports(l4->protocol)) {
-		if (bpf_skb_load_bytes(skb, l4->offset, &l4->ports, sizeof(l4->ports)))
+		if (ctx_load_bytes(ctx, l4->offset, &l4->ports, sizeof(l4->ports)))
 			return -DROP_CT_INVALID_HEADER;
 		if (l4->protocol == IPPROTO_TCP && !is_quoted &&
-		    bpf_skb_load_bytes(skb, l4->offset + TCP_FLAGS_AT, &l4->tcp_flags, sizeof(l4->tcp_flags)))
+		    ctx_load_bytes(ctx, l4->offset + TCP_FLAGS_AT, &l4->tcp_flags, sizeof(l4->tcp_flags)))
 			return -DROP_CT_INVALID_HEADER;
 		return 0;
 	}
 	if (l4->protocol != icmp)
 		return -DROP_CT_UNKNOWN_PROTOCOL;
-	if (bpf_skb_load_bytes(skb, l4->offset, &type, sizeof(type)))
+	if (ctx_load_bytes(ctx, l4->offset, &type, sizeof(type)))
 		return -DROP_CT_INVALID_HEADER;
-	return icmp == IPPROTO_ICMP ? l4_icmp4(skb, l4, type) : l4_icmp6(skb, l4, type);
+	return icmp == IPPROTO_ICMP ? l4_icmp4(ctx, l4, type) : l4_icmp6(ctx, l4, type);
 }
 
 /* The same, for what an IP header without extension headers is followed by. */
-static __always_inline int l4_read(struct __sk_buff *skb, struct l4 *l4, __u8 icmp)
+static __always_inline int l4_read(struct ctx_frame *ctx, struct l4 *l4, __u8 icmp)
 {
 	/* Changes nothing: the longest IPv4 header ends before. The verifier forgets what it was on the way. */
-	void *at = frame_start(skb) + (l4->offset & 127);
+	void *at = frame_start(ctx) + (l4->offset & 127);
 
-	if (l4->protocol == IPPROTO_TCP && at + TCP_LEN <= frame_end(skb)) {
+	if (l4->protocol == IPPROTO_TCP && at + TCP_LEN <= frame_end(ctx)) {
 		l4->ports = *(__u32 *)at;
 		l4->tcp_flags = *(__u8 *)(at + TCP_FLAGS_AT);
 		return 0;
 	}
-	if (l4->protocol == IPPROTO_UDP && at + sizeof(__u32) <= frame_end(skb)) {
+	if (l4->protocol == IPPROTO_UDP && at + sizeof(__u32) <= frame_end(ctx)) {
 		l4->ports = *(__u32 *)at;
 		return 0;
 	}
-	return l4_load(skb, l4, icmp, 0);
+	return l4_load(ctx, l4, icmp, 0);
 }
 
 #endif

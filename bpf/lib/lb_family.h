@@ -25,7 +25,7 @@ static __always_inline void LB(hide_loopback)(struct NAT(ends) *ends)
 }
 
 /* To the backend. */
-static __always_inline int LB(translate)(struct __sk_buff *skb, struct CT(packet) *packet,
+static __always_inline int LB(translate)(struct ctx_frame *ctx, struct CT(packet) *packet,
 					 const struct LB(backend) *backend, __u16 rev_nat)
 {
 	struct NAT(ends) ends;
@@ -40,7 +40,7 @@ static __always_inline int LB(translate)(struct __sk_buff *skb, struct CT(packet
 		packet->rev_bits = CT_BIT_LB_LOOPBACK;
 		LB(hide_loopback)(&ends);
 	}
-	result = NAT(rewrite)(skb, packet, &ends);
+	result = NAT(rewrite)(ctx, packet, &ends);
 	return result ? result : LB_TRANSLATED;
 }
 
@@ -98,14 +98,14 @@ static __always_inline struct ct_value *LB(kept)(struct CT(key) *key)
 }
 
 /* From now on the flow goes to the backend. */
-static __always_inline int LB(keep)(struct __sk_buff *skb, const struct event_scope *scope,
+static __always_inline int LB(keep)(struct ctx_frame *ctx, const struct event_scope *scope,
 				    const struct CT(packet) *packet, const struct lb_value *frontend,
 				    __u32 backend_id)
 {
 	struct CT(key) key __attribute__((aligned(4))) = packet->key;
 	struct ct_value value = { .backend_id = backend_id, .rev_nat = frontend->rev_nat };
 
-	ct_begin(&value, packet->l4.protocol, CT_EGRESS, scope->source_identity, packet->now, skb->len);
+	ct_begin(&value, packet->l4.protocol, CT_EGRESS, scope->source_identity, packet->now, ctx_len(ctx));
 	value.reserved1 = !!(frontend->flags & SERVICE_FLAG_AFFINITY);
 	CT(flip)(&key);
 	key.flags = CT_FLAG_SERVICE;
@@ -115,7 +115,7 @@ static __always_inline int LB(keep)(struct __sk_buff *skb, const struct event_sc
 }
 
 /* A packet that begins a flow, or that may as well have. Out of line: rare. */
-__noinline int LB(begin)(struct __sk_buff *skb, const struct event_scope *scope, struct CT(packet) *packet)
+__noinline int LB(begin)(struct ctx_frame *ctx, const struct event_scope *scope, struct CT(packet) *packet)
 {
 	struct LB(key) key = {};
 	const struct lb_value *frontend;
@@ -137,15 +137,15 @@ __noinline int LB(begin)(struct __sk_buff *skb, const struct event_scope *scope,
 	/* The agent writes backends first, then slots, then frontends. */
 	if (!backend)
 		return -DROP_NO_BACKEND;
-	if (LB(keep)(skb, scope, packet, frontend, id))
+	if (LB(keep)(ctx, scope, packet, frontend, id))
 		return -DROP_CT_INSERT_FAILED;
 	if (frontend->flags & SERVICE_FLAG_AFFINITY)
 		LB(affinity_update)(packet, frontend->rev_nat, id);
-	return LB(translate)(skb, packet, backend, frontend->rev_nat);
+	return LB(translate)(ctx, packet, backend, frontend->rev_nat);
 }
 
 /* A packet of a flow that is kept at a backend, which has to be there, and in use if the flow begins. */
-__noinline int LB(go_on)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int LB(go_on)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	struct CT(key) key __attribute__((aligned(4)));
 	const struct LB(backend) *backend;
@@ -163,25 +163,25 @@ __noinline int LB(go_on)(struct __sk_buff *skb, struct CT(packet) *packet)
 	if (!backend || (backend->state != BACKEND_ACTIVE && lb_is_syn(&packet->l4)))
 		return LB_NONE;
 	due = ct_is_due(value, packet->l4.protocol, packet->now);
-	if (!lb_update(value, &packet->l4, packet->now, skb->len))
+	if (!lb_update(value, &packet->l4, packet->now, ctx_len(ctx)))
 		return LB_NONE;
 	if (unlikely(due && value->reserved1))
 		LB(affinity_update)(packet, value->rev_nat, value->backend_id);
-	return LB(translate)(skb, packet, backend, value->rev_nat);
+	return LB(translate)(ctx, packet, backend, value->rev_nat);
 }
 
 /*
  * An ICMP error of a client, about a packet that it was given as the service's: to the backend, as if about what
  * that has sent. Returns 0 or a drop reason.
  */
-__noinline int LB(error)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int LB(error)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	struct CT(key) key __attribute__((aligned(4)));
 	const struct LB(backend) *backend;
 	struct NAT(ends) outer, inner;
 	struct ct_value *value;
 
-	if (!packet || CT(quoted)(skb, packet, &key) || !l4_has_ports(key.protocol))
+	if (!packet || CT(quoted)(ctx, packet, &key) || !l4_has_ports(key.protocol))
 		return 0;
 	value = LB(kept)(&key);
 	backend = value ? LB(backend_by_id)(value->backend_id) : NULL;
@@ -194,40 +194,40 @@ __noinline int LB(error)(struct __sk_buff *skb, struct CT(packet) *packet)
 	LB(copy)(LB_WORDS(inner.saddr), LB_WORDS(outer.daddr));
 	LB(copy)(LB_WORDS(inner.daddr), LB_WORDS(outer.saddr));
 	inner.ports = l4_port_first(backend->port) | l4_port_second(key.sport);
-	return NAT(error)(skb, packet, &outer, &inner);
+	return NAT(error)(ctx, packet, &outer, &inner);
 }
 
 /*
  * What leaves an endpoint, on a node with services: translated, if it is for one, and tracked as what it is then.
  * Returns CT_NEW … CT_RELATED, a drop reason, or -LB_REJECT. Makes packet pointers invalid.
  */
-__noinline int LB(track)(struct __sk_buff *skb, const struct event_scope *scope, struct CT(packet) *packet)
+__noinline int LB(track)(struct ctx_frame *ctx, const struct event_scope *scope, struct CT(packet) *packet)
 {
 	int result, state;
 
 	if (!scope || !packet)
 		return -DROP_NO_BACKEND;
 	if (!l4_has_ports(packet->l4.protocol)) {
-		result = packet->l4.is_error ? LB(error)(skb, packet) : 0;
-		return result ? result : CT(track)(skb, scope, packet, CT_EGRESS);
+		result = packet->l4.is_error ? LB(error)(ctx, packet) : 0;
+		return result ? result : CT(track)(ctx, scope, packet, CT_EGRESS);
 	}
-	result = LB(go_on)(skb, packet);
+	result = LB(go_on)(ctx, packet);
 	if (result == LB_NONE) {
-		state = CT(track)(skb, scope, packet, CT_EGRESS | CT_OFFER);
+		state = CT(track)(ctx, scope, packet, CT_EGRESS | CT_OFFER);
 		if (state != CT_OFFERED)
 			return state;
-		result = LB(begin)(skb, scope, packet);
+		result = LB(begin)(ctx, scope, packet);
 	}
 	if (result < 0)
 		return result;
-	return CT(track)(skb, scope, packet, CT_EGRESS);
+	return CT(track)(ctx, scope, packet, CT_EGRESS);
 }
 
 /*
  * A packet that was translated, as its client sent it: for an error that quotes it. Returns 0 or a drop reason. Makes
  * packet pointers invalid.
  */
-__noinline int LB(undo)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int LB(undo)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	const struct LB(reverse_nat) *frontend;
 	struct NAT(ends) ends;
@@ -245,7 +245,7 @@ __noinline int LB(undo)(struct __sk_buff *skb, struct CT(packet) *packet)
 		LB(copy)(LB_WORDS(ends.saddr), LB_WORDS(packet->key.saddr));
 	LB(copy)(LB_WORDS(ends.daddr), LB_WORDS(frontend->address));
 	ends.ports = (packet->l4.ports & 0xffff) | l4_port_second(frontend->port);
-	return NAT(rewrite)(skb, packet, &ends);
+	return NAT(rewrite)(ctx, packet, &ends);
 }
 
 /* Who an answer is from and for, once the service is put back. */
@@ -261,19 +261,19 @@ static __always_inline void LB(ends_of_answer)(struct NAT(ends) *ends, const str
 }
 
 /* Out of line: for its stack. */
-static __noinline int LB(quoted)(struct __sk_buff *skb, struct CT(packet) *packet, struct CT(key) *key)
+static __noinline int LB(quoted)(struct ctx_frame *ctx, struct CT(packet) *packet, struct CT(key) *key)
 {
-	return CT(quoted)(skb, packet, key);
+	return CT(quoted)(ctx, packet, key);
 }
 
 /* An error about what a client sent to a service. */
-static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(packet) *packet,
+static __always_inline int LB(reverse_error)(struct ctx_frame *ctx, struct CT(packet) *packet,
 					     const struct LB(reverse_nat) *frontend)
 {
 	struct CT(key) key __attribute__((aligned(4)));
 	struct NAT(ends) outer, inner;
 
-	if (LB(quoted)(skb, packet, &key))
+	if (LB(quoted)(ctx, packet, &key))
 		return 0;
 	LB(ends_of_answer)(&outer, packet, frontend);
 	LB(copy)(LB_WORDS(inner.saddr), LB_WORDS(outer.daddr));
@@ -282,27 +282,27 @@ static __always_inline int LB(reverse_error)(struct __sk_buff *skb, struct CT(pa
 	/* A router on the way is no part of the service. */
 	if (!LB(equal)(LB_WORDS(packet->key.saddr), LB_WORDS(key.daddr)))
 		LB(copy)(LB_WORDS(outer.saddr), LB_WORDS(packet->key.saddr));
-	return NAT(error)(skb, packet, &outer, &inner);
+	return NAT(error)(ctx, packet, &outer, &inner);
 }
 
 /* An answer or an error, from that service. */
-static __always_inline int LB(from)(struct __sk_buff *skb, struct CT(packet) *packet,
+static __always_inline int LB(from)(struct ctx_frame *ctx, struct CT(packet) *packet,
 				    const struct LB(reverse_nat) *frontend)
 {
 	struct NAT(ends) ends;
 
 	if (packet->l4.is_error)
-		return LB(reverse_error)(skb, packet, frontend);
+		return LB(reverse_error)(ctx, packet, frontend);
 	LB(ends_of_answer)(&ends, packet, frontend);
 	ends.ports = l4_port_first(frontend->port) | (packet->l4.ports & 0xffff0000);
-	return NAT(rewrite)(skb, packet, &ends);
+	return NAT(rewrite)(ctx, packet, &ends);
 }
 
 /*
  * A packet that CT(track) found to be an answer or an error of a service's flow: from the service again. Returns 0
  * or a drop reason. Makes packet pointers invalid.
  */
-__noinline int LB(reverse)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int LB(reverse)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	const struct LB(reverse_nat) *frontend;
 	__u16 rev_nat;
@@ -315,7 +315,7 @@ __noinline int LB(reverse)(struct __sk_buff *skb, struct CT(packet) *packet)
 	/* The service is gone: the client will not know the answer, but that is for it to say. */
 	if (!frontend)
 		return 0;
-	return LB(from)(skb, packet, frontend);
+	return LB(from)(ctx, packet, frontend);
 }
 
 #undef LB_WORDS

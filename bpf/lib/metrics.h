@@ -53,6 +53,7 @@
 #define FILE_BPF_HOST 1
 #define FILE_BPF_LXC 2
 #define FILE_BPF_OVERLAY 3
+#define FILE_BPF_XDP 4
 #define FILE_BPF_WIREGUARD 7
 #define FILE_IPV4 108
 #define FILE_IPV6 116
@@ -80,23 +81,23 @@ static __always_inline void metric_add(__u32 bytes, __u8 reason, __u8 direction,
 }
 
 /* Out of line: keeps drops, which are rare, from growing the path of packets that pass. */
-__noinline int drop_account(struct __sk_buff *skb, const struct event_scope *scope, __u8 reason,
+__noinline int drop_account(struct ctx_frame *ctx, const struct event_scope *scope, __u8 reason,
 				   __u8 direction, __u32 place)
 {
 	__u16 line = place;
 	__u8 file = place >> 16;
 
-	metric_add(skb->len, reason, direction, line, file);
+	metric_add(ctx_len(ctx), reason, direction, line, file);
 	if (scope && event_is_wanted(scope, EVENT_DROP))
-		event_put_drop(skb, scope, reason, line, file);
-	return TC_ACT_SHOT;
+		event_put_drop(ctx, scope, reason, line, file);
+	return CTX_DROP;
 }
 
-#define count_forward(skb, reason, direction) \
-	metric_add((skb)->len, reason, direction, __LINE__, FILE_ID)
+#define count_forward(ctx, reason, direction) \
+	metric_add(ctx_len(ctx), reason, direction, __LINE__, FILE_ID)
 
 /* An expression: the verdict of a packet that is dropped here. */
-#define drop(skb, scope, reason, direction) \
-	drop_account(skb, scope, reason, direction, __LINE__ | FILE_ID << 16)
+#define drop(ctx, scope, reason, direction) \
+	drop_account(ctx, scope, reason, direction, __LINE__ | FILE_ID << 16)
 
 #endif

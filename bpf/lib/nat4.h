@@ -13,6 +13,12 @@ struct nat4_ends {
 	__u32 ports;
 };
 
+#ifdef CTX_IS_XDP
+
+#include "nat_later4.h"
+
+#else
+
 static __always_inline __sum16 nat4_checksum(const struct iphdr *ip4, const struct nat4_ends *to)
 {
 	return checksum_fold((__u64)(__u16)~ip4->check + (__u32)~ip4->saddr + (__u32)~ip4->daddr + to->saddr +
@@ -88,5 +94,7 @@ __noinline int nat4_error(struct __sk_buff *skb, struct ct4_packet *packet, cons
 		return -DROP_WRITE_ERROR;
 	return nat4_header(skb, packet, outer);
 }
+
+#endif
 
 #endif

@@ -13,6 +13,12 @@ struct nat6_ends {
 	__u32 ports;
 };
 
+#ifdef CTX_IS_XDP
+
+#include "nat_later6.h"
+
+#else
+
 #define NAT6_ADDRESSES 32
 #define NAT6_ADDRESSES_AT 8
 
@@ -80,5 +86,7 @@ __noinline int nat6_error(struct __sk_buff *skb, struct ct6_packet *packet, cons
 		return -DROP_WRITE_ERROR;
 	return nat6_header(skb, packet, outer);
 }
+
+#endif
 
 #endif

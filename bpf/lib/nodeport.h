@@ -13,11 +13,7 @@
 #include "icmp4_error.h"
 #include "icmp6_error.h"
 #include "local_delivery.h"
-#include "maglev.h"
 #include "snat4.h"
 #include "snat6.h"
-
-/* Bits of a source range's prefix that are in front of the address. */
-#define SOURCE_RANGE_STATIC_BITS 32
 
 #endif

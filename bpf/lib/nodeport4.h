@@ -4,6 +4,7 @@
 #define CILIATE_NODEPORT4_H
 
 #include "dsr4.h"
+#include "frontend4.h"
 #include "nodeport.h"
 
 #define NODEPORT(name) nodeport4_##name
@@ -13,34 +14,10 @@
 #define NAT(name) nat4_##name
 #define DSR(name) dsr4_##name
 #define DSR_REVERSE_NAT cilium_lb4_reverse_nat
-#define LB_SERVICES cilium_lb4_services_v2
-#define LB_SOURCE_RANGE cilium_lb4_source_range
 #define NODEPORT_SNAT_MAP cilium_snat_v4_external
 #define NODEPORT_WAY_OUT way_out4
 #define NODEPORT_UNREACHABLE ICMP_PORT_UNREACHABLE
 #define NODEPORT_TOO_BIG ICMP_FRAG_NEEDED
-
-static __always_inline __u32 nodeport4_hash(const struct ct4_packet *packet, int by_address)
-{
-	__u32 ports = by_address ? packet->l4.ports & 0xffff0000 : packet->l4.ports;
-
-	return jhash3(packet->key.saddr, ports, packet->key.protocol, MAGLEV_SEED4);
-}
-
-static __always_inline const struct endpoint_value *nodeport4_endpoint(const struct ct4_packet *packet)
-{
-	return endpoint_lookup4(packet->key.daddr);
-}
-
-static __always_inline const struct ipcache_value *nodeport4_cached(const struct ct4_packet *packet)
-{
-	return ipcache_lookup4(packet->key.daddr);
-}
-
-static __always_inline __u32 nodeport4_identity(const struct ct4_packet *packet)
-{
-	return identity_or_world(ipcache_identity(ipcache_lookup4(packet->key.saddr)));
-}
 
 /* To an endpoint of this node. */
 static __noinline int nodeport4_deliver(struct __sk_buff *skb, struct event_scope *scope, struct ct4_packet *packet,
@@ -148,8 +125,6 @@ static __always_inline __u64 dsr4_too_big(struct __sk_buff *skb, __u32 mtu)
 #undef NAT
 #undef DSR
 #undef DSR_REVERSE_NAT
-#undef LB_SERVICES
-#undef LB_SOURCE_RANGE
 #undef NODEPORT_SNAT_MAP
 #undef NODEPORT_WAY_OUT
 #undef NODEPORT_UNREACHABLE

@@ -4,6 +4,7 @@
 #define CILIATE_NODEPORT6_H
 
 #include "dsr6.h"
+#include "frontend6.h"
 #include "nodeport.h"
 
 #define NODEPORT(name) nodeport6_##name
@@ -13,34 +14,10 @@
 #define NAT(name) nat6_##name
 #define DSR(name) dsr6_##name
 #define DSR_REVERSE_NAT cilium_lb6_reverse_nat
-#define LB_SERVICES cilium_lb6_services_v2
-#define LB_SOURCE_RANGE cilium_lb6_source_range
 #define NODEPORT_SNAT_MAP cilium_snat_v6_external
 #define NODEPORT_WAY_OUT way_out6
 #define NODEPORT_UNREACHABLE ICMP6_PORT_UNREACHABLE
 #define NODEPORT_TOO_BIG ICMP6_TOO_BIG
-
-static __always_inline __u32 nodeport6_hash(const struct ct6_packet *packet, int by_address)
-{
-	__u32 ports = by_address ? packet->l4.ports & 0xffff0000 : packet->l4.ports;
-
-	return jhash6(packet->key.saddr, ports, packet->key.protocol, MAGLEV_SEED6);
-}
-
-static __always_inline const struct endpoint_value *nodeport6_endpoint(const struct ct6_packet *packet)
-{
-	return endpoint_lookup6(packet->key.daddr);
-}
-
-static __always_inline const struct ipcache_value *nodeport6_cached(const struct ct6_packet *packet)
-{
-	return ipcache_lookup6(packet->key.daddr);
-}
-
-static __always_inline __u32 nodeport6_identity(const struct ct6_packet *packet)
-{
-	return identity_or_world(ipcache_identity(ipcache_lookup6(packet->key.saddr)));
-}
 
 /* To an endpoint of this node. */
 static __noinline int nodeport6_deliver(struct __sk_buff *skb, struct event_scope *scope, struct ct6_packet *packet,
@@ -139,8 +116,6 @@ static __always_inline __u64 dsr6_too_big(struct __sk_buff *skb, __u32 mtu)
 #undef NAT
 #undef DSR
 #undef DSR_REVERSE_NAT
-#undef LB_SERVICES
-#undef LB_SOURCE_RANGE
 #undef NODEPORT_SNAT_MAP
 #undef NODEPORT_WAY_OUT
 #undef NODEPORT_UNREACHABLE

@@ -12,7 +12,9 @@
 
 #include "conntrack.h"
 #include "endpoint.h"
+#ifndef CTX_IS_XDP
 #include "way_out.h"
+#endif
 
 #define SNAT_TRIES 32
 

@@ -12,7 +12,9 @@
 #define NAT(name) nat4_##name
 #define SNAT_MAP cilium_snat_v4_external
 #define LB_REVERSE_NAT cilium_lb4_reverse_nat
+#ifndef CTX_IS_XDP
 #define SNAT_WAY_OUT way_out4
+#endif
 #define TUPLE_LEN sizeof(((struct bpf_sock_tuple *)NULL)->ipv4)
 
 /* NULL when the node has none of the family. */

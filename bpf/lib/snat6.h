@@ -12,7 +12,9 @@
 #define NAT(name) nat6_##name
 #define SNAT_MAP cilium_snat_v6_external
 #define LB_REVERSE_NAT cilium_lb6_reverse_nat
+#ifndef CTX_IS_XDP
 #define SNAT_WAY_OUT way_out6
+#endif
 #define TUPLE_LEN sizeof(((struct bpf_sock_tuple *)NULL)->ipv6)
 
 /* NULL when the node has none of the family. */

@@ -6,7 +6,7 @@
  *   SNAT_MAP, LB_REVERSE_NAT   maps
  *   TUPLE_LEN, SNAT(tuple)   for the lookup of a socket
  *   SNAT(address)   a function: the node's address
- *   SNAT_WAY_OUT   another: out of the node
+ *   SNAT_WAY_OUT   another: out of the node; where there is none, answers are left to the caller
  */
 
 #define SNAT_WORDS(address) ((__be32 *)(void *)&(address))
@@ -45,16 +45,16 @@ static __always_inline struct ct_value *SNAT(flow)(const struct CT(key) *in, con
 }
 
 /* Whether a socket of this node gets what would come back. */
-static __noinline int SNAT(is_of_socket)(struct __sk_buff *skb, const struct CT(key) *in)
+static __noinline int SNAT(is_of_socket)(struct ctx_frame *ctx, const struct CT(key) *in)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
 
 	SNAT(tuple)(&tuple, in);
 	if (in->protocol == IPPROTO_TCP)
-		socket = bpf_skc_lookup_tcp(skb, &tuple, TUPLE_LEN, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_skc_lookup_tcp(ctx, &tuple, TUPLE_LEN, BPF_F_CURRENT_NETNS, 0);
 	else
-		socket = bpf_sk_lookup_udp(skb, &tuple, TUPLE_LEN, BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_udp(ctx, &tuple, TUPLE_LEN, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return 0;
 	bpf_sk_release(socket);
@@ -92,7 +92,7 @@ static __noinline int SNAT(is_over)(struct CT(key) *in, const struct SNAT(value)
 }
 
 /* Takes a port for what comes back. Returns 0 when it is somebody else's. A global function: verified once. */
-__noinline int SNAT(take)(struct __sk_buff *skb, struct CT(packet) *packet, __be16 port, __u32 how)
+__noinline int SNAT(take)(struct ctx_frame *ctx, struct CT(packet) *packet, __be16 port, __u32 how)
 {
 	const struct underlay_value *underlay = underlay_lookup();
 	const struct node_value *node = node_lookup();
@@ -107,7 +107,7 @@ __noinline int SNAT(take)(struct __sk_buff *skb, struct CT(packet) *packet, __be
 		return 0;
 	SNAT(key_in)(&key, packet, address, port);
 	/* A flow of the node's has a socket at its own port. */
-	if (!(how & SNAT_OWN && port == packet->key.dport) && SNAT(is_of_socket)(skb, &key))
+	if (!(how & SNAT_OWN && port == packet->key.dport) && SNAT(is_of_socket)(ctx, &key))
 		return 0;
 	value.created = packet->now;
 	value.last_used = packet->now;
@@ -120,7 +120,7 @@ __noinline int SNAT(take)(struct __sk_buff *skb, struct CT(packet) *packet, __be
 }
 
 /* The sender's own port if it is one of the range, or any. Returns 0 when none was found. */
-static __noinline __be16 SNAT(find)(struct __sk_buff *skb, struct CT(packet) *packet,
+static __noinline __be16 SNAT(find)(struct ctx_frame *ctx, struct CT(packet) *packet,
 				    const struct underlay_value *underlay, __u32 how)
 {
 	__be16 port = packet->key.dport;
@@ -128,11 +128,11 @@ static __noinline __be16 SNAT(find)(struct __sk_buff *skb, struct CT(packet) *pa
 
 	/* Its checksum is not to be had. */
 	if (packet->key.protocol == IPPROTO_SCTP)
-		return SNAT(take)(skb, packet, port, how) ? port : 0;
+		return SNAT(take)(ctx, packet, port, how) ? port : 0;
 	if (!snat_is_in_range(underlay, port))
 		port = snat_scale(underlay, bpf_get_prandom_u32());
 	for (tries = 0; tries < SNAT_TRIES; tries++) {
-		if (SNAT(take)(skb, packet, port, how))
+		if (SNAT(take)(ctx, packet, port, how))
 			return port;
 		port = snat_scale(underlay, tries ? bpf_ntohs(port) + 1 : bpf_get_prandom_u32());
 	}
@@ -178,7 +178,7 @@ static __noinline int SNAT(keep)(const struct CT(packet) *packet, const __be32 *
 	return bpf_map_update_elem(&SNAT_MAP, &key, &value, BPF_ANY);
 }
 
-static __noinline int SNAT(apply)(struct __sk_buff *skb, struct CT(packet) *packet, const __be32 *address,
+static __noinline int SNAT(apply)(struct ctx_frame *ctx, struct CT(packet) *packet, const __be32 *address,
 				  __be16 port)
 {
 	struct NAT(ends) ends;
@@ -186,14 +186,14 @@ static __noinline int SNAT(apply)(struct __sk_buff *skb, struct CT(packet) *pack
 	LB(copy)(SNAT_WORDS(ends.saddr), address);
 	LB(copy)(SNAT_WORDS(ends.daddr), SNAT_WORDS(packet->key.daddr));
 	ends.ports = l4_port_first(port) | (packet->l4.ports & 0xffff0000);
-	return NAT(rewrite)(skb, packet, &ends);
+	return NAT(rewrite)(ctx, packet, &ends);
 }
 
 /*
  * To be from this node. Returns 0 or a drop reason. Makes packet pointers invalid. In steps, each out of line: together
  * they have no room on the stack.
  */
-__noinline int SNAT(source)(struct __sk_buff *skb, struct CT(packet) *packet, __u32 how)
+__noinline int SNAT(source)(struct ctx_frame *ctx, struct CT(packet) *packet, __u32 how)
 {
 	const struct underlay_value *underlay = underlay_lookup();
 	const struct node_value *node = node_lookup();
@@ -207,7 +207,7 @@ __noinline int SNAT(source)(struct __sk_buff *skb, struct CT(packet) *packet, __
 		return -DROP_NO_MAPPING;
 	port = SNAT(known)(packet, address);
 	if (!port) {
-		port = SNAT(find)(skb, packet, underlay, how);
+		port = SNAT(find)(ctx, packet, underlay, how);
 		if (!port)
 			return -DROP_NO_MAPPING;
 		if (SNAT(keep)(packet, address, port, how))
@@ -215,11 +215,11 @@ __noinline int SNAT(source)(struct __sk_buff *skb, struct CT(packet) *packet, __
 	}
 	if (how & SNAT_OWN && port == packet->key.dport)
 		return 0;
-	return SNAT(apply)(skb, packet, address, port);
+	return SNAT(apply)(ctx, packet, address, port);
 }
 
 /* A flow that may be this node's own: off the ports of clients' flows. Returns 0 or a drop reason. */
-static __always_inline int SNAT(keep_off)(struct __sk_buff *skb, struct CT(packet) *packet, __u32 how)
+static __always_inline int SNAT(keep_off)(struct ctx_frame *ctx, struct CT(packet) *packet, __u32 how)
 {
 	const struct underlay_value *underlay = underlay_lookup();
 	const struct node_value *node = node_lookup();
@@ -231,7 +231,7 @@ static __always_inline int SNAT(keep_off)(struct __sk_buff *skb, struct CT(packe
 	address = SNAT(address)(node, underlay, how);
 	if (!address || !LB(equal)(SNAT_WORDS(packet->key.saddr), address))
 		return 0;
-	return SNAT(source)(skb, packet, how | SNAT_OWN);
+	return SNAT(source)(ctx, packet, how | SNAT_OWN);
 }
 
 /* Who a client of a service asked. NULL when that is not known any more. */
@@ -246,7 +246,7 @@ static __always_inline const struct LB(reverse_nat) *SNAT(frontend)(const struct
 }
 
 /* A packet to this node: an answer to what it sent for a client is that client's, and from the service. */
-__noinline int SNAT(reply)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int SNAT(reply)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	const struct LB(reverse_nat) *frontend;
 	struct CT(key) key __attribute__((aligned(4)));
@@ -266,22 +266,22 @@ __noinline int SNAT(reply)(struct __sk_buff *skb, struct CT(packet) *packet)
 	LB(copy)(SNAT_WORDS(ends.daddr), (__be32 *)(void *)&to->address);
 	ends.ports = (packet->l4.ports & 0xffff) | l4_port_second(to->port);
 	if (!to->needs_ct) {
-		result = NAT(rewrite)(skb, packet, &ends);
+		result = NAT(rewrite)(ctx, packet, &ends);
 		return result ? result : SNAT_TO_NODE;
 	}
 	flow = SNAT(flow)(&key, to);
 	frontend = SNAT(frontend)(flow);
 	if (!flow || !frontend)
 		return -DROP_NO_MAPPING;
-	ct_update(flow, &packet->l4, CT_INGRESS, packet->now, skb->len);
+	ct_update(flow, &packet->l4, CT_INGRESS, packet->now, ctx_len(ctx));
 	LB(copy)(SNAT_WORDS(ends.saddr), (__be32 *)(void *)&frontend->address);
 	ends.ports = l4_port_first(frontend->port) | l4_port_second(to->port);
-	result = NAT(rewrite)(skb, packet, &ends);
+	result = NAT(rewrite)(ctx, packet, &ends);
 	return result ? result : SNAT_TO_CLIENT;
 }
 
 /* The same with an ICMP error about what this node sent. */
-__noinline int SNAT(reply_error)(struct __sk_buff *skb, struct CT(packet) *packet)
+__noinline int SNAT(reply_error)(struct ctx_frame *ctx, struct CT(packet) *packet)
 {
 	const struct LB(reverse_nat) *frontend;
 	struct CT(key) key __attribute__((aligned(4)));
@@ -289,7 +289,7 @@ __noinline int SNAT(reply_error)(struct __sk_buff *skb, struct CT(packet) *packe
 	const struct SNAT(value) *to;
 	int result;
 
-	if (!packet || CT(quoted)(skb, packet, &key) || !l4_has_ports(key.protocol))
+	if (!packet || CT(quoted)(ctx, packet, &key) || !l4_has_ports(key.protocol))
 		return SNAT_NONE;
 	/* The quoted packet is from this node: of it, the addresses as in an answer, and the ports are so already. */
 	LB(copy)(SNAT_WORDS(outer.saddr), SNAT_WORDS(key.daddr));
@@ -315,25 +315,29 @@ __noinline int SNAT(reply_error)(struct __sk_buff *skb, struct CT(packet) *packe
 	if (!LB(equal)(SNAT_WORDS(packet->key.saddr), SNAT_WORDS(key.saddr)))
 		LB(copy)(SNAT_WORDS(outer.saddr), SNAT_WORDS(packet->key.saddr));
 	result = to->needs_ct ? SNAT_TO_CLIENT : SNAT_TO_NODE;
-	if (NAT(error)(skb, packet, &outer, &inner))
+	if (NAT(error)(ctx, packet, &outer, &inner))
 		return -DROP_L4_CHECKSUM;
 	return result;
 }
 
+#ifdef SNAT_WAY_OUT
+
 /* What comes to this node may be for a client. TC_ACT_UNSPEC: it is for the node. */
-static __noinline int SNAT(returned)(struct __sk_buff *skb, struct event_scope *scope, struct CT(packet) *packet)
+static __noinline int SNAT(returned)(struct ctx_frame *ctx, struct event_scope *scope, struct CT(packet) *packet)
 {
 	int result = SNAT_NONE;
 
 	if (packet->l4.is_error)
-		result = SNAT(reply_error)(skb, packet);
+		result = SNAT(reply_error)(ctx, packet);
 	else if (l4_has_ports(packet->l4.protocol))
-		result = SNAT(reply)(skb, packet);
+		result = SNAT(reply)(ctx, packet);
 	if (result < 0)
-		return drop(skb, scope, -result, DIRECTION_INGRESS);
+		return drop(ctx, scope, -result, DIRECTION_INGRESS);
 	if (result != SNAT_TO_CLIENT)
 		return TC_ACT_UNSPEC;
-	return SNAT_WAY_OUT(skb, scope, CT_REPLY, WAY_OUT_HOP);
+	return SNAT_WAY_OUT(ctx, scope, CT_REPLY, WAY_OUT_HOP);
 }
+
+#endif
 
 #undef SNAT_WORDS

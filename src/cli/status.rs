@@ -13,9 +13,9 @@ use crate::daemon::gc::Collections;
 use crate::engine;
 use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
-use crate::kinds::counted;
+use crate::kinds::{counted, xdp_link};
 use crate::listen::{online_cpus, slots};
-use crate::lower::{Encryption, HostRouting, Ipam, Summary, lost_text};
+use crate::lower::{Accelerated, Encryption, HostRouting, Ipam, Summary, lost_text};
 use crate::monitor::text;
 
 const ATTACH_MODE: &str = "Attach Mode:";
@@ -219,6 +219,19 @@ fn encryption(summary: &Summary) -> String {
     format!("Wireguard   [{nodes}{strict}{device} (Pubkey: {key}, Port: {port}, Peers: {peers})]")
 }
 
+/// Who sends packets on before the kernel has them, device by device.
+fn acceleration(devices: &[Accelerated]) -> String {
+    let device = |accelerated: &Accelerated| {
+        let mode = match accelerated.mode {
+            Some(xdp_link::Mode::Native) => "Native",
+            Some(xdp_link::Mode::Generic) => "Generic",
+            None => "None",
+        };
+        format!("{mode}   [{}]", accelerated.device)
+    };
+    devices.iter().map(device).collect::<Vec<_>>().join(", ")
+}
+
 /// The rows, in the order of `cilium status` as far as they are there too.
 fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static str, String)> {
     let summary = &status.summary;
@@ -274,6 +287,21 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         ("Conntrack GC:", collections(&status.conntrack_gc)),
         ("Objects:", objects.join(", ")),
     ];
+    only_where_it_says_something(&mut rows, status, daemon);
+    rows
+}
+
+/// Rows of what not every node has.
+fn only_where_it_says_something(
+    rows: &mut Vec<(&'static str, String)>,
+    status: &Status,
+    daemon: Process,
+) {
+    let summary = &status.summary;
+    if !summary.acceleration.is_empty() {
+        let at = rows.iter().position(|(name, _)| *name == "Services:").unwrap_or(rows.len());
+        rows.insert(at + 1, ("XDP Acceleration:", acceleration(&summary.acceleration)));
+    }
     if status.backend_checks.checked == 0 {
         rows.retain(|(name, _)| *name != "Backend checks:");
     }
@@ -285,5 +313,4 @@ fn rows(status: &Status, daemon: Process, readers: Option<u32>) -> Vec<(&'static
         // They are the daemon's.
         rows.retain(|(name, _)| *name != "Controller Status:");
     }
-    rows
 }

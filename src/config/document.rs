@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
 pub use service::{
-    Algorithm, Backend, BackendEntry, BackendState, HealthCheck, HealthCheckType, LoadBalancing,
-    LoadBalancingMode, NoBackend, Service, ServiceProtocol, TrafficPolicy,
+    Acceleration, Algorithm, Backend, BackendEntry, BackendState, HealthCheck, HealthCheckType,
+    LoadBalancing, LoadBalancingMode, NoBackend, Service, ServiceProtocol, TrafficPolicy,
 };
 
 /// A value that may be absent, with its place.

@@ -53,11 +53,11 @@ mod unsupported;
 pub use cat::{Entry, cat_config, entries};
 pub use diagnostic::{Diagnostic, Located, Place, locate};
 pub use document::{
-    Algorithm, AttachMode, Backend, BackendEntry, BackendState, Conntrack, Datapath, Encryption,
-    EncryptionMode, Endpoint, Health, HealthCheck, HealthCheckType, HostRouting, LoadBalancing,
-    LoadBalancingMode, Masquerade, MasqueradeMode, NoBackend, Node, Paths, Peer, PeerEndpoint,
-    Root, Routing, RoutingMode, Service, ServiceProtocol, TrafficPolicy, TunnelProtocol,
-    UnderlayProtocol,
+    Acceleration, Algorithm, AttachMode, Backend, BackendEntry, BackendState, Conntrack, Datapath,
+    Encryption, EncryptionMode, Endpoint, Health, HealthCheck, HealthCheckType, HostRouting,
+    LoadBalancing, LoadBalancingMode, Masquerade, MasqueradeMode, NoBackend, Node, Paths, Peer,
+    PeerEndpoint, Root, Routing, RoutingMode, Service, ServiceProtocol, TrafficPolicy,
+    TunnelProtocol, UnderlayProtocol,
 };
 pub use kept::Kept;
 pub use load::{Document, Files, limits};

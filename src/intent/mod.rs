@@ -39,8 +39,8 @@ use crate::net::{IfName, Mac, Netns, PublicKey};
 pub use amend::Amended;
 pub use identity::{Identity, IdentityError, identity_of_labels};
 pub use service::{
-    Algorithm, Backend, BackendState, Frontend, FrontendKind, HealthCheck, LoadBalancing,
-    MAGLEV_TABLE_SIZES, NoBackend, Protocol, Question, Service,
+    Acceleration, Algorithm, Backend, BackendState, Frontend, FrontendKind, HealthCheck,
+    LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend, Protocol, Question, Service,
 };
 
 /// What the operator asked for.

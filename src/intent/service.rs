@@ -32,6 +32,7 @@ pub struct LoadBalancing {
     pub no_backend: NoBackend,
     /// Backends on other nodes see clients outside, and answer them themselves.
     pub direct_return: bool,
+    pub acceleration: Acceleration,
 }
 
 /// Sizes a Maglev table may have: primes, as in Cilium (`bpf-lb-maglev-table-size`).
@@ -48,6 +49,7 @@ impl Default for LoadBalancing {
             maglev_table_size: limits::MAGLEV_TABLE_SIZE_DEFAULT,
             no_backend: NoBackend::Reject,
             direct_return: false,
+            acceleration: Acceleration::Disabled,
         }
     }
 }
@@ -69,6 +71,20 @@ impl super::Intent {
         self.load_balancing.replace_kube_proxy
             && (self.load_balancing.direct_return || self.services.values().any(is_wide))
     }
+
+    /// Whether programs are attached to drivers.
+    pub fn accelerates(&self) -> bool {
+        self.load_balancing.acceleration != Acceleration::Disabled && self.serves_outside()
+    }
+}
+
+/// Whether drivers send packets on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceleration {
+    Disabled,
+    Native,
+    /// Or the kernel in their place.
+    BestEffort,
 }
 
 /// How a backend is chosen.

@@ -26,6 +26,7 @@ pub(super) mod command {
     pub const MAP_DELETE_BATCH: i32 = 27;
     pub const LINK_CREATE: i32 = 28;
     pub const LINK_UPDATE: i32 = 29;
+    pub const LINK_DETACH: i32 = 34;
 }
 
 /// Length of an object's name, with the NUL (`BPF_OBJ_NAME_LEN`).
@@ -35,6 +36,13 @@ pub const NAME_LEN: usize = 16;
 pub const TCX_INGRESS: u32 = 46;
 /// `BPF_TCX_EGRESS` (Linux 6.6).
 pub const TCX_EGRESS: u32 = 47;
+
+/// `BPF_XDP`.
+const XDP: u32 = 37;
+/// Run by the driver (`XDP_FLAGS_DRV_MODE`, linux/if_link.h).
+pub const XDP_NATIVE: u32 = 1 << 2;
+/// Run by the kernel (`XDP_FLAGS_SKB_MODE`).
+pub const XDP_GENERIC: u32 = 1 << 1;
 
 /// `union bpf_attr`, written field by field. 128 bytes is more than any command used here reads.
 #[repr(C, align(8))]
@@ -255,6 +263,46 @@ pub fn tcx_link_create(program: impl AsFd, ifindex: u32, attach_type: u32) -> io
     let mut attr = Attr::new().fd(0, program.as_fd()).u32(4, ifindex).u32(8, attach_type);
     // SAFETY: LINK_CREATE reads no addresses for TCX and returns a new descriptor.
     unsafe { call_fd(command::LINK_CREATE, &mut attr) }
+}
+
+/// What the kernel knows of an XDP link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpLinkInfo {
+    pub program_id: u32,
+    /// 0 once the device is gone, or the program was taken off it.
+    pub ifindex: u32,
+}
+
+/// Reads a link's properties (`struct bpf_link_info`, union member `xdp`).
+///
+/// # Errors
+/// The descriptor is not a link.
+pub fn xdp_link_info(fd: impl AsFd) -> io::Result<XdpLinkInfo> {
+    // SAFETY: the bytes hold no address.
+    let bytes = unsafe { info(fd, [0u8; 32])? };
+    Ok(XdpLinkInfo { program_id: u32_at(&bytes, 8), ifindex: u32_at(&bytes, 16) })
+}
+
+/// Attaches a program to a device at its driver, or where the kernel has the frame from that: [`XDP_NATIVE`] or
+/// [`XDP_GENERIC`]. The device is looked up in the calling thread's namespace.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the driver has no XDP, `ERANGE` where the MTU is too large for it, `ENOSPC` where it has too
+/// few queues; `EBUSY` or `EEXIST` where another program is attached; `ENODEV` without the device.
+pub fn xdp_link_create(program: impl AsFd, ifindex: u32, mode: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new().fd(0, program.as_fd()).u32(4, ifindex).u32(8, XDP).u32(12, mode);
+    // SAFETY: LINK_CREATE reads no addresses for XDP and returns a new descriptor.
+    unsafe { call_fd(command::LINK_CREATE, &mut attr) }
+}
+
+/// Takes a link's program off what it is attached to; the link stays, attached nowhere.
+///
+/// # Errors
+/// The descriptor is not a link of a kind that can be detached.
+pub fn link_detach(link: impl AsFd) -> io::Result<()> {
+    let mut attr = Attr::new().fd(0, link.as_fd());
+    // SAFETY: the command reads no addresses.
+    unsafe { call(command::LINK_DETACH, &mut attr).map(drop) }
 }
 
 /// Swaps the program of a link; a packet meets the old one or the new one.

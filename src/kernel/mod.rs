@@ -65,6 +65,11 @@ pub enum KernelError {
     NftMissing,
     #[error("program {program} is refused by the kernel: {reason}")]
     Verifier { program: String, reason: String },
+    /// The driver can't, or not as the device is.
+    #[error(
+        "{ifname} runs no XDP program at its driver, which has no XDP, or none with this MTU or so few queues; set acceleration = \"best-effort\" or \"disabled\" in [load-balancing]"
+    )]
+    NoNativeXdp { ifname: String, source: io::Error },
     #[error("another ciliate is changing this node (lock {path}); try again when it is done")]
     Locked { path: PathBuf },
     #[error("{path}: {problem}")]
@@ -91,9 +96,9 @@ impl KernelError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             KernelError::Netlink { source, .. } => source.errno(),
-            KernelError::Bpf { source, .. } | KernelError::File { source, .. } => {
-                source.raw_os_error()
-            }
+            KernelError::Bpf { source, .. }
+            | KernelError::File { source, .. }
+            | KernelError::NoNativeXdp { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }

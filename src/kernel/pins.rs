@@ -34,6 +34,11 @@ pub fn cgroup_link(root: &Path, program: &str) -> PathBuf {
     root.join("cgroup").join(program)
 }
 
+/// The pin of a link to a device's driver.
+pub fn xdp_link(root: &Path, ifindex: u32) -> PathBuf {
+    root.join("xdp").join(ifindex.to_string())
+}
+
 /// The device name in the folder name of a link's pin.
 pub fn ifname_of(folder: &str) -> String {
     folder.replace("%2e", ".")

@@ -50,6 +50,7 @@ pub fn load(
             Program::SchedClassifier(classifier) => classifier.load(),
             Program::CgroupSockAddr(of_addresses) => of_addresses.load(),
             Program::CgroupSock(of_sockets) => of_sockets.load(),
+            Program::Xdp(of_drivers) => of_drivers.load(),
             other => {
                 let kind = other.prog_type();
                 return Err(refused(name, format!("{kind:?} is no type of ours")));

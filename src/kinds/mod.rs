@@ -36,6 +36,7 @@ pub mod tunnel;
 pub mod wireguard;
 pub mod wireguard_key;
 pub mod wireguard_peer;
+pub mod xdp_link;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -186,6 +187,7 @@ macro_rules! for_each_kind {
             BpfProgram bpf_programs bpf_program,
             BpfLink bpf_links bpf_link,
             CgroupLink cgroup_links cgroup_link,
+            XdpLink xdp_links xdp_link,
             Neighbour neighbours neighbour,
             Rule rules rule,
             Route routes route,

@@ -15,7 +15,7 @@ use super::{
     lb_backend::LbBackend, lb_service::LbService, link::Link, maglev_table::MaglevTable,
     neighbour::Neighbour, netns::Netns, nftables::Nftables, route::Route, rule::Rule,
     sysctl::Sysctl, wireguard::Wireguard, wireguard_key::WireguardKey,
-    wireguard_peer::WireguardPeer,
+    wireguard_peer::WireguardPeer, xdp_link::XdpLink,
 };
 use crate::for_each_kind;
 use crate::net::IfName;
@@ -135,6 +135,11 @@ pub enum BlockedReason {
         "{ifname} has a qdisc `ingress`, which keeps out the clsact qdisc that ciliate needs for egress; remove it (`tc qdisc del dev {ifname} ingress`) or make it a clsact qdisc, or set datapath.attach-mode = \"tcx\" where the kernel has that (6.6)"
     )]
     IngressQdisc { ifname: String },
+    /// A device runs one program at its driver, and that is somebody else's.
+    #[error(
+        "{ifname} runs an XDP program that does not belong to ciliate; remove that (`bpftool net detach xdp dev {ifname}`), or set acceleration = \"disabled\" in [load-balancing]"
+    )]
+    XdpTaken { ifname: String },
     /// The other end of a pair can't have its name: the end of another pair has it.
     #[error(
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"

@@ -5,6 +5,7 @@
 //! choose (ifindexes, Ethernet addresses, endpoint ids, addresses not given) are chosen here, so that a
 //! plan is complete; what the kernel holds already is chosen again.
 
+mod acceleration;
 mod allocate;
 mod before;
 mod encryption;
@@ -39,7 +40,7 @@ pub use endpoint::lxc_name;
 pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
-pub use summary::{Encryption, HostRouting, Ipam, Summary, lost_text};
+pub use summary::{Accelerated, Encryption, HostRouting, Ipam, Summary, lost_text};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;
@@ -114,6 +115,7 @@ pub fn lower(intent: &Intent, facts: &Facts) -> (Desired, Summary) {
     encryption::lower(&mut lowering);
     masquerade::lower(&mut lowering);
     socket::lower(&mut lowering);
+    acceleration::lower(&mut lowering);
     sysctl::lower(&mut lowering);
     let Lowering { node, desired, .. } = lowering;
     let mut summary = Summary::of(intent, Some((&facts.hostname, &node, &desired)));

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest, Sha256};
 
-use super::{Lowering, before, socket, want};
+use super::{Lowering, acceleration, before, socket, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIATE_ENCRYPTION, CILIATE_EVENTS, CILIATE_LOST, CILIATE_MAGLEV,
     CILIATE_MAGLEV_INDEX, CILIATE_MONITOR, CILIATE_NODE, CILIATE_UNDERLAY, CILIUM_CT_ANY4,
@@ -98,6 +98,9 @@ pub fn maps_of(program: &str) -> BTreeSet<MapName> {
         "cil_to_netdev" => {
             &[COUNTING, LEAVING, OUTSIDE, &[CILIATE_ENCRYPTION, CILIATE_UNDERLAY, CILIUM_IPCACHE]]
         }
+        "cil_xdp_entry" => {
+            &[COUNTING, DELIVERING, BALANCING, OUTSIDE, ADMITTING, &[CILIATE_ENCRYPTION]]
+        }
         "cil_from_wireguard" | "cil_to_wireguard" => &[COUNTING, &[CILIUM_IPCACHE]],
         "cil_to_overlay" => &[],
         "cil_sock4_connect" | "cil_sock4_sendmsg" => &[ASKING, SOCKET4, &[CILIUM_LB4_REVERSE_SK]],
@@ -133,9 +136,9 @@ pub fn key(name: &str) -> bpf_program::Key {
 }
 
 /// Numbers of an object that the configuration decides. None where they are as they were compiled.
-fn globals(object: &str, intent: &Intent) -> Globals {
+pub(super) fn globals(object: &str, intent: &Intent) -> Globals {
     let size = intent.load_balancing.maglev_table_size;
-    if object != HOST || size == MAGLEV_TABLE_SIZE {
+    if ![HOST, acceleration::OBJECT].contains(&object) || size == MAGLEV_TABLE_SIZE {
         return Globals::new();
     }
     [("maglev_table_size".into(), u64::from(size))].into()
@@ -186,7 +189,8 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     let home = &lowering.facts.netns;
     before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
     for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
-        if object.name == socket::OBJECT {
+        // Only where they are attached.
+        if [socket::OBJECT, acceleration::OBJECT].contains(&object.name) {
             continue;
         }
         let globals = globals(object.name, lowering.intent);

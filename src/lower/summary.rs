@@ -14,7 +14,7 @@ use crate::kinds::bpf_link::Mode;
 use crate::kinds::bpf_map::MapName;
 use crate::kinds::bpf_map_entry;
 use crate::kinds::link::Protocol;
-use crate::kinds::{Desired, Observed};
+use crate::kinds::{Desired, Observed, Wanted, xdp_link};
 use crate::net::PublicKey;
 
 /// How full a CIDR is.
@@ -86,6 +86,9 @@ pub struct Summary {
     /// What encrypts; `None`: nothing.
     #[serde(default)]
     pub encryption: Option<Encryption>,
+    /// Underlay devices whose drivers are to send packets on; none where that is not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acceleration: Vec<Accelerated>,
     /// Settings that `destroy` leaves as they are: what they were is not known any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
@@ -114,6 +117,32 @@ impl Encryption {
             nodes: asked.nodes,
             strict: asked.strict,
         })
+    }
+}
+
+/// A device whose driver is to send packets on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accelerated {
+    pub device: String,
+    pub ifindex: u32,
+    /// Who does; `None`: nobody, as yet or because it can't be had.
+    pub mode: Option<xdp_link::Mode>,
+}
+
+impl Accelerated {
+    fn all(desired: &Desired) -> Vec<Self> {
+        let wanted = desired.xdp_links.iter();
+        let device = |(key, wanted): (&xdp_link::Key, &Wanted<xdp_link::Spec>)| Self {
+            device: wanted.spec.ifname.to_string(),
+            ifindex: key.ifindex,
+            mode: None,
+        };
+        wanted.map(device).collect()
+    }
+
+    fn in_force(&mut self, observed: &Observed) {
+        let seen = observed.xdp_links.get(&xdp_link::Key { ifindex: self.ifindex });
+        self.mode = seen.filter(|seen| seen.foreign.is_none()).and_then(|seen| seen.mode);
     }
 }
 
@@ -148,6 +177,7 @@ impl Summary {
             underlay: None,
             host_routing: HostRouting::of(intent.routing.past_host),
             encryption: None,
+            acceleration: Vec::new(),
             lost: Vec::new(),
         };
         let Some((hostname, node, desired)) = machine else { return summary };
@@ -165,6 +195,7 @@ impl Summary {
         summary.tunnel_port = node.tunnel.map(|tunnel| tunnel.port);
         summary.underlay = node.tunnel.map(|tunnel| tunnel.underlay.name().to_string());
         summary.encryption = Encryption::of(intent, node, desired);
+        summary.acceleration = Accelerated::all(desired);
         let map = MapName::of_abi(CILIUM_LXC);
         for key in desired.bpf_map_entries.keys().filter(|key| key.map == map) {
             let Ok(bytes) = key.key.as_slice().try_into() else { continue };
@@ -177,7 +208,8 @@ impl Summary {
     }
 
     /// With what the node does now in place of what is asked of it, where that is another thing.
-    pub fn in_force(self, observed: &Observed) -> Self {
+    pub fn in_force(mut self, observed: &Observed) -> Self {
+        self.acceleration.iter_mut().for_each(|device| device.in_force(observed));
         let seen = observed.bpf_map_entries.get(&bpf_map_entry::node());
         let value = seen.and_then(|seen| seen.value.as_slice().try_into().ok());
         // A node that is not in force, or has no tunnel yet, does nothing else.

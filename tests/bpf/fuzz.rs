@@ -6,7 +6,7 @@
 //! the batch that it was in.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ciliate::bpf_abi::*;
 
@@ -16,12 +16,15 @@ use crate::host_routing::add_routes;
 use crate::lab::{self, Lab, Outcome, context, context_by_tunnel, test_run};
 use crate::listener::{Filter, Listener};
 use crate::model::Action;
+use crate::node_port::at_host;
 use crate::random::Random;
 use crate::sandbox::ip;
 use crate::service_world::{VIP4, VIP6, add_services, serve_outside};
+use crate::services::segment;
 use crate::truncated::shortest;
 use crate::wire_format::from_peer as peer_sends;
 use crate::world::{B4, B6};
+use crate::xdp;
 
 const FRAMES: u64 = 1_000_000;
 const SEED: u64 = 0x00c1_11a7e;
@@ -70,6 +73,8 @@ impl Account {
             Target::FromContainer | Target::IntoTunnel | Target::ToHost | Target::ToOverlay => {}
             // At the underlay, and out of the tunnel.
             Target::OutOfTunnel if out.action != Action::Next => self.arrived += 2,
+            // What is left to tc's program that counts.
+            Target::Driver if out.action == Action::Next => return,
             _ => self.arrived += 1,
         }
         if out.action == Action::Drop {
@@ -95,7 +100,7 @@ impl Account {
                 let to_node = out.frame[..6] == crate::world::HOST_MAC;
                 self.forwarded_in += u64::from(local && !to_node);
             }
-            Target::ToHost => self.forwarded_out += 1,
+            Target::ToHost | Target::Driver => self.forwarded_out += 1,
             Target::PastHost | Target::OutOfTunnel => {
                 self.forwarded_in += u64::from(out.action == Action::Redirect);
             }
@@ -169,6 +174,8 @@ enum Target {
     Outside,
     FromOverlay,
     ToOverlay,
+    /// The program of drivers, where services are for clients outside.
+    Driver,
 }
 
 impl Target {
@@ -180,6 +187,7 @@ impl Target {
             }
             Self::ToHost | Self::ToOverlay => &[Action::Pass],
             Self::FromNetdev => &[Action::Next],
+            Self::Driver => &xdp::VERDICTS,
             Self::PastHost | Self::OutOfTunnel | Self::Outside => {
                 &[Action::Next, Action::Drop, Action::Redirect]
             }
@@ -211,6 +219,11 @@ impl Target {
                 frame[..6].copy_from_slice(&crate::world::HOST_MAC);
                 return lab.send("cil_from_netdev", sandbox.cilium_host, mark, &frame);
             }
+            // Of what is not nearly right, hardly any gets further than the headers.
+            Self::Driver if random.chance(30) => {
+                return xdp::at_driver(lab, sandbox.cilium_host, &asked(random));
+            }
+            Self::Driver => return xdp::at_driver(lab, sandbox.cilium_host, frame),
             Self::Outside => {
                 let mut frame = frame.to_vec();
                 frame[..6].copy_from_slice(&crate::world::HOST_MAC);
@@ -257,6 +270,22 @@ fn to(frame: &mut [u8], v4: Ipv4Addr, v6: Ipv6Addr) {
     if let Some(place) = frame.get_mut(at..at + address.len()) {
         place.copy_from_slice(&address);
     }
+}
+
+/// What a client outside asks of a service, with a byte or two of it changed.
+fn asked(random: &mut Random) -> Vec<u8> {
+    let (client, vip) = random.pick(&[
+        (IpAddr::from([203, 0, 113, 9]), IpAddr::V4(VIP4)),
+        (IpAddr::from([0x2001, 0xdb8, 9, 0, 0, 0, 0, 9]), IpAddr::V6(VIP6)),
+    ]);
+    let (protocol, flags) = random.pick(&[(TCP, TCP_SYN), (TCP, TCP_ACK), (UDP, 0)]);
+    let (from, to) = (40_000 + random.below(2000) as u16, random.pick(&[80, 1000, 2000]));
+    let mut frame = at_host(&segment((client, from), (vip, to), protocol, flags));
+    for _ in 0..random.below(3) {
+        let at = random.below(frame.len());
+        frame[at] = random.next() as u8;
+    }
+    frame
 }
 
 /// Changes a frame as packets in the wild are wrong: some bytes, its end, or a part of another one.
@@ -324,7 +353,11 @@ fn fuzz(target: Target) {
         add_services(lab);
         if matches!(
             target,
-            Target::PastHost | Target::IntoTunnel | Target::OutOfTunnel | Target::Outside
+            Target::PastHost
+                | Target::IntoTunnel
+                | Target::OutOfTunnel
+                | Target::Outside
+                | Target::Driver
         ) {
             lab.route_past_host();
         }
@@ -334,11 +367,18 @@ fn fuzz(target: Target) {
             ip("route del 10.244.4.0/24");
             ip("-6 route del fd00:10:244:0:4::/80");
         }
-        if target == Target::Outside {
+        if matches!(target, Target::Outside | Target::Driver) {
             add_routes();
             ip("route add default via 172.18.0.2");
             ip("-6 route add default via fd00:172:18::2");
             serve_outside(lab);
+            xdp::know_the_next_hop();
+            // For endpoints and the node alone.
+            let mut world = lab.world.clone();
+            for vip in [IpAddr::V4(VIP4), IpAddr::V6(VIP6)] {
+                world.services.get_mut(&(vip, 1000, TCP)).expect("a service").flags = 0;
+            }
+            lab.describe(world);
         }
         let mut random = Random::new(seed);
         let corpus: Vec<_> = (0..CORPUS).map(|_| random.frame()).collect();
@@ -407,6 +447,11 @@ fn out_of_the_tunnel() {
 #[test]
 fn clients_outside() {
     fuzz(Target::Outside);
+}
+
+#[test]
+fn at_drivers() {
+    fuzz(Target::Driver);
 }
 
 #[test]

@@ -204,10 +204,14 @@ impl Lab {
         map.insert(&Key::new(key.prefix_len, data), value.to_bytes(), 0).expect("insert prefix");
     }
 
+    /// A loaded program of any type.
+    pub fn loaded(&self, name: &str) -> &Program {
+        self.objects[self.programs[name]].program(name).expect("a program")
+    }
+
     /// A loaded program.
     pub fn program(&self, name: &str) -> &SchedClassifier {
-        let program = self.objects[self.programs[name]].program(name).expect("a program");
-        program.try_into().expect("a classifier")
+        self.loaded(name).try_into().expect("a classifier")
     }
 
     /// Sends a frame through a program as if it were at that device with that mark.
@@ -405,6 +409,7 @@ fn load(object: &mut Ebpf, name: &str) {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::Xdp(program) => program.load(),
         other => panic!("{name} is a {:?}", other.prog_type()),
     };
     loaded.unwrap_or_else(|error| panic!("{name}: {error:?}"));

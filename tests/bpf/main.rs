@@ -44,3 +44,4 @@ mod vlan;
 mod wire;
 mod wire_format;
 mod world;
+mod xdp;

@@ -34,6 +34,7 @@ fn page_of_a_kernel_error(error: &KernelError) -> &'static str {
         | KernelError::Bpf { .. }
         | KernelError::File { .. }
         | KernelError::Verifier { .. }
+        | KernelError::NoNativeXdp { .. }
         | KernelError::InUse { .. }
         | KernelError::Refused { .. } => "kernel",
         KernelError::NotBpffs { .. }
@@ -72,6 +73,7 @@ fn kernel_errors() -> Vec<KernelError> {
             program: "cil_from_container".into(),
             reason: "R1 invalid mem access".into(),
         },
+        KernelError::NoNativeXdp { ifname: "eth0".into(), source: os_error(95) },
         KernelError::Locked { path: "/run/ciliate/lock".into() },
         KernelError::PrivateKey {
             path: "/var/lib/ciliate/wireguard.key".into(),
@@ -122,6 +124,7 @@ fn page_of_a_reason(reason: &BlockedReason) -> &'static str {
         | BlockedReason::RouteTaken { .. }
         | BlockedReason::FilterTaken { .. }
         | BlockedReason::IngressQdisc { .. }
+        | BlockedReason::XdpTaken { .. }
         | BlockedReason::EndOfAnother { .. } => "foreign",
         BlockedReason::CgroupMissing { .. } | BlockedReason::NoFreeServiceId { .. } => "service",
         BlockedReason::WireguardMissing
@@ -155,6 +158,7 @@ fn reasons() -> Vec<BlockedReason> {
         BlockedReason::RouteTaken { route: "10.244.1.0/24".into() },
         BlockedReason::FilterTaken { ifname: eth0(), hook: ingress() },
         BlockedReason::IngressQdisc { ifname: eth0() },
+        BlockedReason::XdpTaken { ifname: eth0() },
         BlockedReason::EndOfAnother {
             object: "link lxc0a1b2c3d4e5f".into(),
             link: "link lxc000000000001".into(),

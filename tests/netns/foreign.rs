@@ -10,6 +10,10 @@ use ciliate::kernel::bpf;
 use crate::lab::Lab;
 use crate::space::Space;
 
+/// `BPF_PROG_TYPE_SCHED_CLS`, and `TCX_NEXT`.
+const CLASSIFIER: u32 = 3;
+const NEXT: i32 = -1;
+
 /// Foreign objects on node a and in an endpoint's namespace.
 pub struct Foreign {
     node: Space,
@@ -76,7 +80,7 @@ impl Foreign {
         endpoint.sh(IN_ENDPOINT);
         let pins = lab.dir.join("bpf/foreign");
         fs::create_dir(&pins).expect("create a folder of foreign pins");
-        let program = load_program().expect("load a program");
+        let program = load_program(CLASSIFIER, NEXT).expect("load a program");
         bpf::obj_pin(&program, &pins.join("program")).expect("pin the program");
         let ifindex = node.sh("ip -o link show eth0");
         let ifindex = ifindex.lines().last().and_then(|line| line.split(':').next());
@@ -117,16 +121,17 @@ impl Foreign {
     }
 }
 
-/// A program that lets everything pass to the next one: `r0 = -1; exit` (`TCX_NEXT`).
+/// A program of a type, that says the same of every packet: `r0 = verdict; exit`.
 #[allow(
     unsafe_code,
     reason = "bpf(2) has no safe wrapper that loads a program without an object file"
 )]
-fn load_program() -> io::Result<OwnedFd> {
-    let instructions: [u64; 2] = [0xffff_ffff_0000_00b7, 0x0000_0000_0000_0095];
+pub fn load_program(kind: u32, verdict: i32) -> io::Result<OwnedFd> {
+    let verdict = u64::from(verdict.cast_unsigned()) << 32;
+    let instructions: [u64; 2] = [verdict | 0xb7, 0x0000_0000_0000_0095];
     let licence = c"GPL";
     let mut attribute = [0u8; 128];
-    attribute[0..4].copy_from_slice(&3u32.to_ne_bytes());
+    attribute[0..4].copy_from_slice(&kind.to_ne_bytes());
     attribute[4..8].copy_from_slice(&2u32.to_ne_bytes());
     attribute[8..16].copy_from_slice(&(instructions.as_ptr() as u64).to_ne_bytes());
     attribute[16..24].copy_from_slice(&(licence.as_ptr() as u64).to_ne_bytes());

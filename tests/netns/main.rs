@@ -46,6 +46,7 @@ mod nat;
 mod node;
 mod node_port;
 mod notrack;
+mod offload;
 mod one_writer;
 mod overlay;
 mod overlay_switch;

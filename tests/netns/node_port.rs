@@ -6,6 +6,7 @@
 mod apart;
 mod choice;
 mod direct;
+mod driver;
 mod kept;
 mod kinds;
 mod shares;
@@ -13,6 +14,7 @@ mod talk;
 mod told;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use crate::lab::{DUAL, Lab};
 use crate::node::{Text, list};
@@ -151,11 +153,12 @@ impl Place {
 }
 
 /// Every kind of address that clients outside have, and backends everywhere.
-fn everywhere(tunnel: bool) {
+fn everywhere(tunnel: bool, balancing: &str, prepare: fn(&Place) -> Option<OwnedFd>) {
     let Some(place) = Place::new(tunnel) else { return };
+    let _wire = prepare(&place);
     for number in 0..place.backends(&ENDS[0]).len() {
         let of_both = ENDS.each_ref().map(|ends| place.backends(ends)[number].0);
-        place.serve("", &service(&of_both.map(|ip| SocketAddr::new(ip, PORT)), ""));
+        place.serve(balancing, &service(&of_both.map(|ip| SocketAddr::new(ip, PORT)), ""));
         for ends in &ENDS {
             let (backend, space, seen) = place.backends(ends)[number];
             let backend = SocketAddr::new(backend, PORT);
@@ -172,12 +175,12 @@ fn everywhere(tunnel: bool) {
 
 #[test]
 fn by_route() {
-    everywhere(false);
+    everywhere(false, "", |_| None);
 }
 
 #[test]
 fn by_tunnel() {
-    everywhere(true);
+    everywhere(true, "", |_| None);
 }
 
 /// Other nodes and their endpoints are clients outside as well.

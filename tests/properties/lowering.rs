@@ -96,6 +96,7 @@ pub fn foreign_tunnel(ifname: &str, port: u16) -> LinkInfo {
         group: 0,
         link: None,
         link_netnsid: None,
+        xdp: None,
         tunnel: Some(link::Tunnel { port, flow_based: false }),
     }
 }

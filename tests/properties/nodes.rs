@@ -216,6 +216,7 @@ fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
         group: 0,
         link: None,
         link_netnsid: None,
+        xdp: None,
         tunnel: None,
     }
 }

@@ -362,6 +362,21 @@ pub fn cgroup_links()
     })
 }
 
+pub fn xdp_links() -> impl Strategy<Value = (xdp_link::Key, xdp_link::Spec, xdp_link::Seen)> {
+    let mode = || select(vec![None, Some(xdp_link::Mode::Native), Some(xdp_link::Mode::Generic)]);
+    let of_device = (1..4_u32, program(), any::<bool>());
+    let found = (option::of(program()), mode(), any::<bool>());
+    (of_device, found).prop_map(|((ifindex, program, or_generic), (seen, mode, foreign))| {
+        let ifname = name(FOREIGN[0]);
+        let spec = xdp_link::Spec { program, ifname, or_generic };
+        let seen = match foreign {
+            true => xdp_link::Seen { program: None, mode: None, foreign: Some(ifname) },
+            false => xdp_link::Seen { program: seen, mode, foreign: None },
+        };
+        (xdp_link::Key { ifindex }, spec, seen)
+    })
+}
+
 fn table() -> impl Strategy<Value = nftables::Table> {
     let nets = ["10.0.0.0/24", "10.1.0.0/16", "fd00::/80"].map(|net| net.parse::<IpNet>().unwrap());
     let nets = || subsequence(nets.to_vec(), 0..=3);
@@ -456,7 +471,8 @@ pub fn closed() -> impl Strategy<Value = World> {
 fn want_programs(desired: &mut Desired) {
     let attached = desired.bpf_links.values().map(|wanted| &wanted.spec.program);
     let to_groups = desired.cgroup_links.values().map(|wanted| &wanted.spec.program);
-    for program in attached.chain(to_groups) {
+    let to_drivers = desired.xdp_links.values().map(|wanted| &wanted.spec.program);
+    for program in attached.chain(to_groups).chain(to_drivers) {
         let (maps, globals) = (BTreeSet::new(), bpf_program::Globals::new());
         let spec = bpf_program::Spec { object: "bpf_lxc".into(), maps, globals };
         let program = desired.bpf_programs.entry(program.clone());

@@ -25,6 +25,10 @@ pub struct LoadBalancing {
     /// How traffic from outside gets to a backend on another node.
     #[schemars(with = "Option<LoadBalancingMode>")]
     pub mode: Maybe<LoadBalancingMode>,
+    /// Whether the driver of the underlay's devices sends on what is for a backend elsewhere, before the kernel
+    /// has it (XDP). A veth needs a program at its other end, too, or loses what is sent.
+    #[schemars(with = "Option<Acceleration>")]
+    pub acceleration: Maybe<Acceleration>,
     /// Translate at connect(2), for the processes of this host's cgroup tree. Default: true.
     #[schemars(with = "Option<bool>")]
     pub socket: Maybe<bool>,
@@ -64,6 +68,18 @@ pub enum LoadBalancingMode {
     /// As it is: the backend sees the client, and its replies go there straight away, from the service. All nodes
     /// need it, native routing, and no encryption.
     Dsr,
+}
+
+/// `[load-balancing] acceleration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acceleration {
+    /// No; the default.
+    Disabled,
+    /// It does; a device whose driver can't is a problem, and goes without.
+    Native,
+    /// Where the driver can't, the kernel runs the same program a little later, and `status` says so.
+    BestEffort,
 }
 
 /// `[load-balancing] no-backend`.

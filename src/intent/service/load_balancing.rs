@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_spanned::Spanned;
 
-use super::{Algorithm, LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend};
+use super::{Acceleration, Algorithm, LoadBalancing, MAGLEV_TABLE_SIZES, NoBackend};
 use crate::config::{self, Diagnostic, Document};
 use crate::intent::draft::Problems;
 use crate::intent::routing::number;
@@ -23,7 +23,11 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
     // A list of which something is missing has been complained about.
     let whole = !document.has_lost("load-balancing.node-port-range");
     let range = written.node_port_range.as_ref().filter(|_| whole);
+    let direct_return = mode.is_some_and(|mode| returns_directly(mode, document, problems));
+    let acceleration = written.acceleration.as_ref();
     LoadBalancing {
+        acceleration: acceleration
+            .map_or(default.acceleration, |asked| accelerates(asked, mode, document, problems)),
         algorithm: match written.algorithm.as_ref().map(Spanned::get_ref) {
             Some(config::Algorithm::Maglev) => Algorithm::Maglev,
             Some(config::Algorithm::Random) | None => Algorithm::Random,
@@ -32,7 +36,7 @@ pub(in crate::intent) fn read(document: &Document, problems: &mut Problems) -> L
             Some(config::NoBackend::Drop) => NoBackend::Drop,
             Some(config::NoBackend::Reject) | None => NoBackend::Reject,
         },
-        direct_return: mode.is_some_and(|mode| returns_directly(mode, document, problems)),
+        direct_return,
         socket: choice(&written.socket, default.socket),
         replace_kube_proxy: choice(&written.replace_kube_proxy, default.replace_kube_proxy),
         node_ports: range
@@ -76,6 +80,37 @@ fn returns_directly(
         problems.push(problem.related(encrypted, "encryption is asked for here"));
     }
     true
+}
+
+/// Whether drivers send packets on. They can't add to them, nor encrypt.
+fn accelerates(
+    asked: &Spanned<config::Acceleration>,
+    mode: Option<&Spanned<config::LoadBalancingMode>>,
+    document: &Document,
+    problems: &mut Problems,
+) -> Acceleration {
+    let acceleration = match asked.get_ref() {
+        config::Acceleration::Disabled => return Acceleration::Disabled,
+        config::Acceleration::Native => Acceleration::Native,
+        config::Acceleration::BestEffort => Acceleration::BestEffort,
+    };
+    if let Some(mode) = mode.filter(|mode| *mode.get_ref() == config::LoadBalancingMode::Dsr) {
+        let message = "direct return is not accelerated: drivers don't add its option to packets";
+        let problem = Diagnostic::new(asked, message)
+            .help("set `acceleration = \"disabled\"`, or `mode = \"snat\"`");
+        problems.push(problem.related(mode, "direct return is asked for here"));
+    }
+    let encryption = document.root().encryption.as_ref().map(Spanned::get_ref);
+    let encrypted = encryption.and_then(|encryption| encryption.mode.as_ref());
+    if let Some(encrypted) =
+        encrypted.filter(|mode| *mode.get_ref() == config::EncryptionMode::Wireguard)
+    {
+        let message = "what is encrypted is not accelerated: drivers don't encrypt";
+        let problem = Diagnostic::new(asked, message)
+            .help("set `acceleration = \"disabled\"` here, or `mode = \"off\"` in [encryption]");
+        problems.push(problem.related(encrypted, "encryption is asked for here"));
+    }
+    acceleration
 }
 
 fn node_ports(

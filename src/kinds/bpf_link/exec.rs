@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{BpfLink, Hook, Key, Mode, Seen, Spec};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
-use crate::kinds::{Action, Change, Desired, bpf_program, cgroup_link};
+use crate::kinds::{Action, Change, Desired, bpf_program, cgroup_link, xdp_link};
 use crate::net::{IfName, Netns};
 use crate::observe::{Observe, Round};
 
@@ -93,11 +93,14 @@ pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, String>, KernelE
     let filters = filter::list(&mut Round::new(kernel), &programs, &BTreeMap::new())?.into_iter();
     let of_sockets = cgroup_link::exec::links(kernel.bpf_root())?.into_iter();
     let of_sockets = of_sockets.filter(|(_, info)| info.cgroup_id != 0);
+    let of_drivers = xdp_link::exec::links(kernel.bpf_root())?.into_iter();
+    let of_drivers = of_drivers.filter(|(_, info)| info.ifindex != 0);
     let mut maps = BTreeMap::new();
     for (key, id) in links
         .map(|(key, info)| (key.to_string(), info.program_id))
         .chain(filters.map(|(key, (_, program))| (key.to_string(), program)))
         .chain(of_sockets.map(|(key, info)| (key.to_string(), info.program_id)))
+        .chain(of_drivers.map(|(key, info)| (key.to_string(), info.program_id)))
     {
         let read = |source| failed("read the program of", &key, source);
         let Some(program) = bpf::program_by_id(id).map_err(read)? else { continue };

@@ -119,5 +119,10 @@ impl Kind for BpfProgram {
                 link.program = None;
             }
         }
+        for link in observed.xdp_links.values_mut() {
+            if link.program.as_ref() == Some(key) {
+                link.program = None;
+            }
+        }
     }
 }

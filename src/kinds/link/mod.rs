@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{BlockedReason, Field, Kind, ObjectKey, Observed, bpf_map_entry};
 use crate::net::{IfName, Mac, Netns};
 
-pub use seen::{ALIAS_ENCRYPTION, ALIAS_TUNNEL, LinkInfo, decode, pair};
+pub use seen::{ALIAS_ENCRYPTION, ALIAS_TUNNEL, LinkInfo, XdpInfo, decode, pair};
 
 /// The kind.
 #[derive(Debug, Clone, PartialEq)]

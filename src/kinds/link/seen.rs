@@ -2,7 +2,7 @@
 
 use netlink_packet_route::link::{
     InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
-    LinkInfo as LinkInfoAttribute, LinkMessage,
+    LinkInfo as LinkInfoAttribute, LinkMessage, LinkXdp,
 };
 
 use super::{End, KIND_WIREGUARD, Peer, Seen, Tunnel};
@@ -30,6 +30,16 @@ pub struct LinkInfo {
     pub link_netnsid: Option<i32>,
     /// Of VXLAN and Geneve.
     pub tunnel: Option<Tunnel>,
+    /// The program at the driver.
+    pub xdp: Option<XdpInfo>,
+}
+
+/// An XDP program on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpInfo {
+    pub program_id: u32,
+    /// The kernel runs it, not the driver.
+    pub generic: bool,
 }
 
 impl LinkInfo {
@@ -89,6 +99,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
         link: None,
         link_netnsid: None,
         tunnel: None,
+        xdp: None,
     };
     let mut named = false;
     for attribute in &message.attributes {
@@ -111,6 +122,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
             LinkAttribute::Controller(index) => info.end.enslaved = *index != 0,
             LinkAttribute::Link(index) => info.link = Some(*index),
             LinkAttribute::LinkNetNsId(id) => info.link_netnsid = Some(*id),
+            LinkAttribute::Xdp(attributes) => info.xdp = xdp(attributes),
             LinkAttribute::LinkInfo(infos) => {
                 for attribute in infos {
                     match attribute {
@@ -124,6 +136,21 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
         }
     }
     named.then_some(info)
+}
+
+/// The program at the driver; the kernel says of every device whether it has any.
+fn xdp(attributes: &[LinkXdp]) -> Option<XdpInfo> {
+    let (mut program_id, mut generic) = (None, false);
+    for attribute in attributes {
+        match attribute {
+            LinkXdp::SkbProgId(id) => (program_id, generic) = (Some(*id), true),
+            LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => {
+                (program_id, generic) = (Some(*id), false);
+            }
+            _ => {}
+        }
+    }
+    program_id.map(|program_id| XdpInfo { program_id, generic })
 }
 
 /// What a tunnel's device is made with.

@@ -21,7 +21,7 @@ use crate::space::Space;
 const PIECE: u64 = 1000;
 
 /// A connection through a service that numbers are sent through all the time, and come back.
-struct Transfer {
+pub struct Transfer {
     stop: Arc<AtomicBool>,
     back: Arc<AtomicU64>,
     sender: JoinHandle<u64>,
@@ -31,7 +31,7 @@ struct Transfer {
 
 impl Transfer {
     #[track_caller]
-    fn start(from: &Space, frontend: SocketAddr, to: &Space, backend: SocketAddr) -> Self {
+    pub fn start(from: &Space, frontend: SocketAddr, to: &Space, backend: SocketAddr) -> Self {
         let listener = listen(to, backend);
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("accept");
@@ -80,7 +80,7 @@ impl Transfer {
 
     /// It goes on: more comes back than is on the way.
     #[track_caller]
-    fn assert_alive(&self, what: &str) {
+    pub fn assert_alive(&self, what: &str) {
         let target = self.back.load(Ordering::Relaxed) + 20 * PIECE;
         let goes_on = || self.back.load(Ordering::Relaxed) >= target;
         assert!(crate::daemon::wait_until(PATIENCE, goes_on), "it stands still: {what}");
@@ -88,7 +88,7 @@ impl Transfer {
 
     /// All that was sent has come back.
     #[track_caller]
-    fn finish(self) -> u64 {
+    pub fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().expect("the sender");
         assert_eq!(self.server.join().expect("the server"), sent * 8, "bytes at the backend");

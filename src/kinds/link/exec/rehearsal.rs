@@ -114,6 +114,7 @@ mod tests {
             group: 0,
             link: None,
             link_netnsid: None,
+            xdp: None,
             tunnel: Some(Tunnel { port, flow_based: true }),
         }
     }

@@ -155,6 +155,7 @@ mod tests {
             group,
             link: None,
             link_netnsid: None,
+            xdp: None,
             tunnel: None,
         }
     }
