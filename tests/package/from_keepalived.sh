@@ -159,10 +159,10 @@ servers_die_and_come_back() {
     local address
     kill "${servers[web2:80]}"
     wait_for 30 dead 2 || return 1
-    for address in "${FAMILIES[@]}"; do told web1 "$address" name || return 1; done
+    for address in "${FAMILIES[@]}"; do wait_for 30 told web1 "$address" name || return 1; done
     kill "${servers[web1:80]}"
     wait_for 30 dead 4 || return 1
-    for address in "${FAMILIES[@]}"; do told sorry "$address" name || return 1; done
+    for address in "${FAMILIES[@]}"; do wait_for 30 told sorry "$address" name || return 1; done
     serve web1 80 && serve web2 80 || return 1
     wait_for 30 dead 0 || return 1
 }
