@@ -74,17 +74,21 @@ pub(super) fn holding<'a, 'b>(
     networks[..after].last().filter(|network| network.cidr.contains(&address))
 }
 
-/// CIDRs either contain each other or have nothing in common, so of the networks before one in this
-/// order, the one that reaches furthest overlaps it if any does.
+/// CIDRs either contain each other or have nothing in common, so in this order those that contain one are the last
+/// before it. It is told of the widest and of the narrowest of them: when one is mended, the other is still wrong.
 fn overlaps(networks: &[Network<'_>], problems: &mut Problems) {
-    let mut widest: Option<&Network<'_>> = None;
+    let mut around: Vec<&Network<'_>> = Vec::new();
     for network in networks {
-        match widest {
-            Some(wide) if wide.cidr.contains(&network.cidr) => {
-                problems.push(overlap(wide, network));
-            }
-            _ => widest = Some(network),
+        while around.last().is_some_and(|last| !last.cidr.contains(&network.cidr)) {
+            around.pop();
         }
+        if let (Some(widest), Some(narrowest)) = (around.first(), around.last()) {
+            problems.push(overlap(widest, network));
+            if narrowest.cidr != widest.cidr {
+                problems.push(overlap(narrowest, network));
+            }
+        }
+        around.push(network);
     }
 }
 
