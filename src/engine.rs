@@ -403,15 +403,15 @@ pub fn lock(runtime: &Path, patience: Duration) -> Result<WriterScope, EngineErr
 }
 
 /// Removes what is left of the pins' folder and of the runtime folder after everything in them is gone. A
-/// runtime folder that was there before us stays.
+/// runtime folder that was there before us stays. Returns what others have put among the pins: that stays too.
 ///
 /// # Errors
 /// A file can't be removed.
-pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<(), EngineError> {
+pub fn remove_folders(kernel: &Kernel, runtime: &Path) -> Result<Vec<PathBuf>, EngineError> {
     pins::sweep(kernel.bpf_root())?;
     slots::remove(runtime)?;
     lock::remove_runtime(runtime);
-    Ok(())
+    Ok(pins::left(kernel.bpf_root())?)
 }
 
 /// Removes the private key that we made for ourselves.

@@ -77,7 +77,9 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     drop(progress);
     if converged.succeeded() {
         control::remove_stale(&runtime);
-        engine::remove_folders(&kernel, &runtime)?;
+        for path in engine::remove_folders(&kernel, &runtime)? {
+            output.note(&format!("left: {}, which does not belong to ciliate", path.display()));
+        }
         if let Some(state) = state {
             engine::remove_private_key(&state)?;
         }

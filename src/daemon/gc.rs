@@ -33,6 +33,7 @@ use crate::bpf_abi::{
     CILIUM_CT_ANY4, CILIUM_CT_ANY6, CILIUM_CT4, CILIUM_CT6, CILIUM_SNAT4, CILIUM_SNAT6, CtValue,
 };
 use crate::kernel::bpf_map::{Batch, Map};
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{KernelError, clock, pins};
 
 /// The maps that are collected.
@@ -151,7 +152,7 @@ pub fn collect(bpf_root: &Path) -> Run {
     let mut run = Run::default();
     let mut slice = Instant::now();
     for name in MAPS {
-        let collected = collect_flows(&pins::map(bpf_root, name), &mut slice);
+        let collected = collect_flows(bpf_root, name, &mut slice);
         run.note(name, collected, |run, sum| {
             run.entries += sum.entries;
             run.deleted += sum.deleted;
@@ -195,18 +196,23 @@ impl Run {
     }
 }
 
-fn collect_flows(pin: &Path, slice: &mut Instant) -> io::Result<Sum> {
-    collect_map(&Map::open(pin)?, slice, |_, value, now| Ok(is_over(value, now)))
+/// A map of ours; whatever else is in its place is passed over.
+fn open(root: &Path, name: &str) -> io::Result<Map> {
+    let pin = place::open(root, &pins::map(root, name), Pinned::Map).map_err(io::Error::other)?;
+    Map::of(pin.ok_or(io::ErrorKind::NotFound)?)
+}
+
+fn collect_flows(root: &Path, name: &str, slice: &mut Instant) -> io::Result<Sum> {
+    collect_map(&open(root, name)?, slice, |_, value, now| Ok(is_over(value, now)))
 }
 
 fn collect_nat(root: &Path, [name, tcp, any]: [&str; 3], slice: &mut Instant) -> io::Result<Sum> {
     let pinned = pins::list(&pins::map(root, "")).map_err(io::Error::other)?;
-    if pinned.iter().any(|pin| pin.contains("-old")) {
+    if pinned.iter().any(|pin| pin.contains("-old") && open(root, pin).is_ok()) {
         return Ok(Sum::default());
     }
-    let open = |name| Map::open(&pins::map(root, name));
-    let flows = nat::Flows { tcp: open(tcp)?, any: open(any)? };
-    collect_map(&open(name)?, slice, |key, value, now| flows.is_over(key, value, now))
+    let flows = nat::Flows { tcp: open(root, tcp)?, any: open(root, any)? };
+    collect_map(&open(root, name)?, slice, |key, value, now| flows.is_over(key, value, now))
 }
 
 /// Whether an entry is over in a second: by its key and its value.

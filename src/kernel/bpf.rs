@@ -198,6 +198,15 @@ pub fn program_by_id(id: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// `enum bpf_link_type` of a link (`struct bpf_link_info`).
+///
+/// # Errors
+/// The descriptor is not that of a BPF object.
+pub fn link_type(fd: impl AsFd) -> io::Result<u32> {
+    // SAFETY: the bytes hold no address.
+    Ok(u32_at(&unsafe { info(fd, [0u8; 32])? }, 0))
+}
+
 /// What the kernel knows of a TCX link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcxLinkInfo {

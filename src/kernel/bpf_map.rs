@@ -13,6 +13,7 @@ use std::path::Path;
 pub use walk::{Batch, Walk};
 
 use super::bpf::{Attr, NAME_LEN, call, call_fd, command, info, obj_get, obj_pin, u32_at};
+use super::place::Pinned;
 
 /// Entries in one batch call.
 const BATCH_ENTRIES_MAX: usize = 4096;
@@ -50,7 +51,11 @@ impl Map {
     /// # Errors
     /// Nothing is pinned there, or it is no map.
     pub fn open(pin: &Path) -> io::Result<Self> {
-        Self::of(obj_get(pin)?)
+        let fd = obj_get(pin)?;
+        match Pinned::of(&fd)? {
+            Pinned::Map => Self::of(fd),
+            _ => Err(io::Error::other("what is pinned there is no map")),
+        }
     }
 
     /// Makes a map. Of the name the kernel keeps 15 bytes.
@@ -74,8 +79,11 @@ impl Map {
         Self::of(unsafe { call_fd(command::MAP_CREATE, &mut attr)? })
     }
 
-    /// Reads the map's properties (`struct bpf_map_info`).
-    fn of(fd: OwnedFd) -> io::Result<Self> {
+    /// Takes the descriptor of a map, and reads its properties (`struct bpf_map_info`).
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn of(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the bytes hold no address.
         let bytes = unsafe { info(&fd, [0u8; 40])? };
         let field = |offset| u32_at(&bytes, offset);

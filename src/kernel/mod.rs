@@ -20,6 +20,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pins;
+pub mod place;
 pub mod private_key;
 pub mod program;
 pub mod ring;
@@ -57,6 +58,9 @@ pub enum KernelError {
         "{path} is not on a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`, or set paths.bpf to a folder on one; `ip netns exec` hides it, `nsenter --net=/run/netns/NAME` doesn't"
     )]
     NotBpffs { path: PathBuf },
+    /// Others put something where a pin of ours has to be.
+    #[error("{path} is {what}, which is in the place of a pin of ciliate's; remove it")]
+    PinTaken { path: PathBuf, what: &'static str },
     #[error("nft: {0}")]
     Nft(String),
     #[error(

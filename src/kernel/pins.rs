@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::statfs;
 
 use super::KernelError;
+use super::place::{Pinned, Place, file_type, look};
 
 /// `BPF_FS_MAGIC` (linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -44,11 +45,14 @@ pub fn ifname_of(folder: &str) -> String {
     folder.replace("%2e", ".")
 }
 
-/// The names in a folder, sorted; empty if it isn't there.
+/// The names in a folder, sorted; empty if it isn't there, or is no folder but something of others.
 ///
 /// # Errors
 /// It is there and can't be read.
 pub fn list(folder: &Path) -> Result<Vec<String>, KernelError> {
+    if !file_type(folder)?.is_some_and(|found| found.is_dir()) {
+        return Ok(Vec::new());
+    }
     let failed = |source| KernelError::File { operation: "list", path: folder.into(), source };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -91,16 +95,14 @@ pub fn make_folder_of(pin: &Path) -> Result<(), KernelError> {
     })
 }
 
-/// Removes a pin, then its folders up to and including `root` as far as they are empty.
+/// Removes a pin of ours, then its folders up to and including `root` as far as they are empty. What is
+/// there and isn't ours stays.
 ///
 /// # Errors
 /// The pin is there and can't be removed.
-pub fn remove(root: &Path, pin: &Path) -> Result<(), KernelError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(KernelError::File { operation: "remove", path: pin.into(), source: error });
-        }
-        _ => {}
+pub fn remove(root: &Path, pin: &Path, object: Pinned) -> Result<(), KernelError> {
+    if let Place::Ours(_) = look(root, pin, object)? {
+        unlink(pin)?;
     }
     for folder in pin.ancestors().skip(1).take_while(|folder| folder.starts_with(root)) {
         // Not empty, or the mount point itself: it stays.
@@ -111,11 +113,35 @@ pub fn remove(root: &Path, pin: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Puts a pin in the place of another in one step.
+/// Makes room for a pin: removes one of ours, and leaves its folders.
 ///
 /// # Errors
-/// The file system refuses.
-pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
+/// Something is there that isn't ours, or it can't be removed.
+pub fn clear(root: &Path, pin: &Path, object: Pinned) -> Result<(), KernelError> {
+    match look(root, pin, object)? {
+        Place::Nothing => Ok(()),
+        Place::Ours(_) => unlink(pin),
+        Place::Foreign(foreign) => Err(foreign.into()),
+    }
+}
+
+fn unlink(pin: &Path) -> Result<(), KernelError> {
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(KernelError::File { operation: "remove", path: pin.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a pin in the place of another of ours in one step.
+///
+/// # Errors
+/// Something is there that isn't ours, or the file system refuses.
+pub fn rename(root: &Path, from: &Path, to: &Path, object: Pinned) -> Result<(), KernelError> {
+    if let Place::Foreign(foreign) = look(root, to, object)? {
+        return Err(foreign.into());
+    }
     fs::rename(from, to).map_err(|source| KernelError::File {
         operation: "rename",
         path: from.into(),
@@ -129,18 +155,45 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), KernelError> {
 /// # Errors
 /// A pin is there and can't be removed.
 pub fn sweep(root: &Path) -> Result<(), KernelError> {
-    let mut folders = vec![root.join("maps"), root.join("cgroup")];
-    for parent in ["programs", "links"] {
-        let parent = root.join(parent);
-        folders.extend(list(&parent)?.into_iter().map(|name| parent.join(name)));
-        folders.push(parent);
-    }
-    for folder in &folders {
-        for name in list(folder)?.iter().filter(|name| name.ends_with("-new")) {
-            remove(root, &folder.join(name))?;
+    for (folder, object) in folders(root)? {
+        for name in list(&folder)?.iter().filter(|name| name.ends_with("-new")) {
+            remove(root, &folder.join(name), object)?;
         }
         let _ = fs::remove_dir(folder);
     }
+    for parent in ["programs", "links"] {
+        let _ = fs::remove_dir(root.join(parent));
+    }
     let _ = fs::remove_dir(root);
     Ok(())
+}
+
+/// The folders that pins are in, and what they are of.
+fn folders(root: &Path) -> Result<Vec<(PathBuf, Pinned)>, KernelError> {
+    let mut folders =
+        vec![(root.join("maps"), Pinned::Map), (root.join("cgroup"), Pinned::CgroupLink)];
+    for (parent, object) in [("programs", Pinned::Program), ("links", Pinned::TcxLink)] {
+        let parent = root.join(parent);
+        folders.extend(list(&parent)?.into_iter().map(|name| (parent.join(name), object)));
+    }
+    Ok(folders)
+}
+
+/// What others have put where our pins were, once those are gone.
+///
+/// # Errors
+/// A folder can't be read.
+pub fn left(root: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let mut left = Vec::new();
+    let mut rest: Vec<PathBuf> =
+        ["links", "programs", "cgroup", "maps"].map(|folder| root.join(folder)).into();
+    while let Some(path) = rest.pop() {
+        let inside = list(&path)?;
+        if inside.is_empty() && file_type(&path)?.is_some() {
+            left.push(path);
+            continue;
+        }
+        rest.extend(inside.into_iter().rev().map(|name| path.join(name)));
+    }
+    Ok(left)
 }

@@ -10,6 +10,7 @@ use aya::EbpfLoader;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType};
 
+use super::place::Pinned;
 use super::{KernelError, pins};
 use crate::bpf_objects::Object;
 
@@ -60,14 +61,14 @@ pub fn load(
         let pin = pins::program(root, digest, name);
         let fresh = pin.with_file_name(format!("{name}-new"));
         pins::make_folder_of(&pin)?;
-        pins::remove(&fresh, &fresh)?;
+        pins::clear(root, &fresh, Pinned::Program)?;
         let fd = program.fd().map_err(|error| refused(name, error.to_string()))?;
         super::bpf::obj_pin(fd, &fresh).map_err(|source| KernelError::Bpf {
             operation: "pin",
             object: fresh.display().to_string(),
             source,
         })?;
-        pins::rename(&fresh, &pin)?;
+        pins::rename(root, &fresh, &pin, Pinned::Program)?;
     }
     Ok(())
 }

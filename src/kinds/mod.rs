@@ -27,6 +27,7 @@ pub mod neighbour;
 pub mod netns;
 pub mod nftables;
 mod objects;
+pub mod occupied;
 pub mod owner;
 pub mod record;
 pub mod route;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Action, additions, conflicts, removals};
 use super::link::Taken;
+use super::occupied::{self, Occupied};
 use super::{Change, Kind, SeenMap, WantedMap, tunnel};
 use super::{
     address::Address, bpf_link::BpfLink, bpf_map::BpfMap, bpf_map_entry::BpfMapEntry,
@@ -145,6 +146,11 @@ pub enum BlockedReason {
         "{object} bears ciliate's mark and is not the other end of {link}: it may belong to another ciliate; remove or rename it"
     )]
     EndOfAnother { object: String, link: String },
+    /// Something of others is where a pin of ours has to be.
+    #[error(
+        "{path} is {what}, which does not belong to ciliate and is in the place of a pin; remove it"
+    )]
+    PinTaken { path: String, what: String },
     /// Sockets can't be told by a control group.
     #[error(
         "no control group of version 2 at {path}; set paths.cgroup to one, or load-balancing.socket = false"
@@ -248,6 +254,8 @@ macro_rules! closed_types {
             $(pub $field: SeenMap<$kind>,)*
             /// By wanted link: what has the name of its other end.
             pub taken: BTreeMap<IfName, Taken>,
+            /// By desired object: what is in the place of its pin.
+            pub occupied: BTreeMap<ObjectKey, Occupied>,
         }
 
         /// One change of one object of any kind.
@@ -391,6 +399,7 @@ macro_rules! closed_types {
                 blocked.push(Blocked { origin, reason });
                 unavailable.insert(ObjectKey::Link(*link));
             }
+            occupied::block(desired, observed, &mut blocked, &mut unavailable);
             let mut late: Vec<Op> = Vec::new();
             $(for _ in 0..if $kind::WRITES_THROUGH { PASSES_MAX } else { 1 } {
                 let before = ops.len();
@@ -421,7 +430,11 @@ macro_rules! closed_types {
                     Change::predict_all(made, |o| &mut o.$field, observed);
                 }
             })*
-            let kept = plan_late(&mut late, &unavailable, observed);
+            let mut kept = plan_late(&mut late, &unavailable, observed);
+            // Behind a pin that is gone, what was there may be in use.
+            if !observed.occupied.is_empty() {
+                kept.append(&mut unavailable);
+            }
             ops.append(&mut late);
             ops.append(&mut plan_removals(desired, observed, kept));
             (ops, blocked)

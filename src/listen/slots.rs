@@ -15,6 +15,7 @@ use crate::bpf_abi::{
     CILIATE_EVENTS, CILIATE_LOST, CILIATE_MONITOR, MAPS, MONITOR_SLOTS, MonitorFilter, MonitorValue,
 };
 use crate::kernel::bpf_map::{Map, MapShape};
+use crate::kernel::place::{self, Pinned, Place};
 use crate::kernel::ring::Ring;
 use crate::kernel::{KernelError, lock, pins};
 
@@ -86,11 +87,10 @@ impl Maps {
 
 fn open(root: &Path, name: &'static str) -> Result<Map, ListenError> {
     let pin = pins::map(root, name);
-    let map = match Map::open(&pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ListenError::NotApplied { pin });
-        }
-        other => other.map_err(|source| failed("open", name, source))?,
+    let map = match place::look(root, &pin, Pinned::Map)? {
+        Place::Nothing => return Err(ListenError::NotApplied { pin }),
+        Place::Foreign(foreign) => return Err(KernelError::from(foreign).into()),
+        Place::Ours(fd) => Map::of(fd).map_err(|source| failed("open", name, source))?,
     };
     let fits = MAPS.iter().find(|def| def.name == name).is_some_and(|def| {
         map.shape()

@@ -9,6 +9,7 @@
 //! what is desired. [`observe`] comes second and reads the objects that are ours or in our way.
 
 pub mod facts;
+mod occupied;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -233,6 +234,7 @@ macro_rules! observe_all {
                     list
                 },)*
                 taken: link::exec::taken(round, desired)?,
+                occupied: occupied::read(round.kernel, desired)?,
             })
         }
     };

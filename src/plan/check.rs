@@ -50,6 +50,11 @@ pub fn check(ops: &[Op], observed: &Observed) -> Result<(), Broken> {
         {
             return Err(Broken::Foreign(format!("link {} in {}", taken.ifname, taken.netns)));
         }
+        if op.phase() == Phase::Add
+            && let Some(occupied) = observed.occupied.get(&op.object())
+        {
+            return Err(Broken::Foreign(occupied.path.clone()));
+        }
         match op.phase() {
             Phase::Remove => removing = true,
             Phase::Add if removing => {

@@ -44,6 +44,7 @@ fn page_of_a_kernel_error(error: &KernelError) -> &'static str {
         | KernelError::Incapable { .. } => "machine",
         KernelError::Locked { .. } | KernelError::OtherNamespace { .. } => "node",
         KernelError::PrivateKey { .. } => "encryption",
+        KernelError::PinTaken { .. } => "foreign",
     }
 }
 
@@ -69,6 +70,10 @@ fn kernel_errors() -> Vec<KernelError> {
         KernelError::NotBpffs { path: "/sys/fs/bpf/ciliate".into() },
         KernelError::Nft("Error: Could not process rule: No such file or directory".into()),
         KernelError::NftMissing,
+        KernelError::PinTaken {
+            path: "/sys/fs/bpf/ciliate/maps/cilium_lxc-new".into(),
+            what: "a directory",
+        },
         KernelError::Verifier {
             program: "cil_from_container".into(),
             reason: "R1 invalid mem access".into(),
@@ -125,7 +130,8 @@ fn page_of_a_reason(reason: &BlockedReason) -> &'static str {
         | BlockedReason::FilterTaken { .. }
         | BlockedReason::IngressQdisc { .. }
         | BlockedReason::XdpTaken { .. }
-        | BlockedReason::EndOfAnother { .. } => "foreign",
+        | BlockedReason::EndOfAnother { .. }
+        | BlockedReason::PinTaken { .. } => "foreign",
         BlockedReason::CgroupMissing { .. } | BlockedReason::NoFreeServiceId { .. } => "service",
         BlockedReason::WireguardMissing
         | BlockedReason::PrivateKeyUnusable { .. }
@@ -162,6 +168,10 @@ fn reasons() -> Vec<BlockedReason> {
         BlockedReason::EndOfAnother {
             object: "link lxc0a1b2c3d4e5f".into(),
             link: "link lxc000000000001".into(),
+        },
+        BlockedReason::PinTaken {
+            path: "/sys/fs/bpf/ciliate/maps/cilium_lxc".into(),
+            what: "a directory".into(),
         },
         BlockedReason::DeviceMissing { ifname: "eth7".into() },
         BlockedReason::AddressMissing { address: "192.0.2.1".into() },

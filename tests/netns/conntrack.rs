@@ -250,7 +250,7 @@ fn remake(node: &Node, map: &str, max_entries: u32) {
     put(&other, &entries);
     let fresh = pin(node, &format!("{map}-new"));
     other.pin(&fresh).expect("pin");
-    pins::rename(&fresh, &pin(node, map)).expect("rename");
+    fs::rename(&fresh, pin(node, map)).expect("rename");
 }
 
 /// Packets in `cilium_metrics`, of whatever reason.

@@ -47,6 +47,7 @@ mod node;
 mod node_port;
 mod notrack;
 mod offload;
+mod occupied;
 mod one_writer;
 mod overlay;
 mod overlay_switch;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::{BpfLink, Hook, Key, Mode, Seen, Spec};
 use crate::apply::{Apply, ExecError};
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
 use crate::kinds::{Action, Change, Desired, bpf_program, cgroup_link, xdp_link};
 use crate::net::{IfName, Netns};
@@ -73,7 +74,8 @@ fn tcx_links(root: &Path) -> Result<Vec<(Key, bpf::TcxLinkInfo)>, KernelError> {
         for name in pins::list(&root.join("links").join(&folder))? {
             let failed = |source| failed("read", &format!("{ifname} {name}"), source);
             let pin = root.join("links").join(&folder).join(&name);
-            let info = bpf::obj_get(&pin).and_then(bpf::tcx_link_info).map_err(failed)?;
+            let Some(link) = place::open(root, &pin, Pinned::TcxLink)? else { continue };
+            let info = bpf::tcx_link_info(link).map_err(failed)?;
             let hook =
                 if info.attach_type == bpf::TCX_EGRESS { Hook::Egress } else { Hook::Ingress };
             links.push((Key { ifname, hook, program: name.into() }, info));
@@ -130,7 +132,8 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
     let Some(spec) = change.spec() else { return Ok(()) };
     let name = change.key.to_string();
     let pin = pins::link(root, change.key.ifname.as_str(), &change.key.program);
-    let found = bpf::obj_get(&pin).and_then(bpf::tcx_link_info).ok();
+    let found = place::open(root, &pin, Pinned::TcxLink)?;
+    let found = found.and_then(|link| bpf::tcx_link_info(link).ok());
     let expected = change.expects().filter(|seen| seen.mode == Mode::Tcx).map(|seen| seen.ifindex);
     // Attached nowhere any more: its device went since it was looked at, and what is asked for is new.
     let stale = expected.is_some() && found.is_some_and(|info| info.ifindex == 0);
@@ -148,9 +151,7 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
     };
     let link = bpf::tcx_link_create(&program, spec.ifindex, attach_type)
         .map_err(|source| failed("attach", &name, source))?;
-    if found.is_some() {
-        pins::remove(&pin, &pin)?;
-    }
+    pins::clear(root, &pin, Pinned::TcxLink)?;
     pins::make_folder_of(&pin)?;
     bpf::obj_pin(&link, &pin).map_err(|source| failed("pin", &name, source))
 }
@@ -175,8 +176,8 @@ fn change_one(
         // The device was renamed: what is attached stays, and the pin follows.
         let pin = |ifname: IfName| pins::link(root, ifname.as_str(), &key.program);
         pins::make_folder_of(&pin(key.ifname))?;
-        pins::rename(&pin(old), &pin(key.ifname))?;
-        pins::remove(root, &pin(old))?;
+        pins::rename(root, &pin(old), &pin(key.ifname), Pinned::TcxLink)?;
+        pins::remove(root, &pin(old), Pinned::TcxLink)?;
     }
     match &change.action {
         Action::Delete { from } => {
@@ -254,7 +255,10 @@ fn remove(
     qdisc_ours: bool,
 ) -> Result<(), KernelError> {
     match mode {
-        Mode::Tcx => pins::remove(root, &pins::link(root, key.ifname.as_str(), &key.program)),
+        Mode::Tcx => {
+            let pin = pins::link(root, key.ifname.as_str(), &key.program);
+            pins::remove(root, &pin, Pinned::TcxLink)
+        }
         Mode::Clsact => {
             let requests = filter::removal(&mut Round::new(kernel), key, qdisc_ours)?;
             let outcome = crate::apply::send(kernel, &Netns::HOST, "delete a filter", requests);

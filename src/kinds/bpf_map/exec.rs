@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{BpfMap, Layout, MapName};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::bpf_map::{Map, MapShape};
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, pins};
 use crate::kinds::bpf_old_map::{self, is_carried};
 use crate::kinds::{Change, Desired};
@@ -24,20 +25,16 @@ impl From<MapShape> for Layout {
     }
 }
 
-/// A pinned map; `None` where nothing is pinned.
+/// A pinned map; `None` where none is, whatever else may be there.
 ///
 /// # Errors
-/// Something is pinned there and can't be read.
+/// It is pinned there and can't be read.
 pub fn open(kernel: &Kernel, name: MapName) -> Result<Option<Map>, KernelError> {
-    match Map::open(&pins::map(kernel.bpf_root(), name.def().name)) {
-        Ok(map) => Ok(Some(map)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-            Ok(None)
-        }
-        Err(source) => {
-            Err(KernelError::Bpf { operation: "open", object: format!("map {name}"), source })
-        }
-    }
+    let root = kernel.bpf_root();
+    let pinned = place::open(root, &pins::map(root, name.def().name), Pinned::Map)?;
+    let failed =
+        |source| KernelError::Bpf { operation: "open", object: format!("map {name}"), source };
+    pinned.map(|fd| Map::of(fd).map_err(failed)).transpose()
 }
 
 impl Observe for BpfMap {
@@ -65,7 +62,7 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
     let found = there.as_ref().map(|map| Layout::from(map.shape()));
     kernel.writes += 1;
     let Some(layout) = change.spec() else {
-        return pins::remove(kernel.bpf_root(), &pin);
+        return pins::remove(kernel.bpf_root(), &pin, Pinned::Map);
     };
     if found == Some(*layout) {
         return Ok(());
@@ -99,10 +96,10 @@ fn change_one(kernel: &mut Kernel, change: &Change<BpfMap>) -> Result<(), Kernel
     // The new map takes the old one's pin in one step; programs are loaded anew after this. What programs
     // fill is kept until they are swapped.
     let fresh = pin.with_file_name(format!("{}-new", change.key));
-    pins::remove(&fresh, &fresh)?;
+    pins::clear(kernel.bpf_root(), &fresh, Pinned::Map)?;
     map.pin(&fresh).map_err(|source| failed("pin", source))?;
     if is_carried(change.key) {
         bpf_old_map::exec::keep(kernel, change.key, &old)?;
     }
-    pins::rename(&fresh, &pin)
+    pins::rename(kernel.bpf_root(), &fresh, &pin, Pinned::Map)
 }

@@ -9,6 +9,7 @@ use super::carry::{Ends, Room, Rule, carried};
 use super::{BpfOldMap, Seen};
 use crate::apply::{Apply, ExecError};
 use crate::kernel::bpf_map::Map;
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, clock, grace, pins};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{Change, Desired, bpf_link};
@@ -23,18 +24,24 @@ impl Observe for BpfOldMap {
         _desired: &Desired,
     ) -> Result<BTreeMap<MapName, Seen>, KernelError> {
         let found = pinned(round.kernel)?;
-        Ok(found.into_iter().map(|(map, _)| (map, Seen)).collect())
+        Ok(found.into_iter().map(|(map, ..)| (map, Seen)).collect())
     }
 }
 
 /// The pins of old maps: `<name>-old`, `<name>-old2`, …
-fn pinned(kernel: &Kernel) -> Result<Vec<(MapName, PathBuf)>, KernelError> {
+fn pinned(kernel: &Kernel) -> Result<Vec<(MapName, PathBuf, Map)>, KernelError> {
     let folder = pins::map(kernel.bpf_root(), "");
     let mut found = Vec::new();
     for pin in pins::list(&folder)? {
         let Some((name, number)) = pin.split_once("-old") else { continue };
-        if let (Ok(map), true) = (name.parse(), number.bytes().all(|byte| byte.is_ascii_digit())) {
-            found.push((map, folder.join(&pin)));
+        let Ok(map) = name.parse::<MapName>() else { continue };
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let pin = folder.join(&pin);
+        if let Some(fd) = place::open(kernel.bpf_root(), &pin, Pinned::Map)? {
+            let old = Map::of(fd).map_err(|source| failed("open the old", map, source))?;
+            found.push((map, pin, old));
         }
     }
     Ok(found)
@@ -45,9 +52,8 @@ fn pinned(kernel: &Kernel) -> Result<Vec<(MapName, PathBuf)>, KernelError> {
 /// # Errors
 /// A pin can't be read.
 pub fn old_maps(kernel: &Kernel, map: MapName) -> Result<Vec<Map>, KernelError> {
-    let pins = pinned(kernel)?.into_iter().filter(|(of, _)| *of == map);
-    pins.map(|(_, pin)| Map::open(&pin).map_err(|source| failed("open the old", map, source)))
-        .collect()
+    let pins = pinned(kernel)?.into_iter().filter(|(of, ..)| *of == map);
+    Ok(pins.map(|(.., old)| old).collect())
 }
 
 /// Ids of all our maps, the old ones too.
@@ -55,12 +61,9 @@ pub fn old_maps(kernel: &Kernel, map: MapName) -> Result<Vec<Map>, KernelError> 
 /// # Errors
 /// A pin can't be read.
 pub fn ids(kernel: &Kernel) -> Result<BTreeSet<u32>, KernelError> {
-    let mut ids = BTreeSet::new();
+    let mut ids: BTreeSet<u32> = pinned(kernel)?.iter().map(|(.., old)| old.id()).collect();
     for map in MapName::all() {
         ids.extend(open(kernel, map)?.map(|map| map.id()));
-    }
-    for (map, pin) in pinned(kernel)? {
-        ids.insert(Map::open(&pin).map_err(|source| failed("open the old", map, source))?.id());
     }
     Ok(ids)
 }
@@ -78,11 +81,13 @@ pub fn keep(kernel: &Kernel, map: MapName, old: &Map) -> Result<(), KernelError>
     if old_maps(kernel, map)?.iter().any(|kept| kept.id() == old.id()) {
         return Ok(());
     }
-    let taken = pinned(kernel)?;
-    let names = (1..).map(|n| if n == 1 { format!("{map}-old") } else { format!("{map}-old{n}") });
-    let mut paths = names.map(|name| pins::map(kernel.bpf_root(), &name));
-    let free = paths.find(|path| taken.iter().all(|(_, pin)| pin != path));
-    free.map_or(Ok(()), |pin| old.pin(&pin).map_err(|source| failed("keep the old", map, source)))
+    // By others too.
+    let taken = pins::list(&pins::map(kernel.bpf_root(), ""))?;
+    let mut names =
+        (1..).map(|n| if n == 1 { format!("{map}-old") } else { format!("{map}-old{n}") });
+    let free = names.find(|name| !taken.contains(name));
+    let Some(pin) = free.map(|name| pins::map(kernel.bpf_root(), &name)) else { return Ok(()) };
+    old.pin(&pin).map_err(|source| failed("keep the old", map, source))
 }
 
 /// Fills a map that nobody uses yet. Returns the number of calls that wrote. Maps of other records have
@@ -207,9 +212,9 @@ fn let_go(
             kernel.writes += carry_over(kernel, map, old, &new)?;
         }
     }
-    for (_, pin) in pinned(kernel)?.into_iter().filter(|(of, _)| *of == map) {
+    for (_, pin, _) in pinned(kernel)?.into_iter().filter(|(of, ..)| *of == map) {
         kernel.writes += 1;
-        pins::remove(kernel.bpf_root(), &pin)?;
+        pins::remove(kernel.bpf_root(), &pin, Pinned::Map)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{BpfProgram, Globals, Key, Seen};
 use crate::apply::{Apply, ExecError};
 use crate::bpf_objects::OBJECTS;
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
 use crate::kinds::bpf_map::{MapName, exec::open};
 use crate::kinds::{Change, Desired};
@@ -44,7 +45,8 @@ pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelErr
                 source,
             };
             let pin = pins::program(root, &digest, &name);
-            let info = bpf::obj_get(&pin).and_then(bpf::program_info).map_err(failed)?;
+            let Some(program) = place::open(root, &pin, Pinned::Program)? else { continue };
+            let info = bpf::program_info(program).map_err(failed)?;
             let key = Key { name: name.as_str().into(), digest: digest.as_str().into() };
             programs.push((key, info));
         }
@@ -102,7 +104,8 @@ impl Apply for BpfProgram {
                     kernel.writes += 1;
                     let root = kernel.bpf_root();
                     let pin = pins::program(root, &change.key.digest, &change.key.name);
-                    results[index] = pins::remove(root, &pin).map_err(ExecError::from);
+                    results[index] =
+                        pins::remove(root, &pin, Pinned::Program).map_err(ExecError::from);
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{CgroupLink, Key, Seen, Spec};
 use crate::apply::{Apply, ExecError};
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, bpf, pins};
 use crate::kinds::{Action, Change, Desired, bpf_program};
 use crate::observe::{Observe, Round};
@@ -30,8 +31,9 @@ impl Observe for CgroupLink {
 pub fn links(root: &Path) -> Result<Vec<(Key, bpf::CgroupLinkInfo)>, KernelError> {
     let mut links = Vec::new();
     for name in pins::list(&root.join("cgroup"))? {
-        let info = bpf::obj_get(&pins::cgroup_link(root, &name)).and_then(bpf::cgroup_link_info);
-        let info = info.map_err(|source| failed("read", &name, source))?;
+        let pin = pins::cgroup_link(root, &name);
+        let Some(link) = place::open(root, &pin, Pinned::CgroupLink)? else { continue };
+        let info = bpf::cgroup_link_info(link).map_err(|source| failed("read", &name, source))?;
         links.push((Key { program: name.into() }, info));
     }
     Ok(links)
@@ -53,7 +55,7 @@ fn change_one(root: &Path, change: &Change<CgroupLink>) -> Result<(), KernelErro
     let name = &*change.key.program;
     let pin = pins::cgroup_link(root, name);
     match &change.action {
-        Action::Delete { .. } => pins::remove(root, &pin),
+        Action::Delete { .. } => pins::remove(root, &pin, Pinned::CgroupLink),
         Action::Update { to, .. } => {
             let program = open_program(root, to, name)?;
             bpf::obj_get(&pin)
@@ -87,7 +89,7 @@ fn attach(root: &Path, spec: &Spec, name: &str) -> Result<(), KernelError> {
     let pin = pins::cgroup_link(root, name);
     let fresh = pin.with_file_name(format!("{name}-new"));
     pins::make_folder_of(&pin)?;
-    pins::remove(&fresh, &fresh)?;
+    pins::clear(root, &fresh, Pinned::CgroupLink)?;
     bpf::obj_pin(&link, &fresh).map_err(|source| failed("pin", name, source))?;
-    pins::rename(&fresh, &pin)
+    pins::rename(root, &fresh, &pin, Pinned::CgroupLink)
 }

@@ -33,8 +33,8 @@ use super::bpf_map::MapName;
 use super::maglev_table;
 use super::{Field, Kind, ObjectKey, lb_backend};
 use crate::bpf_abi::{
-    CILIUM_LB4_REVERSE_NAT, CILIUM_LB4_SERVICES, CILIUM_LB4_SOURCE_RANGE, CILIUM_LB6_REVERSE_NAT,
-    CILIUM_LB6_SERVICES, CILIUM_LB6_SOURCE_RANGE,
+    CILIATE_MAGLEV_INDEX, CILIUM_LB_AFFINITY_MATCH, CILIUM_LB4_REVERSE_NAT, CILIUM_LB4_SERVICES,
+    CILIUM_LB4_SOURCE_RANGE, CILIUM_LB6_REVERSE_NAT, CILIUM_LB6_SERVICES, CILIUM_LB6_SOURCE_RANGE,
 };
 
 pub use frontend::{Frontend, Key};
@@ -151,9 +151,17 @@ impl Kind for LbService {
         maps.into_iter().chain(spec.slots.iter().map(backend)).chain(table).collect()
     }
 
-    /// Nothing foreign can be in the place of what a frontend needs.
-    fn stands_on(_key: &Key, _spec: &Arc<State>) -> Vec<ObjectKey> {
-        Vec::new()
+    /// Of what a frontend needs, the maps: nothing foreign can be in the place of the rest. And those of what is
+    /// written along with it.
+    fn stands_on(key: &Key, spec: &Arc<State>) -> Vec<ObjectKey> {
+        let ipv6 = key.is_ipv6();
+        let mut maps = vec![map(ipv6), reverse_nat_map(ipv6)];
+        maps.extend((!spec.slots.is_empty()).then(|| lb_backend::map(ipv6)));
+        maps.extend((!spec.source_ranges.is_empty()).then(|| source_range_map(ipv6)));
+        maps.extend((!spec.kept.is_empty()).then(|| MapName::of_abi(CILIUM_LB_AFFINITY_MATCH)));
+        let index = || [maglev_table::MAP, MapName::of_abi(CILIATE_MAGLEV_INDEX)];
+        maps.extend((spec.table != 0).then(index).into_iter().flatten());
+        maps.into_iter().map(ObjectKey::BpfMap).collect()
     }
 
     /// What is left under a number goes when no frontend has that number any more.

@@ -103,9 +103,9 @@ impl Kind for MaglevTable {
         map.chain(spec.members.iter().map(backend)).collect()
     }
 
-    /// Nothing foreign can be in the place of what a table needs.
+    /// Of what a table needs, the map: nothing foreign can be in the place of the rest.
     fn stands_on(_key: &Key, _spec: &Spec) -> Vec<ObjectKey> {
-        Vec::new()
+        vec![ObjectKey::BpfMap(MAP)]
     }
 
     /// A service that could not be given another table still looks things up in this one.

@@ -1,0 +1,47 @@
+//! Which places of desired pins are occupied by something of others. Imports `kernel`, `kinds`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::kernel::place::{Pinned, Place, look};
+use crate::kernel::{Kernel, KernelError, pins};
+use crate::kinds::bpf_link::Mode;
+use crate::kinds::occupied::Occupied;
+use crate::kinds::{Desired, ObjectKey};
+
+/// Looks at the place of each pin that is desired.
+///
+/// # Errors
+/// One can't be looked at.
+pub(super) fn read(
+    kernel: &Kernel,
+    desired: &Desired,
+) -> Result<BTreeMap<ObjectKey, Occupied>, KernelError> {
+    let root = kernel.bpf_root();
+    let mut occupied = BTreeMap::new();
+    let mut add = |pin: PathBuf, object, key: ObjectKey| -> Result<(), KernelError> {
+        if let Place::Foreign(found) = look(root, &pin, object)? {
+            let path = found.path.display().to_string();
+            occupied.insert(key, Occupied { path, what: found.what.into() });
+        }
+        Ok(())
+    };
+    for key in desired.bpf_maps.keys() {
+        add(pins::map(root, key.def().name), Pinned::Map, ObjectKey::BpfMap(*key))?;
+    }
+    for key in desired.bpf_programs.keys() {
+        let pin = pins::program(root, &key.digest, &key.name);
+        add(pin, Pinned::Program, ObjectKey::BpfProgram(key.clone()))?;
+    }
+    // A filter has no pin.
+    let links = desired.bpf_links.iter().filter(|(_, wanted)| wanted.spec.mode == Mode::Tcx);
+    for (key, _) in links {
+        let pin = pins::link(root, key.ifname.as_str(), &key.program);
+        add(pin, Pinned::TcxLink, ObjectKey::BpfLink(key.clone()))?;
+    }
+    for key in desired.cgroup_links.keys() {
+        let pin = pins::cgroup_link(root, &key.program);
+        add(pin, Pinned::CgroupLink, ObjectKey::CgroupLink(key.clone()))?;
+    }
+    Ok(occupied)
+}
