@@ -335,7 +335,7 @@ fn processes_with(dir: &str) -> Vec<String> {
 }
 
 /// Whether the tier can run; says why not, once. What killed test runs left behind is removed first.
-fn able() -> bool {
+pub fn able() -> bool {
     static ONCE: Once = Once::new();
     let missing = if rustix::process::geteuid().is_root() {
         TOOLS.iter().find(|(tool, _)| !in_path(tool)).map(|(tool, package)| {

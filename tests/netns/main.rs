@@ -28,6 +28,7 @@ mod foreign;
 #[path = "../bpf/frames.rs"]
 #[allow(dead_code, reason = "what the bpf tier builds packets with; not all of it is needed here")]
 mod frames;
+mod frozen;
 mod geneve;
 mod health;
 mod hitless;
@@ -46,8 +47,8 @@ mod nat;
 mod node;
 mod node_port;
 mod notrack;
-mod offload;
 mod occupied;
+mod offload;
 mod one_writer;
 mod overlay;
 mod overlay_switch;

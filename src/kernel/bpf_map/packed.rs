@@ -10,6 +10,12 @@ use super::{BATCH_ENTRIES_MAX, Map};
 /// Bytes of values in one call: the kernel walks through what it is given without a pause.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// How many entries of a batch that failed were written: what the kernel says, unless it refused the batch as a
+/// whole, as it does with a map that is frozen. Then the count is still the one that it was given.
+fn written(count: usize, given: usize) -> usize {
+    if count < given { count } else { 0 }
+}
+
 impl Map {
     /// Writes entries, of an array too, and returns the number of calls.
     ///
@@ -38,7 +44,7 @@ impl Map {
             calls += 1;
             // SAFETY: `keys` and `values` hold `next - done` items of the map's sizes (sliced above).
             if let Err(error) = unsafe { call(command::MAP_UPDATE_BATCH, &mut attr) } {
-                return Err((done + attr.read_u32(32) as usize, error));
+                return Err((done + written(attr.read_u32(32) as usize, next - done), error));
             }
             done = next;
         }
