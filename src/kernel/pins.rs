@@ -170,8 +170,11 @@ pub fn sweep(root: &Path) -> Result<(), KernelError> {
 
 /// The folders that pins are in, and what they are of.
 fn folders(root: &Path) -> Result<Vec<(PathBuf, Pinned)>, KernelError> {
-    let mut folders =
-        vec![(root.join("maps"), Pinned::Map), (root.join("cgroup"), Pinned::CgroupLink)];
+    let mut folders = vec![
+        (root.join("maps"), Pinned::Map),
+        (root.join("cgroup"), Pinned::CgroupLink),
+        (root.join("xdp"), Pinned::XdpLink),
+    ];
     for (parent, object) in [("programs", Pinned::Program), ("links", Pinned::TcxLink)] {
         let parent = root.join(parent);
         folders.extend(list(&parent)?.into_iter().map(|name| (parent.join(name), object)));
@@ -186,7 +189,7 @@ fn folders(root: &Path) -> Result<Vec<(PathBuf, Pinned)>, KernelError> {
 pub fn left(root: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut left = Vec::new();
     let mut rest: Vec<PathBuf> =
-        ["links", "programs", "cgroup", "maps"].map(|folder| root.join(folder)).into();
+        ["links", "programs", "cgroup", "xdp", "maps"].map(|folder| root.join(folder)).into();
     while let Some(path) = rest.pop() {
         let inside = list(&path)?;
         if inside.is_empty() && file_type(&path)?.is_some() {

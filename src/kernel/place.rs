@@ -12,6 +12,8 @@ use super::{KernelError, bpf, pins};
 
 /// `BPF_LINK_TYPE_CGROUP` (linux/bpf.h).
 const LINK_CGROUP: u32 = 3;
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_XDP: u32 = 6;
 /// `BPF_LINK_TYPE_TCX`.
 const LINK_TCX: u32 = 11;
 
@@ -22,6 +24,7 @@ pub enum Pinned {
     Program,
     TcxLink,
     CgroupLink,
+    XdpLink,
     OtherLink,
 }
 
@@ -39,6 +42,7 @@ impl Pinned {
             _ => match bpf::link_type(object)? {
                 LINK_TCX => Self::TcxLink,
                 LINK_CGROUP => Self::CgroupLink,
+                LINK_XDP => Self::XdpLink,
                 _ => Self::OtherLink,
             },
         })
@@ -50,6 +54,7 @@ impl Pinned {
             Self::Program => "a program",
             Self::TcxLink => "a link to a device",
             Self::CgroupLink => "a link to a control group",
+            Self::XdpLink => "a link to a driver",
             Self::OtherLink => "a link of another kind",
         }
     }

@@ -40,6 +40,7 @@ fn origin<'d>(desired: &'d Desired, object: &ObjectKey) -> Option<&'d Origin> {
         ObjectKey::BpfProgram(key) => desired.bpf_programs.get(key).map(|wanted| &wanted.origin),
         ObjectKey::BpfLink(key) => desired.bpf_links.get(key).map(|wanted| &wanted.origin),
         ObjectKey::CgroupLink(key) => desired.cgroup_links.get(key).map(|wanted| &wanted.origin),
+        ObjectKey::XdpLink(key) => desired.xdp_links.get(key).map(|wanted| &wanted.origin),
         _ => None,
     }
 }

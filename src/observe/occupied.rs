@@ -43,5 +43,9 @@ pub(super) fn read(
         let pin = pins::cgroup_link(root, &key.program);
         add(pin, Pinned::CgroupLink, ObjectKey::CgroupLink(key.clone()))?;
     }
+    for key in desired.xdp_links.keys() {
+        let pin = pins::xdp_link(&root, key.ifindex);
+        add(pin, Pinned::XdpLink, ObjectKey::XdpLink(key.clone()))?;
+    }
     Ok(occupied)
 }

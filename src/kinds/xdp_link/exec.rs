@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{Key, Mode, Seen, Spec, XdpLink};
 use crate::apply::{Apply, ExecError};
+use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, bpf, pins};
 use crate::kinds::link::XdpInfo;
 use crate::kinds::{Action, Change, Desired, bpf_program};
@@ -53,8 +54,9 @@ pub fn links(root: &Path) -> Result<Vec<(Key, bpf::XdpLinkInfo)>, KernelError> {
     for name in pins::list(&root.join("xdp"))? {
         let Ok(ifindex) = name.parse() else { continue };
         let key = Key { ifindex };
-        let info = bpf::obj_get(&pins::xdp_link(root, ifindex)).and_then(bpf::xdp_link_info);
-        let info = info.map_err(|source| failed("read", &key.to_string(), source))?;
+        let pin = pins::xdp_link(root, ifindex);
+        let Some(link) = place::open(root, &pin, Pinned::XdpLink)? else { continue };
+        let info = bpf::xdp_link_info(link).map_err(|source| failed("read", &key.to_string(), source))?;
         links.push((key, info));
     }
     Ok(links)
@@ -97,7 +99,7 @@ fn remove(root: &Path, key: &Key) -> Result<(), KernelError> {
     if let Ok(link) = bpf::obj_get(&pin) {
         bpf::link_detach(link).map_err(|source| failed("detach", &key.to_string(), source))?;
     }
-    pins::remove(root, &pin)
+    pins::remove(root, &pin, Pinned::XdpLink)
 }
 
 fn open_program(root: &Path, spec: &Spec) -> Result<OwnedFd, KernelError> {
