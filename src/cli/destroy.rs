@@ -1,13 +1,14 @@
 //! `ciliate destroy`: remove everything that is ours, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{EXIT_OK, Failure, Format, LOCK_PATIENCE, Output, apply, plan};
 use crate::config::{Document, Search};
 use crate::daemon::control::{self, Daemon};
 use crate::engine::{self, Invalid};
 use crate::intent;
-use crate::kernel::Kernel;
+use crate::kernel::lock::daemon::{self, DaemonLock};
+use crate::kernel::{Kernel, KernelError};
 use crate::plan::SavedPlan;
 
 /// Remove everything that ciliate made and put back every setting it changed; nothing else
@@ -53,23 +54,7 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
         return Ok(EXIT_OK);
     }
-    match control::ask(&runtime) {
-        Daemon::Answers(status) => {
-            return Err(Failure::Error(format!(
-                "a daemon runs (pid {}) and would make everything again; stop it first, with \
-                 `systemctl stop` or `kill {}`",
-                status.pid, status.pid
-            )));
-        }
-        Daemon::Silent { pid } => {
-            let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            return Err(Failure::Error(format!(
-                "a daemon{pid} does not answer, and would make everything again once it goes on; end \
-                 it first, with `systemctl stop` or `kill -KILL`"
-            )));
-        }
-        Daemon::Absent => {}
-    }
+    let _alone = alone(&runtime)?;
     let scope = engine::lock(&runtime, LOCK_PATIENCE)?;
     let mut progress = output.progress();
     let tick = |done, total| progress.tick(done, total);
@@ -85,4 +70,34 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
     }
     apply::finish(arguments.output, &converged, output)
+}
+
+/// Makes sure that no daemon runs, and that none begins until this is done. What tells is the daemon's lock, which it
+/// has whether it answers or not. The socket is asked as well: somebody may have removed the lock's file.
+fn alone(runtime: &Path) -> Result<DaemonLock, Failure> {
+    let (lock, holder) = match DaemonLock::without_daemon(runtime, LOCK_PATIENCE) {
+        Ok(lock) => (Some(lock), None),
+        Err(error @ KernelError::Locked { .. }) => match daemon::holder(runtime) {
+            Some(pid) => (None, Some(pid)),
+            None => return Err(error.into()),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    let pid = match (control::ask(runtime), lock) {
+        (Daemon::Absent, Some(lock)) => return Ok(lock),
+        (Daemon::Answers(status), _) => {
+            return Err(Failure::Error(format!(
+                "a daemon runs (pid {}) and would make everything again; stop it first, with \
+                 `systemctl stop` or `kill {}`",
+                status.pid, status.pid
+            )));
+        }
+        (Daemon::Silent { pid }, _) => pid.or(holder),
+        (Daemon::Absent, None) => holder,
+    };
+    let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+    Err(Failure::Error(format!(
+        "a daemon{pid} does not answer, and would make everything again once it goes on; end it first, \
+         with `systemctl stop` or `kill -KILL`"
+    )))
 }

@@ -2,7 +2,7 @@
 
 use super::{EXIT_OK, Failure, Output};
 use crate::config::{Document, Search};
-use crate::daemon::control;
+use crate::daemon::control::{self, Reloaded};
 use crate::engine::Invalid;
 use crate::intent;
 
@@ -11,7 +11,8 @@ use crate::intent;
 #[command(
     after_help = "The daemon notices changed files by itself; this says what it makes of them. `systemctl reload\n\
 ciliated` runs it.\n\n\
-Exit codes: 0 read; 1 refused, and the last good configuration stays in force, or no daemon runs."
+Exit codes: 0 read; 1 refused, and the last good configuration stays in force, or no daemon runs\n\
+or answers."
 )]
 pub struct Arguments {}
 
@@ -25,15 +26,22 @@ pub fn run(_arguments: &Arguments, search: &Search, output: &mut Output) -> Resu
         }
     };
     match control::reload(&runtime) {
-        Some(Ok(())) => {
+        Reloaded::Read => {
             output.line("read")?;
             Ok(EXIT_OK)
         }
-        Some(Err(text)) => Err(Failure::Error(format!(
+        Reloaded::Refused(text) => Err(Failure::Error(format!(
             "the configuration is refused; the last good one stays in force\n{}",
             text.trim_end()
         ))),
-        None => Err(Failure::Error(format!(
+        Reloaded::Silent { pid } => {
+            let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            Err(Failure::Error(format!(
+                "the daemon{pid} does not answer: it is stopped, stuck, or asked by too many at once; \
+                 see its log, and try again"
+            )))
+        }
+        Reloaded::Absent => Err(Failure::Error(format!(
             "no daemon runs with the runtime folder {}; start it with `systemctl start ciliated`",
             runtime.display()
         ))),

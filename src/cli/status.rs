@@ -49,7 +49,8 @@ impl Process {
     /// A daemon that is there and repairs nothing.
     fn problem(self) -> Option<Problem> {
         matches!(self, Self::Silent { .. }).then(|| {
-            let error = "it is stopped or stuck, and repairs nothing; see its log, restart it";
+            let error =
+                "it is stopped, stuck, or asked by too many at once; see its log, restart it";
             Problem::new("daemon", format!("{self}: {error}"))
         })
     }

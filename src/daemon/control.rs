@@ -7,14 +7,18 @@
 //! ← {"reloaded":true}   or   {"reloaded":false,"error":"…"}
 //! ```
 //!
-//! Access is the socket file's: root, and its group. Imports nothing of the daemon but [`Wake`].
+//! Access is the socket file's: root, and its group. Imports nothing of the daemon but [`Wake`]. That a daemon runs is
+//! known by its lock, not by this: the socket says how it stands.
+
+mod client;
+mod seats;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,10 +35,15 @@ use super::checks::Found;
 use super::gc::Collections;
 use super::health::table::Health;
 use crate::engine::{Loaded, View};
+use crate::kernel::lock::daemon::{self as daemon_lock, DaemonLock};
 use crate::kernel::{KernelError, lock};
 use crate::kinds::bpf_link::Mode;
 use crate::lower::Summary;
 use crate::plan::FORMAT_VERSION;
+use client::connect;
+use seats::{Seat, Seats};
+
+pub use client::{Daemon, Reloaded, ask, reload};
 
 /// Where the answer to a reload goes.
 pub type Reply = Sender<Result<(), String>>;
@@ -46,10 +55,8 @@ pub const CONVERGE: &str = "converge";
 const LINE_BYTES_MAX: u64 = 4096;
 /// A client that says nothing for this long is let go.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a daemon may take to say how it stands: it has that at hand.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-/// Clients that are served at the same time.
-const CLIENTS_MAX: usize = 16;
+/// Accepting is tried again this long after it failed, for want of file descriptors for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Something that is not as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,9 +194,33 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// Removes the socket of a daemon that was killed.
 pub fn remove_stale(runtime: &Path) {
     let path = path(runtime);
-    if UnixStream::connect(&path).is_err() {
+    if !is_answered(&path) {
         let _ = fs::remove_file(&path);
     }
+}
+
+/// Whether somebody accepts, or would if there were fewer who wait.
+fn is_answered(path: &Path) -> bool {
+    matches!(connect(path), Ok(_) | Err(Errno::AGAIN))
+}
+
+/// Takes the node for this daemon. A `destroy` that is at work is waited for.
+///
+/// # Errors
+/// Another daemon runs, or `destroy` is still at work after `patience`.
+pub fn alone(runtime: &Path, patience: Duration) -> Result<DaemonLock, KernelError> {
+    match DaemonLock::of_daemon(runtime, patience) {
+        Err(KernelError::Locked { path }) => Err(match daemon_lock::holder(runtime) {
+            Some(pid) => another(&path, &format!(" (pid {pid})")),
+            None => KernelError::Locked { path },
+        }),
+        outcome => outcome,
+    }
+}
+
+fn another(path: &Path, pid: &str) -> KernelError {
+    let text = format!("another ciliate{pid} runs with this runtime folder");
+    KernelError::File { operation: "open", path: path.into(), source: io::Error::other(text) }
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,8 +243,8 @@ pub fn serve(
     let failed =
         |source: io::Error| KernelError::File { operation: "open", path: path.clone(), source };
     lock::make_runtime(runtime)?;
-    if UnixStream::connect(&path).is_ok() {
-        return Err(failed(io::Error::other("another ciliate runs with this runtime folder")));
+    if is_answered(&path) {
+        return Err(another(&path, ""));
     }
     let _ = fs::remove_file(&path);
     let listener = Arc::new(UnixListener::bind(&path).map_err(failed)?);
@@ -221,21 +252,22 @@ pub fn serve(
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     let accepting = listener.clone();
     let accept = move || {
-        let clients = Arc::new(());
+        let seats = Arc::new(Seats::default());
         for stream in accepting.incoming() {
             let stream = match stream {
                 Ok(stream) => stream,
                 // Shut down.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
-                Err(_) => continue,
+                Err(_) => {
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
             };
-            if Arc::strong_count(&clients) > CLIENTS_MAX {
-                continue;
-            }
-            let (status, wakes, client) = (status.clone(), wakes.clone(), clients.clone());
+            // Until there is a seat the next ones wait in the kernel's queue.
+            let seat = seats.take(stream);
+            let (status, wakes) = (status.clone(), wakes.clone());
             let _ = thread::Builder::new().name("control".into()).spawn(move || {
-                let _client = client;
-                let _ = answer_all(&stream, &status, &wakes);
+                let _ = answer_all(&seat, &status, &wakes);
             });
         }
     };
@@ -243,7 +275,8 @@ pub fn serve(
     Ok(Control { path, file, listener })
 }
 
-fn answer_all(stream: &UnixStream, status: &Mutex<Status>, wakes: &Sender<Wake>) -> io::Result<()> {
+fn answer_all(seat: &Seat, status: &Mutex<Status>, wakes: &Sender<Wake>) -> io::Result<()> {
+    let stream = seat.stream();
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut reader = BufReader::new(stream);
@@ -258,7 +291,7 @@ fn answer_all(stream: &UnixStream, status: &Mutex<Status>, wakes: &Sender<Wake>)
             _ if too_long => {
                 json!({"error": format!("a request is at most {LINE_BYTES_MAX} bytes long")})
             }
-            Ok(request) => answer(&request, status, wakes),
+            Ok(request) => seat.at_work(|| answer(&request, status, wakes)),
             Err(error) => json!({"error": format!("not a request: {error}")}),
         };
         let mut writer = stream;
@@ -290,85 +323,11 @@ fn answer(request: &Request, status: &Mutex<Status>, wakes: &Sender<Wake>) -> Va
     }
 }
 
-/// What there is of a daemon.
-#[derive(Debug)]
-pub enum Daemon {
-    /// It says how it stands.
-    Answers(Box<Status>),
-    /// It has the socket and says nothing: stopped, or stuck. Its pid, if the kernel tells.
-    Silent { pid: Option<i32> },
-    /// Nobody has the socket.
-    Absent,
-}
-
-impl Daemon {
-    /// How it stands, if it says so.
-    pub fn status(self) -> Option<Status> {
-        match self {
-            Daemon::Answers(status) => Some(*status),
-            Daemon::Silent { .. } | Daemon::Absent => None,
-        }
-    }
-}
-
-/// Asks a daemon how it stands.
-pub fn ask(runtime: &Path) -> Daemon {
-    let stream = match connect(&path(runtime)) {
-        Ok(stream) => stream,
-        // So many questions are unanswered that the kernel takes no more.
-        Err(Errno::AGAIN) => return Daemon::Silent { pid: None },
-        Err(_) => return Daemon::Absent,
-    };
-    let pid = sockopt::socket_peercred(&stream).ok().map(|of| of.pid.as_raw_nonzero().get());
-    match question(&stream) {
-        Ok(line) => match serde_json::from_str(&line) {
-            Ok(status) => Daemon::Answers(Box::new(status)),
-            // It ended meanwhile, or is of another version, or has too many clients.
-            Err(_) if line.is_empty() => Daemon::Absent,
-            Err(_) => Daemon::Silent { pid },
-        },
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Daemon::Silent { pid },
-        Err(_) => Daemon::Absent,
-    }
-}
-
-/// Connects without waiting: whoever is stopped accepts nobody.
-fn connect(path: &Path) -> rustix::io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::io::ioctl_fionbio(&socket, false)?;
-    Ok(socket.into())
-}
-
-fn question(mut stream: &UnixStream) -> io::Result<String> {
-    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-    stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
-    stream.write_all(b"{\"command\":\"status\"}\n")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    Ok(line)
-}
-
-/// Has a daemon read its configuration again, and waits for the round that follows, however long it takes.
-/// `None` where none runs; else what is wrong with the configuration, if it was refused.
-pub fn reload(runtime: &Path) -> Option<Result<(), String>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Option<String>,
-    }
-    let mut stream = UnixStream::connect(path(runtime)).ok()?;
-    stream.write_all(b"{\"command\":\"reload\"}\n").ok()?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).ok()?;
-    let answer: Answer = serde_json::from_str(&line).ok()?;
-    Some(answer.error.map_or(Ok(()), Err))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Document;
+    use std::os::unix::net::UnixStream;
 
     /// What a client that sends these bytes is answered, and what the loop is told.
     fn exchange(sent: &[u8]) -> (Vec<Value>, usize) {
@@ -380,7 +339,8 @@ mod tests {
             let document = Document::of_texts([("a.toml", text.to_string())]);
             let intent = crate::intent::read(&document).expect("a configuration");
             let status = Mutex::new(Status::new(&Loaded { document, intent }));
-            let _ = answer_all(&server, &status, &wakes);
+            let seat = Arc::new(Seats::default()).take(server);
+            let _ = answer_all(&seat, &status, &wakes);
         });
         let answering = thread::spawn(move || {
             let wakes = woken.into_iter();

@@ -28,6 +28,7 @@ use crate::engine::ahead::Last;
 use crate::engine::{self, Converged, EngineError, Loaded, View};
 use crate::facts::{Dead, Remembered};
 use crate::intent::Amended;
+use crate::kernel::lock::daemon::DaemonLock;
 use crate::kernel::{Kernel, KernelError, chain, memory};
 use crate::kinds::Op;
 use crate::listen::{ListenError, slots};
@@ -58,6 +59,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(50);
 /// The same after events that say that a file is there as it is to be: others may come with it.
 const SETTLE_WHOLE: Duration = Duration::from_millis(2);
+/// How long a `destroy` that is at work is waited for.
+const DESTROY_PATIENCE: Duration = Duration::from_secs(60);
 /// Problems that are kept for `status`.
 const PROBLEMS_MAX: usize = 32;
 
@@ -79,6 +82,8 @@ struct Daemon<'a> {
     fights: Fights,
     /// All that is left to do is fought about: how long to leave it alone.
     pause: Duration,
+    /// What tells others that a daemon runs.
+    alone: DaemonLock,
     control: Option<Control>,
     wakes: Sender<Wake>,
     /// Something is left to do, or was refused.
@@ -103,6 +108,8 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     let systemd = Systemd::new();
     let mut kernel = Kernel::open(&loaded.intent.paths.bpf, &loaded.intent.paths.runtime)?;
     engine::at_home(&kernel)?;
+    let runtime = loaded.intent.paths.runtime.clone();
+    let alone = control::alone(&runtime, DESTROY_PATIENCE)?;
     kernel.set_pulse(systemd.pulse());
     let status = Arc::new(Mutex::new(Status::new(&loaded)));
     let mut daemon = Daemon {
@@ -118,6 +125,7 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         retry: RETRY_MIN,
         fights: Fights::default(),
         pause: Duration::ZERO,
+        alone,
         control: None,
         wakes: sender.clone(),
         // Until the first round has said otherwise.
@@ -135,7 +143,6 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
     // What a daemon before this one found dead is not tried on clients again.
     let dead = checks::inherited(&daemon.kernel, &daemon.loaded.intent)?;
     daemon.follow_checks(dead);
-    let runtime = daemon.loaded.intent.paths.runtime.clone();
     daemon.control = Some(control::serve(&runtime, status, sender)?);
     daemon.round();
     gc::start(&daemon.loaded.intent.paths.bpf, options.conntrack_gc, daemon.status.clone())?;
@@ -385,25 +392,32 @@ impl Daemon<'_> {
         }
     }
 
-    /// Makes the control socket again where somebody removed it, as with the whole runtime folder: without
-    /// it `status` and `destroy` believe that no daemon runs.
+    /// Makes the lock and the control socket again where somebody removed them, as with the whole runtime folder:
+    /// without them `status` and `destroy` believe that no daemon runs.
     fn keep_control(&mut self) -> Vec<Problem> {
-        if self.control.as_ref().is_some_and(Control::is_there) {
-            return Vec::new();
+        let kept = self.keep_alone().err().map(|failure| ("lock", failure));
+        let kept = kept.or_else(|| Some(("control socket", self.keep_socket().err()?)));
+        let problem = |(object, failure): (&str, KernelError)| Problem {
+            errno: failure.errno(),
+            ..Problem::new(object, chain(&failure))
+        };
+        kept.map(problem).into_iter().collect()
+    }
+
+    fn keep_alone(&mut self) -> Result<(), KernelError> {
+        if !self.alone.is_there() {
+            self.alone = control::alone(&self.loaded.intent.paths.runtime, Duration::ZERO)?;
         }
-        let runtime = &self.loaded.intent.paths.runtime;
-        match control::serve(runtime, self.status.clone(), self.wakes.clone()) {
-            Ok(control) => {
-                self.control = Some(control);
-                Vec::new()
-            }
-            Err(failure) => {
-                vec![Problem {
-                    errno: failure.errno(),
-                    ..Problem::new("control socket", chain(&failure))
-                }]
-            }
+        Ok(())
+    }
+
+    fn keep_socket(&mut self) -> Result<(), KernelError> {
+        if !self.control.as_ref().is_some_and(Control::is_there) {
+            let runtime = &self.loaded.intent.paths.runtime;
+            let control = control::serve(runtime, self.status.clone(), self.wakes.clone())?;
+            self.control = Some(control);
         }
+        Ok(())
     }
 
     /// Logs what was done and returns what wasn't.

@@ -20,6 +20,7 @@ use super::control::{self, Reply};
 use crate::config::Search;
 use crate::intent::Intent;
 use crate::kernel::KernelError;
+use crate::kernel::lock::daemon;
 use crate::kernel::netlink::widen;
 use crate::kinds::owner;
 
@@ -144,6 +145,7 @@ impl Watchers {
         whole.insert(pins.clone());
         let mut names = search.link_names();
         names.insert(control::path(&intent.paths.runtime));
+        names.insert(daemon::path(&intent.paths.runtime));
         let mut wanted = search.watch_directories();
         wanted.insert(intent.paths.runtime.clone());
         // A file may be a link to elsewhere. A folder is watched by one name: the kernel tells of it once.

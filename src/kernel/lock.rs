@@ -1,6 +1,8 @@
 //! The one-writer rule as a value: whoever changes the kernel shows a [`WriterScope`]. And locks on other
 //! files: held as long as the file is open, so they end with the process.
 
+pub mod daemon;
+
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -73,13 +75,15 @@ fn write_mark(runtime: &Path) -> io::Result<()> {
     options.create(true).truncate(false).write(true).mode(0o600).open(mark(runtime)).map(drop)
 }
 
-/// Removes what is ours of the runtime folder once the rest of it is gone, and the folder if we made it.
+/// Removes what is ours of the runtime folder once the rest of it is gone, and the folder if we made it. Whoever
+/// calls this holds the locks.
 pub fn remove_runtime(runtime: &Path) {
     let _ = std::fs::remove_file(path(runtime));
-    // Somebody else's files in it keep it. So does the lock of the next of us, who removes it then.
+    let _ = std::fs::remove_file(daemon::path(runtime));
+    // Somebody else's files in it keep it. So does the next of us, who is there already and removes it then.
     if std::fs::remove_file(mark(runtime)).is_ok()
         && std::fs::remove_dir(runtime).is_err()
-        && path(runtime).exists()
+        && (path(runtime).exists() || daemon::path(runtime).exists())
     {
         let _ = write_mark(runtime);
     }

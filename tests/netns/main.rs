@@ -11,6 +11,7 @@ mod allocation;
 mod backend_states;
 mod backends;
 mod blocked;
+mod busy;
 mod capture;
 mod carrier;
 mod checks;

@@ -1,0 +1,155 @@
+//! What commands ask a daemon. Nobody runs only where nobody listens: who closes without an answer, or takes no more
+//! connections, is busy, and is asked again for a while.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use serde::Deserialize;
+
+use super::{Status, path};
+
+/// How long a daemon may take to say how it stands: it has that at hand.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a daemon that is busy is asked again to read its configuration.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a daemon that is busy is asked again.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What there is of a daemon.
+#[derive(Debug)]
+pub enum Daemon {
+    /// It says how it stands.
+    Answers(Box<Status>),
+    /// It has the socket and says nothing: stopped, stuck, or busy. Its pid, if the kernel tells.
+    Silent { pid: Option<i32> },
+    /// Nobody has the socket.
+    Absent,
+}
+
+impl Daemon {
+    /// How it stands, if it says so.
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Daemon::Answers(status) => Some(*status),
+            Daemon::Silent { .. } | Daemon::Absent => None,
+        }
+    }
+}
+
+/// What became of a question.
+enum Attempt {
+    Answered(String),
+    /// Somebody listens and is too busy: it closed, or takes no more connections.
+    Busy,
+    /// Somebody listens, and did not answer in time, or not to us.
+    Silent,
+    Absent,
+}
+
+/// Asks a daemon how it stands.
+pub fn ask(runtime: &Path) -> Daemon {
+    let until = Instant::now() + ANSWER_PATIENCE;
+    let mut pid = None;
+    loop {
+        match attempt(runtime, "status", Some(until), &mut pid) {
+            Attempt::Answered(line) => {
+                return match serde_json::from_str(&line) {
+                    Ok(status) => Daemon::Answers(Box::new(status)),
+                    // Of another version.
+                    Err(_) => Daemon::Silent { pid },
+                };
+            }
+            Attempt::Absent => return Daemon::Absent,
+            Attempt::Busy if Instant::now() < until => thread::sleep(ATTEMPT_INTERVAL),
+            Attempt::Busy | Attempt::Silent => return Daemon::Silent { pid },
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// The configuration is in force.
+    Read,
+    /// What is wrong with it.
+    Refused(String),
+    /// There is a daemon, which did not answer.
+    Silent { pid: Option<i32> },
+    /// No daemon runs.
+    Absent,
+}
+
+/// Has a daemon read its configuration again, and waits for the round that follows, however long it takes.
+pub fn reload(runtime: &Path) -> Reloaded {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<String>,
+    }
+    let until = Instant::now() + RELOAD_PATIENCE;
+    let mut pid = None;
+    loop {
+        match attempt(runtime, "reload", None, &mut pid) {
+            Attempt::Answered(line) => {
+                return match serde_json::from_str(&line) {
+                    Ok(Answer { error: None }) => Reloaded::Read,
+                    Ok(Answer { error: Some(error) }) => Reloaded::Refused(error),
+                    Err(_) => Reloaded::Silent { pid },
+                };
+            }
+            Attempt::Absent => return Reloaded::Absent,
+            Attempt::Busy if Instant::now() < until => thread::sleep(ATTEMPT_INTERVAL),
+            Attempt::Busy | Attempt::Silent => return Reloaded::Silent { pid },
+        }
+    }
+}
+
+/// Asks once. Without an end the answer is waited for as long as it takes.
+fn attempt(
+    runtime: &Path,
+    command: &str,
+    until: Option<Instant>,
+    pid: &mut Option<i32>,
+) -> Attempt {
+    let stream = match connect(&path(runtime)) {
+        Ok(stream) => stream,
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => return Attempt::Absent,
+        // So many questions are unanswered that the kernel takes no more.
+        Err(Errno::AGAIN) => return Attempt::Busy,
+        Err(_) => return Attempt::Silent,
+    };
+    *pid = sockopt::socket_peercred(&stream).ok().map(|of| of.pid.as_raw_nonzero().get());
+    match question(&stream, command, until) {
+        // It has ended meanwhile, which the next attempt shows, or had to make room.
+        Ok(line) if line.is_empty() => Attempt::Busy,
+        Ok(line) => Attempt::Answered(line),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Attempt::Silent,
+        Err(_) => Attempt::Busy,
+    }
+}
+
+/// Connects without waiting: whoever is stopped accepts nobody.
+pub(super) fn connect(path: &Path) -> rustix::io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
+}
+
+fn question(mut stream: &UnixStream, command: &str, until: Option<Instant>) -> io::Result<String> {
+    if let Some(until) = until {
+        // None at all would be no limit.
+        let left = until.saturating_duration_since(Instant::now()).max(ATTEMPT_INTERVAL);
+        stream.set_read_timeout(Some(left))?;
+        stream.set_write_timeout(Some(left))?;
+    }
+    stream.write_all(format!("{{\"command\":\"{command}\"}}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
