@@ -13,7 +13,8 @@ use crate::plan::SavedPlan;
 
 /// Remove everything that ciliate made and put back every setting it changed; nothing else
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 everything is gone; 1 an error, or something is left.")]
+#[command(after_help = "Without any configuration, what is in the default folders is removed.\n\n\
+Exit codes: 0 everything is gone; 1 an error, or something is left.")]
 pub struct Arguments {
     /// Show what would be removed; changes nothing
     #[arg(long)]
@@ -34,10 +35,18 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let (bpf, runtime, state) = match (&arguments.bpf, &arguments.runtime) {
         (Some(bpf), Some(runtime)) => (bpf.clone(), runtime.clone(), None),
         _ => {
-            // What has to go doesn't depend on the rest of the configuration, so that may be wrong.
-            let document = Document::load(search);
+            let document = document(search);
             match intent::paths_of(&document) {
-                Ok(paths) => (paths.bpf, paths.runtime, Some(paths.state)),
+                Ok(paths) => {
+                    if document.sources().iter().next().is_none() {
+                        let (bpf, runtime) = (paths.bpf.display(), paths.runtime.display());
+                        output.note(&format!(
+                            "there is no configuration: what is in the folders that are the default, {bpf} and \
+                             {runtime}, goes; others are named with --bpf and --runtime"
+                        ));
+                    }
+                    (paths.bpf, paths.runtime, Some(paths.state))
+                }
                 Err(diagnostics) => {
                     return Err(Failure::Invalid(Box::new(Invalid { document, diagnostics })));
                 }
@@ -70,6 +79,15 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
         }
     }
     apply::finish(arguments.output, &converged, output)
+}
+
+/// What has to go doesn't depend on the rest of the configuration, so that may be wrong; or all of it gone, as when a
+/// package is purged.
+fn document(search: &Search) -> Document {
+    if search.finds_nothing() {
+        return Document::of_texts::<PathBuf>([]);
+    }
+    Document::load(search)
 }
 
 /// Makes sure that no daemon runs, and that none begins until this is done. What tells is the daemon's lock, which it

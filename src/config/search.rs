@@ -102,6 +102,12 @@ impl Search {
         }
     }
 
+    /// Whether there is no configuration at all in the system's places: none was written yet, or all of it is gone.
+    pub fn finds_nothing(&self) -> bool {
+        let listing = self.list();
+        matches!(self, Self::System { .. }) && listing.files.is_empty() && listing.errors.is_empty()
+    }
+
     /// Where links among the files lead, wherever that is: each link on the way, and the file at its end.
     /// ConfigMaps swap one of those, and administrators write behind them. In the watched directories by their
     /// watched names as well.

@@ -55,6 +55,7 @@ mod overlay;
 mod overlay_switch;
 mod overlay_wire;
 mod points;
+mod purge;
 mod put_back;
 mod quiet;
 mod reader;
