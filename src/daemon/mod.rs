@@ -13,6 +13,7 @@ mod fights;
 pub mod gc;
 pub mod health;
 mod journal;
+mod places;
 mod systemd;
 mod watch;
 
@@ -38,6 +39,7 @@ use checks::Checks;
 use control::{CONVERGE, Control, Problem, Status};
 use fights::Fights;
 use health::{Service, Task};
+use places::Places;
 use systemd::Systemd;
 
 pub use fights::EXPLANATION as FIGHT_EXPLANATION;
@@ -90,6 +92,8 @@ struct Daemon<'a> {
     unsettled: bool,
     /// The problems that were logged already.
     known: Vec<Problem>,
+    /// Where our routes are to be. The threads that watch read it.
+    places: Arc<Mutex<Places>>,
     /// Records as the last round left them: a hint for the next, should somebody remove them.
     records: BTreeMap<String, String>,
 }
@@ -131,12 +135,13 @@ pub fn run(search: &Search, loaded: Loaded, options: Options) -> Result<(), Engi
         // Until the first round has said otherwise.
         unsettled: true,
         known: Vec::new(),
+        places: Arc::default(),
         records: BTreeMap::new(),
         loaded,
     };
     journal::begin(&daemon.loaded);
     // Watching begins before the first look: what changes in between is not missed.
-    let mut watchers = watch::Watchers::start(sender.clone())?;
+    let mut watchers = watch::Watchers::start(sender.clone(), daemon.places.clone())?;
     daemon.follow(&mut watchers);
     // So is what was saved after the command line read the files. What is wrong with it is in the status.
     let _ = daemon.reload(false);
@@ -337,6 +342,9 @@ impl Daemon<'_> {
         }
         drop(status);
         if let Ok(converged) = result {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.follow(&converged.last.desired.routes);
+            drop(places);
             self.records = converged.last.records();
             self.follow_health(&converged.last);
             self.last = converged.is_fresh.then(|| Last::of(converged.last)).flatten();

@@ -17,12 +17,12 @@ use tracing::warn;
 
 use super::concerns::Concerns;
 use super::control::{self, Reply};
+use super::places::Places;
 use crate::config::Search;
 use crate::intent::Intent;
 use crate::kernel::KernelError;
 use crate::kernel::lock::daemon;
 use crate::kernel::netlink::widen;
-use crate::kinds::owner;
 
 /// Why the loop wakes up.
 #[derive(Debug)]
@@ -56,10 +56,6 @@ const ROUTE_GROUPS: &[u32] = &[
 const NFTABLES_GROUP: u32 = 7;
 const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// `RTM_NEWROUTE` and `RTM_DELROUTE`; `rtm_protocol` is the sixth byte after the 16-byte header.
-const ROUTE_MESSAGES: [u16; 2] = [24, 25];
-const ROUTE_PROTOCOL_OFFSET: usize = 16 + 5;
-
 /// How often folders that appear while watching begins are gone after at once; later ones wake the loop.
 const FOLLOW_ATTEMPTS: usize = 8;
 
@@ -76,21 +72,21 @@ pub struct Watchers {
 }
 
 impl Watchers {
-    /// Starts the threads.
+    /// Starts the threads. Of routes that aren't ours, those in `places` wake the loop.
     ///
     /// # Errors
     /// A socket, the signal handlers or inotify can't be had.
-    pub fn start(wakes: Sender<Wake>) -> Result<Self, KernelError> {
+    pub fn start(wakes: Sender<Wake>, places: Arc<Mutex<Places>>) -> Result<Self, KernelError> {
         let failed = |operation: &'static str, error: &dyn std::fmt::Display| KernelError::File {
             operation,
             path: PathBuf::from("of the daemon"),
             source: std::io::Error::other(error.to_string()),
         };
         signals(wakes.clone()).map_err(|e| failed("handle the signals", &e))?;
-        listen(NETLINK_ROUTE, ROUTE_GROUPS, wakes.clone())
+        listen(NETLINK_ROUTE, ROUTE_GROUPS, wakes.clone(), places.clone())
             .map_err(|e| failed("watch the routes", &e))?;
         // Without nf_tables in the kernel there is nothing to watch.
-        let nftables = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone()).err();
+        let nftables = listen(NETLINK_NETFILTER, &[NFTABLES_GROUP], wakes.clone(), places).err();
         if let Some(error) = &nftables {
             warn!("nftables can't be watched, drift is found by the timer: {error}");
         }
@@ -233,7 +229,12 @@ fn signals(wakes: Sender<Wake>) -> std::io::Result<()> {
 
 /// Wakes the loop for each message of some multicast groups. What happens in the endpoints' namespaces
 /// is heard too, as far as they have an id in this one, and those with a veth to it have.
-fn listen(protocol: isize, groups: &'static [u32], wakes: Sender<Wake>) -> std::io::Result<()> {
+fn listen(
+    protocol: isize,
+    groups: &'static [u32],
+    wakes: Sender<Wake>,
+    places: Arc<Mutex<Places>>,
+) -> std::io::Result<()> {
     let mut socket = Socket::new(protocol)?;
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in groups {
@@ -247,8 +248,11 @@ fn listen(protocol: isize, groups: &'static [u32], wakes: Sender<Wake>) -> std::
             buffer.clear();
             // ENOBUFS says that messages were lost: a reason to look, like any message.
             let heard = socket.recv(&mut buffer, 0);
-            if heard.is_ok() && protocol == NETLINK_ROUTE && is_foreign_route(&buffer) {
-                continue;
+            if heard.is_ok() && protocol == NETLINK_ROUTE {
+                let places = places.lock().unwrap_or_else(PoisonError::into_inner);
+                if places.are_spared_by(&buffer) {
+                    continue;
+                }
             }
             let fatal = heard.is_err_and(|e| e.raw_os_error() == Some(libc::EBADF));
             if fatal || wakes.send(Wake::Kernel).is_err() {
@@ -262,13 +266,4 @@ fn listen(protocol: isize, groups: &'static [u32], wakes: Sender<Wake>) -> std::
 
 fn socket_name(protocol: isize) -> &'static str {
     if protocol == NETLINK_ROUTE { "route" } else { "nft" }
-}
-
-/// A message about a route that isn't ours: there may be a million of them.
-fn is_foreign_route(message: &[u8]) -> bool {
-    let kind = message.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
-    kind.is_some_and(|kind| ROUTE_MESSAGES.contains(&kind))
-        && message.get(ROUTE_PROTOCOL_OFFSET).is_some_and(|p| *p != owner::PROTOCOL)
-        // A route of the kernel or of a manager may be how we reach a peer.
-        && message.get(17).is_some_and(|prefix_len| *prefix_len != 0)
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use ciliate::daemon::control::Problem;
+
 use crate::daemon::Daemon;
 use crate::lab::{DUAL, Lab};
 use crate::node::Text;
@@ -81,4 +83,27 @@ fn wait_for_silence(daemon: &Daemon<'_>) {
             (last, since) = (now, Instant::now());
         }
     }
+}
+
+/// A replaced route is gone without a message of its own; what has taken its place says so when it comes and goes.
+#[test]
+fn a_foreign_route_in_the_place_of_ours_is_noticed_without_the_timer() {
+    let Some(lab) = Lab::new(DUAL) else { return };
+    lab.walk_through();
+    let daemon = Daemon::start_with(&lab.a, RESYNC_SECONDS);
+    daemon.wait("to converge", |status| status.converged);
+    let golden = lab.a.view().observed;
+    for (family, dst) in [("-4", "10.244.1.0/24"), ("-6", "fd00:10:244:1::/80")] {
+        wait_for_silence(&daemon);
+        lab.a.space.sh(&format!("ip {family} route replace {dst} dev eth0 proto static"));
+        daemon.wait("to say who has the place", |status| {
+            let names =
+                |problem: &Problem| problem.object.contains(dst) || problem.error.contains(dst);
+            !status.converged && status.problems.iter().any(names)
+        });
+        wait_for_silence(&daemon);
+        lab.a.space.sh(&format!("ip {family} route del {dst} proto static"));
+        daemon.wait_repaired(&golden, dst);
+    }
+    daemon.stop();
 }
