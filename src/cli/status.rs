@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 
-use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, health, open};
+use super::{EXIT_NOT_CONVERGED, EXIT_OK, Failure, Format, Output, diagnostics_text, health, open};
 use crate::bpf_abi::MONITOR_SLOTS;
 use crate::config::Search;
 use crate::daemon::checks::Found;
@@ -84,15 +84,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Result<u8, Failure> {
     let loaded = engine::load(search);
     let paths = match &loaded {
-        Ok(loaded) => Some(loaded.intent.paths.clone()),
+        Ok(loaded) => loaded.intent.paths.clone(),
         // A daemon that has a good configuration runs on, whatever is on disk now.
-        Err(invalid) => intent::paths_of(&invalid.document).ok(),
+        Err(invalid) => intent::rough_paths_of(&invalid.document),
     };
-    let readers = paths.as_ref().and_then(|paths| slots::readers(&paths.bpf).ok());
-    let daemon = paths.map_or(Daemon::Absent, |paths| control::ask(&paths.runtime));
+    let readers = slots::readers(&paths.bpf).ok();
+    let daemon = control::ask(&paths.runtime);
     let process = Process::of(&daemon);
     let status = match daemon.status() {
-        Some(status) => status,
+        Some(mut status) => {
+            if let Err(invalid) = &loaded {
+                // It may not have read it yet.
+                status.config_error.get_or_insert_with(|| diagnostics_text(invalid, false));
+            }
+            status
+        }
         None => {
             let loaded = loaded.map_err(Failure::Invalid)?;
             let mut kernel = open(&loaded)?;

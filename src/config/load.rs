@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_spanned::Spanned;
 
 use super::diagnostic::Diagnostic;
-use super::document::{Root, Service};
+use super::document::{Paths, Root, Service};
 use super::kept::{self, Kept};
 use super::merge;
 use super::search::{Search, is_null};
@@ -265,6 +265,19 @@ impl Document {
     pub fn has_lost(&self, path: &str) -> bool {
         let in_one_file = ["peer.", "endpoint."].iter().any(|table| path.starts_with(table));
         self.lost.contains(path) || !(self.whole || in_one_file)
+    }
+
+    /// The `[paths]` as far as they can be made out of files that may not be valid: enough to ask whoever is there, and
+    /// not to change anything by.
+    pub fn rough_paths(&self) -> Option<Spanned<Paths>> {
+        let shape = Shape::of_document();
+        let mut merged = merge::Merged::default();
+        for source in self.sources.iter() {
+            let tree = syntax::recovered(source, "[paths]").into_iter();
+            let tree = tree.filter(|(key, _)| key.get_ref() == "paths").collect();
+            merged.add(shape.fit(tree, &mut Vec::new(), &mut BTreeSet::new()));
+        }
+        merged.read().ok()?.paths
     }
 
     /// The start of the first file: where to point for something that is written nowhere.

@@ -46,6 +46,36 @@ pub(super) fn parse(source: &Source) -> Result<DeTable<'_>, Vec<Diagnostic>> {
     Err(problems)
 }
 
+/// What can be made out of a file that may not be valid: a section by itself, by its `[header]`; or, where it has none
+/// or is not valid either, all that the parser takes.
+pub(super) fn recovered<'t>(source: &'t Source, header: &str) -> DeTable<'t> {
+    let place = section(source.text(), header);
+    let part = place
+        .and_then(|place| parse_part(&source.text()[place.clone()], source.base() + place.start));
+    part.unwrap_or_else(|| {
+        let (tree, _) = DeTable::parse_recoverable(source.text());
+        shifted_table(tree.into_inner(), source.base())
+    })
+}
+
+/// The lines from a header to the next one, whatever is around them.
+fn section(text: &str, header: &str) -> Option<Range<usize>> {
+    let mut begin = None;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let is_header = line.trim_start().starts_with('[');
+        match begin {
+            Some(begin) if is_header => return Some(begin..at),
+            None if line.split('#').next().is_some_and(|line| line.trim() == header) => {
+                begin = Some(at);
+            }
+            _ => {}
+        }
+        at += line.len();
+    }
+    begin.map(|begin| begin..at)
+}
+
 /// Parses a part of a file that begins at `base`; `None` where it is not valid by itself.
 pub(super) fn parse_part(text: &str, base: usize) -> Option<DeTable<'_>> {
     let (tree, errors) = DeTable::parse_recoverable(text);

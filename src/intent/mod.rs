@@ -347,6 +347,12 @@ pub fn paths_of(document: &Document) -> Result<Paths, Vec<Diagnostic>> {
     Err(problems)
 }
 
+/// The same with a guess where the files don't tell: enough to ask a daemon that runs on with what was there before.
+pub fn rough_paths_of(document: &Document) -> Paths {
+    let rough = document.rough_paths();
+    paths_of(document).unwrap_or_else(|_| paths::read(rough.as_ref(), &mut Vec::new()))
+}
+
 /// Reads a document.
 ///
 /// # Errors
@@ -379,6 +385,25 @@ mod tests {
             let found =
                 paths(&format!("{moved}{wrong}")).unwrap_or_else(|e| panic!("{wrong}: {e:?}"));
             assert_eq!(found.bpf, std::path::Path::new("/sys/fs/bpf/other"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_is_found_by_files_that_are_not_toml() {
+        let moved = "[paths]\nruntime = \"/run/other\"\n";
+        for wrong in
+            ["[node]\ncidrs = [\n", "x = \n", "[[endpoint\n", "[paths\nbpf = 7\n", "a: b\n"]
+        {
+            let texts = [("a", moved.to_string()), ("b", wrong.to_string())];
+            for document in [
+                Document::of_texts([("x", format!("{moved}{wrong}"))]),
+                Document::of_texts([("x", format!("{wrong}{moved}"))]),
+                Document::of_texts(texts),
+            ] {
+                assert!(paths_of(&document).is_err(), "{wrong}");
+                let runtime = rough_paths_of(&document).runtime;
+                assert_eq!(runtime, std::path::Path::new("/run/other"), "{wrong}");
+            }
         }
     }
 

@@ -249,3 +249,35 @@ fn assert_status_without_daemon(node: &Node) {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!((&ran.json()["daemon"], &ran.json()["converged"]), (&false.into(), &true.into()));
 }
+
+/// A daemon runs on, whatever is on disk, and `status` says so: the file may not even be TOML.
+#[test]
+fn status_is_the_daemons_whatever_is_on_disk() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let good = fs::read_to_string(&lab.a.config).expect("read the configuration");
+    let status = || lab.a.ciliate(&["status", "-o", "json"]);
+    let daemon = Daemon::start(&lab.a);
+    daemon.wait("to start", |status| status.converged);
+    for wrong in ["surplus = 1\n", "x = \n", "[[endpoint\n", "[paths\n"] {
+        rename_over(&lab.a.config, &format!("{wrong}{good}"));
+        let ran = status();
+        let json = ran.json();
+        let error = &json["config_error"];
+        assert!(error.as_str().is_some_and(|text| text.contains(":1:")), "{wrong}: {ran:?}");
+        assert_eq!(
+            (&json["daemon_state"], &json["pid"]),
+            (&"running".into(), &daemon.pid().into())
+        );
+        assert_eq!((&json["converged"], ran.code), (&true.into(), 0), "{wrong}");
+        daemon.wait("to refuse", |status| status.config_error.is_some());
+        assert_eq!(status().json()["config_error"].as_str(), error.as_str(), "{wrong}");
+        rename_over(&lab.a.config, &good);
+        daemon.wait("to accept", |status| status.config_error.is_none() && status.converged);
+    }
+    daemon.stop();
+    rename_over(&lab.a.config, "x = \n");
+    let ran = status();
+    assert!(ran.code == 1 && ran.stdout.is_empty() && ran.stderr.contains(":1:"), "{ran:?}");
+    rename_over(&lab.a.config, &good);
+}
