@@ -44,7 +44,7 @@ pub(super) fn read(
         add(pin, Pinned::CgroupLink, ObjectKey::CgroupLink(key.clone()))?;
     }
     for key in desired.xdp_links.keys() {
-        let pin = pins::xdp_link(&root, key.ifindex);
+        let pin = pins::xdp_link(root, key.ifindex);
         add(pin, Pinned::XdpLink, ObjectKey::XdpLink(key.clone()))?;
     }
     Ok(occupied)

@@ -56,7 +56,8 @@ pub fn links(root: &Path) -> Result<Vec<(Key, bpf::XdpLinkInfo)>, KernelError> {
         let key = Key { ifindex };
         let pin = pins::xdp_link(root, ifindex);
         let Some(link) = place::open(root, &pin, Pinned::XdpLink)? else { continue };
-        let info = bpf::xdp_link_info(link).map_err(|source| failed("read", &key.to_string(), source))?;
+        let info =
+            bpf::xdp_link_info(link).map_err(|source| failed("read", &key.to_string(), source))?;
         links.push((key, info));
     }
     Ok(links)
