@@ -251,8 +251,10 @@ fn enter(
 
 /// The addresses that earlier rounds gave to an endpoint, as its device has them.
 fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAddr>, KernelError> {
-    let ends = round.ends(&endpoint.netns, |_| false)?;
-    if ends.is_some_and(|ends| !ends.contains(&endpoint.ifname)) {
+    // What another ciliate has there bears the same marks; neither leads a link of this node there, nor does it know.
+    if !round.paired(&endpoint.netns, |_| false)?.contains(&endpoint.ifname)
+        && !is_recorded(round, endpoint)?
+    {
         return Ok(Vec::new());
     }
     Ok(address::exec::addresses(round, &endpoint.netns)?
@@ -260,6 +262,16 @@ fn held_addresses(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<Vec<IpAd
         .filter(|(ifname, _, found)| *ifname == endpoint.ifname && found.seen.owned)
         .map(|(_, net, _)| net.addr())
         .collect())
+}
+
+/// Whether this node has wired the device that an endpoint has now.
+fn is_recorded(round: &mut Round<'_>, endpoint: &Endpoint) -> Result<bool, KernelError> {
+    let there = round.links(&endpoint.netns)?;
+    let Some(device) = there.iter().find(|link| link.ifname == endpoint.ifname) else {
+        return Ok(false);
+    };
+    let records = devices(round.kernel)?;
+    Ok(records.values().any(|record| record.mac == device.end.mac.0))
 }
 
 /// Asks the kernel how it would reach each peer, all in one system call.

@@ -100,19 +100,37 @@ impl<'k> Round<'k> {
         Ok(links)
     }
 
-    /// Which devices of another namespace are this node's: the other ends of its links, by their names on this side
-    /// or by their marks. What another ciliate has there bears the same marks. `None`: the host's, where all may be.
+    /// Which devices of another namespace are this node's: the other ends of its links, and those whose other end
+    /// went elsewhere. What another ciliate has there bears the same marks. `None`: the host's, where all may be.
     ///
     /// # Errors
     /// The dump fails.
     pub fn ends(
         &mut self,
         netns: &Netns,
-        wanted: impl Fn(&IfName) -> bool,
+        desired: &Desired,
     ) -> Result<Option<BTreeSet<IfName>>, KernelError> {
         if *netns == Netns::HOST {
             return Ok(None);
         }
+        let mut ends = self.paired(netns, |name| desired.links.contains_key(name))?;
+        if ends.is_empty() {
+            let halves = link::exec::halves(self, desired)?.into_values();
+            ends.extend(halves.filter(|half| half.netns == *netns).map(|half| half.ifname));
+        }
+        Ok(Some(ends))
+    }
+
+    /// The other ends of this node's links in another namespace: of those that bear its mark, or have a name that is
+    /// wanted.
+    ///
+    /// # Errors
+    /// The dump fails.
+    pub fn paired(
+        &mut self,
+        netns: &Netns,
+        wanted: impl Fn(&IfName) -> bool,
+    ) -> Result<BTreeSet<IfName>, KernelError> {
         // The kernel gives a namespace its id when it first tells of a link that leads there.
         let (host, there) = (self.links(&Netns::HOST)?, self.links(netns)?);
         let id = match self.ids.get(netns) {
@@ -120,15 +138,14 @@ impl<'k> Round<'k> {
             None => *self.ids.entry(netns.clone()).or_insert(self.kernel.netnsid(netns)?),
         };
         // Ifindexes alone are those of other namespaces as well.
-        let near = |link: &&LinkInfo| id.is_some() && link.link_netnsid == id;
+        let near = |link: &&LinkInfo| {
+            id.is_some() && link.link_netnsid == id && (link.owned() || wanted(&link.ifname))
+        };
         let near: Vec<&LinkInfo> = host.iter().filter(near).collect();
         let ours = |device: &&LinkInfo| {
-            near.iter().any(|link| {
-                (link.owned() || wanted(&link.ifname))
-                    && link::pair(link, std::slice::from_ref(*device)).is_some()
-            })
+            near.iter().any(|link| link::pair(link, std::slice::from_ref(*device)).is_some())
         };
-        Ok(Some(there.iter().filter(ours).map(|device| device.ifname).collect()))
+        Ok(there.iter().filter(ours).map(|device| device.ifname).collect())
     }
 
     /// Our devices of WireGuard.

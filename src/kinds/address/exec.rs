@@ -37,7 +37,7 @@ impl Observe for Address {
         let mut seen = BTreeMap::new();
         for netns in namespaces(desired) {
             let links = round.links(&netns)?;
-            let ends = round.ends(&netns, |name| desired.links.contains_key(name))?;
+            let ends = round.ends(&netns, desired)?;
             let on_ours = |ifname| links.iter().any(|link| link.ifname == ifname && link.owned());
             for (ifname, address, Found { seen: mut found, .. }) in addresses(round, &netns)? {
                 let key = Key { netns: netns.clone(), ifname, address };

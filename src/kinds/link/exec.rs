@@ -5,6 +5,8 @@ mod rehearsal;
 mod removal;
 mod stray;
 
+pub use stray::halves;
+
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -46,7 +48,7 @@ impl Observe for Link {
             };
             seen.insert(link.ifname, link.as_seen(peer));
         }
-        for (key, peer) in stray::halves(round, desired)? {
+        for (key, peer) in halves(round, desired)? {
             seen.entry(key).or_insert_with(|| stray::as_seen(peer));
         }
         Ok(seen)
@@ -65,7 +67,7 @@ pub fn taken(
     let host = round.links(&Netns::HOST)?;
     let by_name: BTreeMap<&IfName, &LinkInfo> =
         host.iter().map(|link| (&link.ifname, link)).collect();
-    let halves = stray::halves(round, desired)?;
+    let halves = halves(round, desired)?;
     let mut all = BTreeMap::new();
     for (key, wanted) in desired.links.iter().filter(|(key, _)| !halves.contains_key(key)) {
         let Some(peer) = wanted.spec.peer() else { continue };

@@ -40,7 +40,7 @@ struct Space {
 impl Space {
     fn new(round: &mut Round<'_>, netns: Netns, desired: &Desired) -> Result<Self, KernelError> {
         let names = round.names(&netns)?;
-        let ends = round.ends(&netns, |name| desired.links.contains_key(name))?;
+        let ends = round.ends(&netns, desired)?;
         Ok(Self { netns, names, ends })
     }
 
@@ -48,8 +48,8 @@ impl Space {
     fn decode(&self, payload: &[u8]) -> Option<Decoded> {
         let mut route = decode(&self.netns, payload, &self.names)?;
         if let Some(ends) = &self.ends {
-            // With next hops of their own it has no device.
-            let dev = route.seen.way.dev;
+            // One that somebody altered may have no device, or a strange one.
+            let dev = route.seen.way.dev.filter(|_| route.seen.strange.is_empty());
             route.seen.foreign |= dev.map_or(ends.is_empty(), |dev| !ends.contains(&dev));
         }
         Some(route)

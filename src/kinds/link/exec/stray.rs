@@ -22,7 +22,7 @@ use crate::observe::{Round, facts};
 ///
 /// # Errors
 /// A dump fails, or the records can't be read.
-pub(super) fn halves(
+pub fn halves(
     round: &mut Round<'_>,
     desired: &Desired,
 ) -> Result<BTreeMap<IfName, Peer>, KernelError> {
