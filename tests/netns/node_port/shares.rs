@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-use super::talk::connected;
+use super::talk::{PATIENCE, connected};
 use super::{ENDS, NODE_PORT, PORT, Place, at, ip};
 use crate::node::list;
 use crate::space::Space;
@@ -151,8 +151,17 @@ fn affinity() {
                     for _ in 0..20 {
                         connected(client, at(ends.node, NODE_PORT)).send(b"one").expect("send");
                     }
-                    let got: Vec<&Counter> = servers.iter().filter(|s| s.count() == 20).collect();
-                    let [one] = got[..] else { panic!("{}: not all went to one", client.name) };
+                    // Neighbours may have to be found first.
+                    let mut counts = vec![0; servers.len()];
+                    crate::daemon::wait_until(PATIENCE, || {
+                        let each = counts.iter_mut().zip(&servers);
+                        each.for_each(|(count, server)| *count += server.count());
+                        counts.iter().sum::<u64>() >= 20
+                    });
+                    let got = servers.iter().zip(&counts).filter(|(_, count)| **count == 20);
+                    let [(one, _)] = got.collect::<Vec<_>>()[..] else {
+                        panic!("{}: not all went to one: {counts:?}", client.name)
+                    };
                     let name = client.name.clone();
                     let kept =
                         before.insert(name, one.at).filter(|at| all.contains(&at.to_string()));
