@@ -170,12 +170,12 @@ fn every_case_is_planned_as_expected() {
 
 #[test]
 fn a_case_that_expects_something_else_fails() {
-    let file = std::env::temp_dir().join(format!("ciliate-case-{}.toml", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("case.toml");
     let case =
         "why = 'A rule.'\n[[desired.rule]]\nkey = { ipv6 = false, priority = 1, table = 2 }\n";
     fs::write(&file, format!("{case}[expect]\nplan = ''")).unwrap();
     assert!(try_case(&file, false).unwrap().contains("+ rule priority 1 from all lookup 2"));
     fs::write(&file, "why = 'A rule.'\n[[desired.rule]]\nkeys = 1\n").unwrap();
     assert!(try_case(&file, false).unwrap().contains("keys"));
-    fs::remove_file(file).unwrap();
 }

@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn links_in_watched_directories_matter() {
         use std::os::unix::fs::symlink;
-        let root = std::env::temp_dir().join(format!("ciliate-links-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
         let dir = root.join("etc");
         fs::create_dir_all(dir.join("..2026")).unwrap();
         fs::write(dir.join("..2026/a.toml"), "").unwrap();
@@ -263,7 +264,6 @@ mod tests {
         let names = Search::path(&way).link_names();
         let (inside, others): (BTreeSet<_>, BTreeSet<_>) =
             names.into_iter().partition(|path| path.parent() == Some(&way));
-        fs::remove_dir_all(&root).unwrap();
         assert_eq!(inside, expected);
         assert!(others.contains(&root.join("elsewhere/b.conf")), "{others:?}");
     }

@@ -217,8 +217,8 @@ mod tests {
 
     #[test]
     fn nobody_else_can_open_the_lock() {
-        let name = format!("ciliate-lock-{}/runtime", std::process::id());
-        let runtime = std::env::temp_dir().join(name);
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = parent.path().join("runtime");
         let scope = WriterScope::take(&runtime, Duration::ZERO).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path(&runtime)) & 0o077, 0);
@@ -227,13 +227,12 @@ mod tests {
         assert!(matches!(second, Err(KernelError::Locked { .. })), "{second:?}");
         drop(scope);
         assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
-        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 
     #[test]
     fn who_had_the_lock_last_is_known() {
-        let name = format!("ciliate-lock-{}/signed", std::process::id());
-        let runtime = std::env::temp_dir().join(name);
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = parent.path().join("runtime");
         let was_ours = || WriterScope::take(&runtime, Duration::ZERO).unwrap().was_ours();
         assert_eq!([was_ours(), was_ours()], [false, true]);
         // Another has had it; its name may be longer, and begin as ours does.
@@ -244,26 +243,24 @@ mod tests {
         // `destroy` removes it.
         std::fs::remove_file(path(&runtime)).unwrap();
         assert!(!was_ours());
-        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 
     /// Nobody makes the folder, so there is nothing to wait for.
     #[test]
     fn a_folder_that_is_gone_is_not_waited_for() {
         const AN_HOUR: Duration = Duration::from_secs(3600);
-        let name = format!("ciliate-lock-{}/gone", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("runtime");
         let held = hold(&path(&folder), AN_HOUR);
         assert!(matches!(held, Err(KernelError::File { .. })), "{held:?}");
         drop(hold_in(&folder, &path(&folder), AN_HOUR).unwrap());
-        std::fs::remove_dir_all(folder.parent().unwrap()).unwrap();
     }
 
     /// As `destroy` removes it while others wait.
     #[test]
     fn a_lock_on_a_file_that_was_removed_counts_for_nothing() {
-        let name = format!("ciliate-lock-{}/removed", std::process::id());
-        let runtime = std::env::temp_dir().join(name);
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = parent.path().join("runtime");
         for made_anew in [false, true] {
             let first = WriterScope::take(&runtime, Duration::ZERO).unwrap();
             let path = path(&runtime);
@@ -277,6 +274,5 @@ mod tests {
             drop(second);
             assert!(WriterScope::take(&runtime, Duration::ZERO).is_ok());
         }
-        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 }

@@ -237,25 +237,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let name = format!("ciliate-key-{}-{name}", std::process::id());
-            Self(std::env::temp_dir().join(name))
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_key_is_made_once_and_for_its_owner_alone() {
-        let folder = Folder::new("made");
-        let path = own_place(&folder.0);
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("wireguard");
+        let path = own_place(&folder);
         assert!(read(&path).unwrap().is_none());
         make(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().mode();
@@ -266,21 +252,20 @@ mod tests {
         let second = replace(&path).unwrap();
         assert_ne!(second, first.public());
         assert_eq!(
-            std::fs::read_dir(&folder.0).unwrap().count(),
+            std::fs::read_dir(&folder).unwrap().count(),
             2,
             "the key, and whose folder it is"
         );
         assert_eq!(format!("{first:?}"), "PrivateKey");
-        remove_own(&folder.0).unwrap();
-        assert!(!folder.0.exists());
+        remove_own(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     /// The pair of RFC 7748, section 6.1.
     #[test]
     fn the_public_key_belongs_to_the_private_one() {
-        let folder = Folder::new("pair");
-        std::fs::create_dir(&folder.0).unwrap();
-        let path = folder.0.join("key");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
         std::fs::write(&path, "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         let public = read(&path).unwrap().unwrap().public();
@@ -289,10 +274,9 @@ mod tests {
 
     #[test]
     fn files_that_cannot_serve_are_refused() {
-        let folder = Folder::new("refused");
-        std::fs::create_dir(&folder.0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let problem = |text: &str, mode: u32| {
-            let path = folder.0.join("key");
+            let path = folder.path().join("key");
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
             match read(&path) {
@@ -306,7 +290,7 @@ mod tests {
         assert_eq!(problem("", 0o600), KeyProblem::NoKey(KeyError::Length(0)));
         assert_eq!(problem("secret", 0o600), KeyProblem::NoKey(KeyError::NotBase64));
         assert_eq!(problem(&good.repeat(9), 0o600), KeyProblem::TooLong);
-        let found = read(&folder.0);
+        let found = read(folder.path());
         assert!(
             matches!(found, Err(KernelError::PrivateKey { problem: KeyProblem::NotAFile, .. })),
             "{found:?}"

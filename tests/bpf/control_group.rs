@@ -25,8 +25,8 @@ pub struct ControlGroup {
 pub fn enter() -> ControlGroup {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let pid = std::process::id();
-    let root = std::env::temp_dir().join(format!("ciliate-cgroup-{pid}"));
-    fs::create_dir_all(&root).expect("create the mount point");
+    let root = tempfile::Builder::new().prefix("ciliate-cgroup-").tempdir();
+    let root = root.expect("create the mount point").keep();
     mount("cgroup2", &root, "cgroup2", MountFlags::empty(), None).expect("mount cgroup2");
     let own = fs::read_to_string("/proc/self/cgroup").expect("read the process's group");
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a group");

@@ -6,14 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
+use tempfile::TempDir;
 
 /// Where the BPF file system is mounted and which devices there are.
 pub struct Sandbox {
+    /// Removed after the file system in it is unmounted.
+    _folder: TempDir,
     pub pins: PathBuf,
     pub lxc_a: u32,
     pub lxc_b: u32,
@@ -24,9 +26,8 @@ pub struct Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // Errors have nowhere to go here; the mount ends with the namespace in any case.
+        // An error has nowhere to go here; the mount ends with the namespace in any case.
         let _ = rustix::mount::unmount(&self.pins, UnmountFlags::DETACH);
-        let _ = fs::remove_dir(&self.pins);
     }
 }
 
@@ -52,13 +53,12 @@ fn enter() -> Sandbox {
     ip("link add lxc_b type veth peer name eth_b");
     ip("link add cilium_host type veth peer name cilium_net");
     ip("link add cilium_vxlan type vxlan external dstport 8472 udp6zerocsumrx");
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name =
-        format!("ciliate-bpf-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let pins = std::env::temp_dir().join(name);
-    fs::create_dir(&pins).expect("create the mount point");
+    // Not named by the process: what a killed one left would be in the way of a later one.
+    let folder = tempfile::Builder::new().prefix("ciliate-bpf-").tempdir().expect("create it");
+    let pins = folder.path().to_owned();
     rustix::mount::mount("bpf", &pins, "bpf", MountFlags::empty(), None).expect("mount bpffs");
     Sandbox {
+        _folder: folder,
         pins,
         lxc_a: ifindex("lxc_a"),
         lxc_b: ifindex("lxc_b"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::HashMap;
 use ciliate::bpf_abi::*;
@@ -61,8 +61,10 @@ fn run(test: impl Fn(&mut Lab, Place) + Send + Sync) {
 fn run_with(globals: Globals, test: impl Fn(&mut Lab, Place) + Send + Sync) {
     lab::run_with(globals, |lab| {
         for place in places() {
-            ip(&format!("address add {}/{} dev lo", place.node, bits(place.node)));
-            ip(&format!("address add {}/{} dev lo", place.other, bits(place.node)));
+            for address in [place.node, place.other] {
+                ip(&format!("address add {address}/{} dev lo", bits(address)));
+                wait_for(address);
+            }
         }
         let mut world = lab.world.clone();
         for place in places() {
@@ -81,6 +83,17 @@ fn run_with(globals: Globals, test: impl Fn(&mut Lab, Place) + Send + Sync) {
             test(lab, place);
         }
     });
+}
+
+/// Waits until an address can be used: what the kernel does about an IPv6 one, and its route, come in their
+/// own time, on `lo` as well.
+fn wait_for(address: IpAddr) {
+    let since = Instant::now();
+    let works = || UdpSocket::bind((address, 0)).and_then(|socket| socket.connect((address, 9)));
+    while let Err(error) = works() {
+        assert!(since.elapsed() < PATIENCE, "{address}: {error}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn bits(address: IpAddr) -> u8 {

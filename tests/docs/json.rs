@@ -83,35 +83,33 @@ fn printed(arguments: &[&str]) -> Value {
 #[test]
 fn diagnostics_and_version_have_the_shape_of_the_samples() {
     let samples = samples();
-    let file = std::env::temp_dir().join(format!("ciliate-json-{}.toml", std::process::id()));
+    let folder = tempfile::tempdir().expect("make a folder");
+    let file = folder.path().join("wrong.toml");
     let text = "[node]\ncidr = [\"10.244.0.0/24\"]\n[routing]\nmode = \"native\"\n";
     std::fs::write(&file, text).expect("write");
     let path = file.display().to_string();
     let mut found = printed(&["-c", &path, "check", "-o", "json"]);
     found["diagnostics"][0]["file"] = json!("/etc/ciliate/ciliate.toml");
-    let _ = std::fs::remove_file(&file);
     assert_eq!(found, samples["check"]);
     assert_eq!(shape(&printed(&["version", "-o", "json"])), shape(&samples["version"]));
 }
 
 #[test]
 fn the_merged_configuration_is_the_sample() {
-    let folder = std::env::temp_dir().join(format!("ciliate-json-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("make a folder");
+    let folder = tempfile::tempdir().expect("make a folder");
     const PEER: &str = "[[peer]]\nname = \"node-b\"\naddresses = [\"172.18.0.2\"]\n\
          cidrs = [\"10.244.1.0/24\"]\n";
     let files =
         [("10-node.toml", "[node]\ncidrs = [\"10.244.0.0/24\"]\n"), ("20-peers.toml", PEER)];
     for (name, text) in files {
-        std::fs::write(folder.join(name), text).expect("write");
+        std::fs::write(folder.path().join(name), text).expect("write");
     }
-    let path = folder.display().to_string();
+    let path = folder.path().display().to_string();
     let mut found = printed(&["-c", &path, "cat-config", "-o", "json"]);
     for entry in found["entries"].as_array_mut().expect("a list") {
         let file = entry["file"].as_str().expect("a file").replace(&path, "/etc/ciliate/conf.d");
         entry["file"] = json!(file);
     }
-    let _ = std::fs::remove_dir_all(&folder);
     assert_eq!(found, samples()["cat-config"]);
 }
 

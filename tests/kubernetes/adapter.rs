@@ -19,9 +19,8 @@ mod wireguard;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ciliate_kubernetes::adapter;
@@ -29,6 +28,7 @@ use ciliate_kubernetes::folder::Folder;
 use ciliate_kubernetes::settings::Settings;
 use ciliate_kubernetes::status::Status;
 use kube::Client;
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -38,28 +38,27 @@ use crate::server::Api;
 pub const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/kubernetes");
 
 /// A folder that goes with the test.
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn make() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ciliate-kubernetes-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// The files, by name; those that begin with a dot too.
     pub fn files(&self) -> BTreeMap<String, String> {
-        let entries = fs::read_dir(&self.0).unwrap().map(Result::unwrap);
+        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
         let name = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap();
         entries.map(|entry| (name(&entry), fs::read_to_string(entry.path()).unwrap())).collect()
     }
 
     /// The names of the files.
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap().map(Result::unwrap);
+        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
         let mut names: Vec<_> =
             entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
         names.sort();
@@ -68,21 +67,15 @@ impl Scratch {
 
     /// A file without its comments.
     pub fn toml(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.0.join(name))
+        let text = fs::read_to_string(self.path().join(name))
             .unwrap_or_else(|_| panic!("{name}: {:?}", self.names()));
         text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
     }
 
     /// The comments of a file.
     pub fn comments(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.0.join(name)).unwrap();
+        let text = fs::read_to_string(self.path().join(name)).unwrap();
         text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -104,7 +97,7 @@ pub struct Adapter {
 
 impl Adapter {
     pub fn start(client: Client, settings: Settings, scratch: &Scratch) -> Self {
-        let folder = Folder::open(&scratch.0).unwrap();
+        let folder = Folder::open(scratch.path()).unwrap();
         let (sender, status) = watch::channel(Status::default());
         Self { task: tokio::spawn(adapter::run(client, settings, folder, sender)), status }
     }

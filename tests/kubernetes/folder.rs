@@ -23,10 +23,10 @@ fn wanted(names: &[&str], groups: &[&'static str]) -> Wanted {
 #[test]
 fn only_what_differs_is_written() {
     let scratch = Scratch::make();
-    let mut folder = Folder::open(&scratch.0).unwrap();
+    let mut folder = Folder::open(scratch.path()).unwrap();
     let groups = ["service"];
     assert_eq!(folder.sync(wanted(&["a", "b"], &groups)).0, Done { written: 2, removed: 0 });
-    let inode = |name| fs::metadata(scratch.0.join(self::name(name))).unwrap().ino();
+    let inode = |name| fs::metadata(scratch.path().join(self::name(name))).unwrap().ino();
     let (a, b) = (inode("a"), inode("b"));
     assert_eq!(folder.sync(wanted(&["a", "b"], &groups)).0, Done::default());
     let mut changed = wanted(&["a", "b"], &groups);
@@ -44,9 +44,9 @@ fn only_what_differs_is_written() {
 fn after_a_crash() {
     let scratch = Scratch::make();
     let groups = ["service"];
-    Folder::open(&scratch.0).unwrap().sync(wanted(&["a", "b", "c"], &groups));
-    fs::write(scratch.0.join(".kubernetes-service-default.b.toml"), "[[serv").unwrap();
-    let mut folder = Folder::open(&scratch.0).unwrap();
+    Folder::open(scratch.path()).unwrap().sync(wanted(&["a", "b", "c"], &groups));
+    fs::write(scratch.path().join(".kubernetes-service-default.b.toml"), "[[serv").unwrap();
+    let mut folder = Folder::open(scratch.path()).unwrap();
     assert_eq!(scratch.names().len(), 3, "the half-written one is gone");
     assert_eq!(folder.sync(wanted(&["a", "b"], &groups)).0, Done { written: 0, removed: 1 });
 }
@@ -60,10 +60,10 @@ fn files_of_others_stay() {
         ("kubernetes-service-default.z.toml", "# By hand.\n"),
         (".other", "x"),
     ] {
-        fs::write(scratch.0.join(name), text).unwrap();
+        fs::write(scratch.path().join(name), text).unwrap();
     }
     let before = scratch.files();
-    let mut folder = Folder::open(&scratch.0).unwrap();
+    let mut folder = Folder::open(scratch.path()).unwrap();
     let (done, errors) = folder.sync(wanted(&["a", "b"], &["service"]));
     assert_eq!(done, Done { written: 1, removed: 0 });
     assert!(matches!(errors.as_slice(), [FolderError::Foreign(_)]), "{errors:?}");
@@ -77,7 +77,7 @@ fn files_of_others_stay() {
 async fn what_failed_is_tried_again() {
     let (scratch, cluster) = (Scratch::make(), Cluster::new());
     // Root writes everywhere; nobody renames a file over a folder.
-    let blocked = scratch.0.join("kubernetes-peer-node-b.toml");
+    let blocked = scratch.path().join("kubernetes-peer-node-b.toml");
     fs::create_dir(&blocked).unwrap();
     let adapter = start(cluster.clone(), &scratch);
     settle().await;
@@ -102,8 +102,8 @@ async fn files_come_back() {
     let _adapter = start(cluster, &scratch);
     settle().await;
     let before = scratch.files();
-    fs::remove_file(scratch.0.join("kubernetes-peer-node-b.toml")).unwrap();
-    let web = scratch.0.join("kubernetes-service-default.web.toml");
+    fs::remove_file(scratch.path().join("kubernetes-peer-node-b.toml")).unwrap();
+    let web = scratch.path().join("kubernetes-service-default.web.toml");
     fs::write(&web, before["kubernetes-service-default.web.toml"].replace("10.96", "10.97"))
         .unwrap();
     pass(Duration::from_secs(21)).await;

@@ -75,8 +75,8 @@ async fn permissions_are_those_that_are_used() {
         cluster.put(PODS, pod("client", "10.244.0.49"));
         let mut settings = settings("node-a");
         if with_key {
-            fs::write(keys.0.join("key"), key).unwrap();
-            settings.public_key = Some(keys.0.join("key"));
+            fs::write(keys.path().join("key"), key).unwrap();
+            settings.public_key = Some(keys.path().join("key"));
         }
         let _adapter =
             Adapter::start(server::client(Arc::new(cluster.clone())), settings, &scratch);
@@ -160,7 +160,7 @@ fn options_are_understood() {
 fn the_unit_is_one() {
     let scratch = Scratch::make();
     let text = packaged("ciliate-kubernetes.service");
-    let unit = scratch.0.join("ciliate-kubernetes.service");
+    let unit = scratch.path().join("ciliate-kubernetes.service");
     fs::write(&unit, text.replace("/usr/bin/ciliate-kubernetes", "/bin/true")).unwrap();
     let output = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&unit).output();
     let output = output.expect("systemd-analyze, of the package systemd");

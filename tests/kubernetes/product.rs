@@ -64,7 +64,7 @@ async fn identities_that_clash() {
     }
     let _adapter = start(cluster, &scratch);
     settle().await;
-    assert_eq!(complaints(&scratch.0), None);
+    assert_eq!(complaints(scratch.path()), None);
     let given = |name: &str| {
         scratch.toml(&format!("kubernetes-endpoint-default.{name}.toml")).contains("identity = ")
     };
@@ -87,7 +87,7 @@ async fn only_terminating_backends() {
     cluster.put(SLICES, slices);
     let _adapter = start(cluster, &scratch);
     settle().await;
-    assert_eq!(complaints(&scratch.0), None);
+    assert_eq!(complaints(scratch.path()), None);
     let toml = scratch.toml("kubernetes-service-default.web.toml");
     let toml: toml::Table = toml.parse().unwrap();
     for (service, port) in toml["service"].as_array().unwrap().iter().zip([8080, 8081]) {

@@ -16,7 +16,7 @@ use crate::{Scratch, server};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ciliate-kubernetes");
 
 fn kubeconfig(scratch: &Scratch, server: SocketAddr, user: &str) -> std::path::PathBuf {
-    let path = scratch.0.join("kubeconfig");
+    let path = scratch.path().join("kubeconfig");
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
          clusters: [{{name: c, cluster: {{server: \"http://{server}\"}}}}]\nusers: [{{name: u, user: {user}}}]\n"
@@ -70,14 +70,14 @@ async fn a_life() {
     let (scratch, files) = (Scratch::make(), Scratch::make());
     let cluster = populated();
     let api = server::listen(Arc::new(cluster.clone())).await;
-    let manager = UnixDatagram::bind(scratch.0.join("notify")).unwrap();
+    let manager = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
     manager.set_nonblocking(true).unwrap();
     let metrics = free_port();
     let config = kubeconfig(&scratch, api, "{token: abc}");
     let mut program = Command::new(PROGRAM);
     program.args(["--node", "node-a", "--metrics", &metrics.to_string()]);
-    program.arg("--kubeconfig").arg(config).arg("--directory").arg(&files.0);
-    program.env("NOTIFY_SOCKET", scratch.0.join("notify")).stderr(Stdio::null());
+    program.arg("--kubeconfig").arg(config).arg("--directory").arg(files.path());
+    program.env("NOTIFY_SOCKET", scratch.path().join("notify")).stderr(Stdio::null());
     let mut program = Program(program.spawn().unwrap());
     let mut told = String::new();
     let mut listen = || {
@@ -123,7 +123,7 @@ async fn asked_too_much() {
     let cluster = populated();
     cluster.refuse(PODS, Some((429, "Too many requests, please try again later.")));
     let api = server::listen(Arc::new(cluster.clone())).await;
-    let (plugin, ran) = (scratch.0.join("plugin"), scratch.0.join("ran"));
+    let (plugin, ran) = (scratch.path().join("plugin"), scratch.path().join("ran"));
     let credential = r#"{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {"token": "abc"}}"#;
     let script = format!("#!/bin/sh\ntouch {}\necho '{credential}'\n", ran.display());
     fs::write(&plugin, script).unwrap();
@@ -136,7 +136,7 @@ async fn asked_too_much() {
     let metrics = free_port();
     let mut program = Command::new(PROGRAM);
     program.args(["--node", "node-a", "--metrics", &metrics.to_string(), "--kubeconfig"]);
-    program.arg(config).arg("--directory").arg(&files.0).stderr(Stdio::null());
+    program.arg(config).arg("--directory").arg(files.path()).stderr(Stdio::null());
     let _program = Program(program.spawn().unwrap());
     let says = |path: &str, what: &str| get(metrics, path).is_some_and(|text| text.contains(what));
     until("it is told", || says("/ready", "can't watch pods, the last good files stay")).await;
@@ -165,12 +165,12 @@ async fn killed_while_writing() {
             .args(["--node", "node-a", "--kubeconfig"])
             .arg(&config)
             .arg("--directory")
-            .arg(&files.0);
+            .arg(files.path());
         Program(program.stderr(Stdio::null()).spawn().unwrap())
     };
     for count in [1, 50, 150, 300] {
         let program = start();
-        until("some files", || fs::read_dir(&files.0).unwrap().count() >= count).await;
+        until("some files", || fs::read_dir(files.path()).unwrap().count() >= count).await;
         drop(program);
         for (name, text) in files.files() {
             if name.starts_with("kubernetes-") {
@@ -198,14 +198,14 @@ fn refused(arguments: &[&str], file: Option<&Path>) -> String {
 #[test]
 fn what_it_cannot_start_with() {
     let (scratch, files) = (Scratch::make(), Scratch::make());
-    let directory = files.0.to_str().unwrap();
+    let directory = files.path().to_str().unwrap();
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     let said = refused(&["--directory", directory], None);
     assert!(said.contains("can't find a cluster") && said.contains("--kubeconfig"), "{said}");
     let said = refused(&["--directory", directory], Some(Path::new("/nonexistent/config")));
     assert!(said.contains("can't read the kubeconfig /nonexistent/config"), "{said}");
     // A header can't have a line break in it: without this every request would fail.
-    let token = scratch.0.join("token");
+    let token = scratch.path().join("token");
     fs::write(&token, "abc\n").unwrap();
     let config = kubeconfig(&scratch, nowhere, &format!("{{tokenFile: \"{}\"}}", token.display()));
     let said = refused(&["--directory", directory], Some(&config));

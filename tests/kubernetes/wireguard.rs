@@ -26,7 +26,7 @@ fn annotate(cluster: &Cluster, node: &str, key: &str) {
 #[tokio::test(start_paused = true)]
 async fn keys_are_exchanged() {
     let (scratch, keys, cluster) = (Scratch::make(), Scratch::make(), Cluster::new());
-    let file = keys.0.join("public");
+    let file = keys.path().join("public");
     annotate(&cluster, "node-b", KEYS[1]);
     let mut settings = settings("node-a");
     settings.public_key = Some(file.clone());
@@ -106,8 +106,8 @@ async fn without_the_option() {
 #[tokio::test(start_paused = true)]
 async fn from_the_unit_to_the_peer() {
     let (scratch, other, keys) = (Scratch::make(), Scratch::make(), Scratch::make());
-    let public = private_key::replace(&keys.0.join("wireguard.key")).unwrap().to_string();
-    let program = keys.0.join("ciliate");
+    let public = private_key::replace(&keys.path().join("wireguard.key")).unwrap().to_string();
+    let program = keys.path().join("ciliate");
     let script = format!("#!/bin/sh\n[ \"$*\" = 'wireguard pubkey' ] && echo '{public}'\n");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -115,10 +115,10 @@ async fn from_the_unit_to_the_peer() {
     let line = page.lines().find_map(|line| line.strip_prefix("ExecStartPost=")).unwrap();
     let said = page.split("--public-key=").find_map(|rest| rest.strip_prefix('/')).unwrap();
     let said = format!("/{}", said.split('`').next().unwrap());
-    let file = keys.0.join("wireguard.pub");
+    let file = keys.path().join("wireguard.pub");
     let line = line.replace(&said, file.to_str().unwrap());
     assert!(line.contains(file.to_str().unwrap()), "{said} is what the unit writes: {line}");
-    let path = format!("{}:{}", keys.0.display(), std::env::var("PATH").unwrap());
+    let path = format!("{}:{}", keys.path().display(), std::env::var("PATH").unwrap());
     let ran = Command::new("sh").args(["-ec", &line]).env("PATH", path).status().unwrap();
     assert!(ran.success());
     let cluster = Cluster::new();
@@ -129,7 +129,7 @@ async fn from_the_unit_to_the_peer() {
     };
     let client = || server::client(Arc::new(cluster.clone()));
     let _own = Adapter::start(client(), with_key("node-a", &file), &scratch);
-    let _other = Adapter::start(client(), with_key("node-b", &keys.0.join("none")), &other);
+    let _other = Adapter::start(client(), with_key("node-b", &keys.path().join("none")), &other);
     pass(Duration::from_secs(60)).await;
     let body = json!({"metadata": {"annotations": {ANNOTATION: &public}}});
     assert_eq!(cluster.patches(), [("/api/v1/nodes/node-a".to_owned(), body)]);

@@ -369,9 +369,14 @@ fn in_path(tool: &str) -> bool {
     found.is_ok_and(|output| output.status.success())
 }
 
-/// Removes the namespaces and folders of test processes that are no more.
+/// Removes the namespaces and folders of test processes that are no more. What bears this process's
+/// own number before it has made anything is of another that had the number.
 fn remove_stale() {
-    let dead = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+    let own = process::id();
+    let dead = |pid: &str| {
+        let there = Path::new("/proc").join(pid).exists();
+        pid.parse::<u32>().is_ok_and(|pid| pid == own || !there)
+    };
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix("cn").and_then(|rest| rest.split_once('n'));

@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn a_daemon_is_known_by_its_lock() {
-        let name = format!("ciliate-lock-{}/daemon", std::process::id());
-        let runtime = std::env::temp_dir().join(name);
+        let parent = tempfile::tempdir().unwrap();
+        let runtime = parent.path().join("runtime");
         let is_taken = || {
             let taken = DaemonLock::without_daemon(&runtime, Duration::ZERO);
             matches!(taken, Err(KernelError::Locked { .. }))
@@ -88,6 +88,5 @@ mod tests {
         assert_eq!(holder(&runtime), None);
         std::fs::remove_file(path(&runtime)).unwrap();
         assert!(!destroy.is_there() && !is_taken());
-        std::fs::remove_dir_all(runtime.parent().unwrap()).unwrap();
     }
 }
