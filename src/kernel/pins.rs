@@ -15,6 +15,13 @@ use super::place::{Pinned, Place, file_type, look};
 /// `BPF_FS_MAGIC` (linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
+/// The folders below `<paths.bpf>` that have others inside, one for each device or build, and what the pins in
+/// those are of.
+const NESTED: [(&str, Pinned); 2] = [("links", Pinned::TcxLink), ("programs", Pinned::Program)];
+/// Those that have pins inside.
+const FLAT: [(&str, Pinned); 3] =
+    [("cgroup", Pinned::CgroupLink), ("xdp", Pinned::XdpLink), ("maps", Pinned::Map)];
+
 /// The pin of a map.
 pub fn map(root: &Path, name: &str) -> PathBuf {
     root.join("maps").join(name)
@@ -161,7 +168,7 @@ pub fn sweep(root: &Path) -> Result<(), KernelError> {
         }
         let _ = fs::remove_dir(folder);
     }
-    for parent in ["programs", "links"] {
+    for (parent, _) in NESTED {
         let _ = fs::remove_dir(root.join(parent));
     }
     let _ = fs::remove_dir(root);
@@ -170,12 +177,8 @@ pub fn sweep(root: &Path) -> Result<(), KernelError> {
 
 /// The folders that pins are in, and what they are of.
 fn folders(root: &Path) -> Result<Vec<(PathBuf, Pinned)>, KernelError> {
-    let mut folders = vec![
-        (root.join("maps"), Pinned::Map),
-        (root.join("cgroup"), Pinned::CgroupLink),
-        (root.join("xdp"), Pinned::XdpLink),
-    ];
-    for (parent, object) in [("programs", Pinned::Program), ("links", Pinned::TcxLink)] {
+    let mut folders = FLAT.map(|(folder, object)| (root.join(folder), object)).to_vec();
+    for (parent, object) in NESTED {
         let parent = root.join(parent);
         folders.extend(list(&parent)?.into_iter().map(|name| (parent.join(name), object)));
     }
@@ -188,8 +191,8 @@ fn folders(root: &Path) -> Result<Vec<(PathBuf, Pinned)>, KernelError> {
 /// A folder can't be read.
 pub fn left(root: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut left = Vec::new();
-    let mut rest: Vec<PathBuf> =
-        ["links", "programs", "cgroup", "xdp", "maps"].map(|folder| root.join(folder)).into();
+    let mut rest: Vec<_> =
+        NESTED.iter().chain(&FLAT).map(|(folder, _)| root.join(folder)).collect();
     while let Some(path) = rest.pop() {
         let inside = list(&path)?;
         if inside.is_empty() && file_type(&path)?.is_some() {

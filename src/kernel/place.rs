@@ -115,6 +115,22 @@ pub fn open(root: &Path, pin: &Path, object: Pinned) -> Result<Option<OwnedFd>, 
     })
 }
 
+/// The pin of ours that has to be there.
+///
+/// # Errors
+/// It isn't there, something else is, or it can't be opened.
+pub fn find(root: &Path, pin: &Path, object: Pinned) -> Result<OwnedFd, KernelError> {
+    match look(root, pin, object)? {
+        Place::Ours(fd) => Ok(fd),
+        Place::Foreign(foreign) => Err(foreign.into()),
+        Place::Nothing => Err(KernelError::File {
+            operation: "find the pin",
+            path: pin.into(),
+            source: io::ErrorKind::NotFound.into(),
+        }),
+    }
+}
+
 fn look_at_file(path: PathBuf, object: Pinned) -> Result<Place, KernelError> {
     let failed = |path: &Path, source| KernelError::Bpf {
         operation: "open the pin",

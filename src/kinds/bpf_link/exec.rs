@@ -144,7 +144,7 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
             found: found.map_or("none".into(), |info| format!("one on ifindex {}", info.ifindex)),
         });
     }
-    let program = open_program(root, &spec.program, &name)?;
+    let program = bpf_program::exec::find(root, &spec.program)?;
     let attach_type = match change.key.hook {
         Hook::Ingress => bpf::TCX_INGRESS,
         Hook::Egress => bpf::TCX_EGRESS,
@@ -154,15 +154,6 @@ fn attach_tcx(root: &Path, change: &Change<BpfLink>) -> Result<(), KernelError> 
     pins::clear(root, &pin, Pinned::TcxLink)?;
     pins::make_folder_of(&pin)?;
     bpf::obj_pin(&link, &pin).map_err(|source| failed("pin", &name, source))
-}
-
-fn open_program(
-    root: &Path,
-    program: &bpf_program::Key,
-    name: &str,
-) -> Result<std::os::fd::OwnedFd, KernelError> {
-    bpf::obj_get(&pins::program(root, &program.digest, &program.name))
-        .map_err(|source| failed("find the program of", name, source))
 }
 
 fn change_one(
@@ -187,12 +178,11 @@ fn change_one(
             remove(kernel, root, key, from.mode, from.qdisc_ours)
         }
         Action::Update { to, .. } if to.mode == Mode::Tcx => {
-            let name = key.to_string();
-            let program = open_program(root, &to.program, &name)?;
+            let program = bpf_program::exec::find(root, &to.program)?;
             let pin = pins::link(root, key.ifname.as_str(), &key.program);
-            bpf::obj_get(&pin)
-                .and_then(|link| bpf::link_update(link, program))
-                .map_err(|source| failed("update", &name, source))
+            let link = place::find(root, &pin, Pinned::TcxLink)?;
+            bpf::link_update(link, program)
+                .map_err(|source| failed("update", &key.to_string(), source))
         }
         Action::Update { to, .. } => attach_filter(kernel, root, key, to, true),
         Action::Create { to } => attach(kernel, root, change, to),

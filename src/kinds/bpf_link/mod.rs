@@ -166,18 +166,11 @@ impl Kind for BpfLink {
     }
 
     fn fields(key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
-        // Within one build, programs differ by name.
-        let show = |key: Option<&bpf_program::Key>| match key {
-            None => "unknown".to_string(),
-            Some(key) if key.name == spec.program.name => key.digest.to_string(),
-            Some(key) => key.to_string(),
-        };
-        let (seen_program, want) = (show(seen.program.as_ref()), show(Some(&spec.program)));
         [
             Field::immutable("mode", &seen.mode, &spec.mode),
             Field::immutable("ifindex", &seen.ifindex, &spec.ifindex),
             Field::immutable("attached twice", &seen.twice, &false),
-            Field::differs("program", &seen_program, &want),
+            spec.program.differs(seen.program.as_ref()),
             Field::differs("pinned as", &seen.pinned_as.unwrap_or(key.ifname), &key.ifname),
         ]
         .into_iter()

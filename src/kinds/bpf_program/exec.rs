@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{BpfProgram, Globals, Key, Seen};
@@ -60,6 +62,14 @@ pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelErr
 /// The folder or a pin can't be read.
 pub fn by_id(kernel: &Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
     Ok(pinned(kernel)?.into_iter().map(|(key, info)| (info.id, key)).collect())
+}
+
+/// A pinned program of ours, to attach it.
+///
+/// # Errors
+/// It isn't there, something else is, or it can't be opened.
+pub fn find(root: &Path, key: &Key) -> Result<OwnedFd, KernelError> {
+    place::find(root, &pins::program(root, &key.digest, &key.name), Pinned::Program)
 }
 
 /// The name of a program that uses one of `maps` but isn't pinned: that of a program of ours which was

@@ -33,6 +33,19 @@ impl fmt::Display for Key {
     }
 }
 
+impl Key {
+    /// How a program that is attached differs from this one, which is to be. Within one build, programs
+    /// differ by name.
+    pub fn differs(&self, seen: Option<&Key>) -> Option<Field> {
+        let show = |key: &Key| match key.name == self.name {
+            true => key.digest.to_string(),
+            false => key.to_string(),
+        };
+        let seen = seen.map_or_else(|| "unknown".to_owned(), show);
+        Field::differs("program", &seen, &show(self))
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {

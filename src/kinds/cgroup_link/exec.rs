@@ -57,28 +57,18 @@ fn change_one(root: &Path, change: &Change<CgroupLink>) -> Result<(), KernelErro
     match &change.action {
         Action::Delete { .. } => pins::remove(root, &pin, Pinned::CgroupLink),
         Action::Update { to, .. } => {
-            let program = open_program(root, to, name)?;
-            bpf::obj_get(&pin)
-                .and_then(|link| bpf::link_update(link, program))
-                .map_err(|source| failed("update", name, source))
+            let program = bpf_program::exec::find(root, &to.program)?;
+            let link = place::find(root, &pin, Pinned::CgroupLink)?;
+            bpf::link_update(link, program).map_err(|source| failed("update", name, source))
         }
         // What is attached to another group goes when the new one is there.
         Action::Create { to } | Action::Replace { to, .. } => attach(root, to, name),
     }
 }
 
-fn open_program(
-    root: &Path,
-    spec: &Spec,
-    name: &str,
-) -> Result<impl std::os::fd::AsFd, KernelError> {
-    bpf::obj_get(&pins::program(root, &spec.program.digest, &spec.program.name))
-        .map_err(|source| failed("find the program of", name, source))
-}
-
 /// Makes a link and pins it, in the place of the old pin if there is one.
 fn attach(root: &Path, spec: &Spec, name: &str) -> Result<(), KernelError> {
-    let program = open_program(root, spec, name)?;
+    let program = bpf_program::exec::find(root, &spec.program)?;
     let group = File::open(&*spec.cgroup).map_err(|source| KernelError::File {
         operation: "open",
         path: Path::new(&*spec.cgroup).into(),

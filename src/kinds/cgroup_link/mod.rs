@@ -96,16 +96,9 @@ impl Kind for CgroupLink {
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
-        // Within one build, programs differ by name.
-        let show = |key: Option<&bpf_program::Key>| match key {
-            None => "unknown".to_owned(),
-            Some(key) if key.name == spec.program.name => key.digest.to_string(),
-            Some(key) => key.to_string(),
-        };
-        let (seen_program, want) = (show(seen.program.as_ref()), show(Some(&spec.program)));
         [
             Field::immutable("cgroup", &seen.cgroup_id, &spec.cgroup_id),
-            Field::differs("program", &seen_program, &want),
+            spec.program.differs(seen.program.as_ref()),
         ]
         .into_iter()
         .flatten()

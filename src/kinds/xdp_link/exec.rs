@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::{Key, Mode, Seen, Spec, XdpLink};
@@ -80,9 +79,10 @@ fn change_one(root: &Path, change: &Change<XdpLink>) -> Result<(), KernelError> 
     match &change.action {
         Action::Delete { .. } => remove(root, key),
         Action::Update { to, .. } => {
-            let program = open_program(root, to)?;
-            bpf::obj_get(&pins::xdp_link(root, key.ifindex))
-                .and_then(|link| bpf::link_update(link, program))
+            let program = bpf_program::exec::find(root, &to.program)?;
+            let pin = pins::xdp_link(root, key.ifindex);
+            let link = place::find(root, &pin, Pinned::XdpLink)?;
+            bpf::link_update(link, program)
                 .map_err(|source| failed("update", to.ifname.as_str(), source))
         }
         Action::Create { to } => attach(root, key, to),
@@ -97,20 +97,15 @@ fn change_one(root: &Path, change: &Change<XdpLink>) -> Result<(), KernelError> 
 /// Takes the program off its device before the pin goes: without a pin, the kernel does that in its own time.
 fn remove(root: &Path, key: &Key) -> Result<(), KernelError> {
     let pin = pins::xdp_link(root, key.ifindex);
-    if let Ok(link) = bpf::obj_get(&pin) {
+    if let Some(link) = place::open(root, &pin, Pinned::XdpLink)? {
         bpf::link_detach(link).map_err(|source| failed("detach", &key.to_string(), source))?;
     }
     pins::remove(root, &pin, Pinned::XdpLink)
 }
 
-fn open_program(root: &Path, spec: &Spec) -> Result<OwnedFd, KernelError> {
-    bpf::obj_get(&pins::program(root, &spec.program.digest, &spec.program.name))
-        .map_err(|source| failed("find the program of", spec.ifname.as_str(), source))
-}
-
 /// Makes a link and pins it.
 fn attach(root: &Path, key: &Key, spec: &Spec) -> Result<(), KernelError> {
-    let program = open_program(root, spec)?;
+    let program = bpf_program::exec::find(root, &spec.program)?;
     let native = bpf::xdp_link_create(&program, key.ifindex, bpf::XDP_NATIVE);
     let link = match native {
         Err(error) if refuses_native(&error) && spec.or_generic => {

@@ -91,19 +91,12 @@ impl Kind for XdpLink {
     }
 
     fn fields(_key: &Key, spec: &Spec, seen: &Seen) -> Vec<Field> {
-        // Within one build, programs differ by name.
-        let show = |key: Option<&bpf_program::Key>| match key {
-            None => "unknown".to_owned(),
-            Some(key) if key.name == spec.program.name => key.digest.to_string(),
-            Some(key) => key.to_string(),
-        };
-        let (seen_program, want) = (show(seen.program.as_ref()), show(Some(&spec.program)));
         let mode = seen.mode.map_or_else(|| "none".to_owned(), |mode| mode.to_string());
         let serves = seen.mode == Some(Mode::Generic) && spec.or_generic;
         let wanted = if serves { Mode::Generic } else { Mode::Native };
         [
             Field::immutable("mode", &mode, &wanted.to_string()),
-            Field::differs("program", &seen_program, &want),
+            spec.program.differs(seen.program.as_ref()),
         ]
         .into_iter()
         .flatten()
