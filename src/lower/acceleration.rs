@@ -1,10 +1,8 @@
 //! Services for clients outside at the drivers of the underlay's devices: the program and its attachments. Pure.
 
 use super::{Lowering, program, want};
-use crate::bpf_objects::OBJECTS;
 use crate::intent::Acceleration;
 use crate::kinds::Origin;
-use crate::kinds::bpf_program::{self, BpfProgram};
 use crate::kinds::xdp_link::{self, XdpLink};
 
 /// The object of the program.
@@ -17,16 +15,10 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     if !lowering.intent.accelerates() || lowering.intent.node.cidrs.is_empty() {
         return;
     }
-    let Some(object) = OBJECTS.iter().find(|object| object.name == OBJECT) else { return };
-    let globals = program::globals(OBJECT, lowering.intent);
-    let digest = program::digest_with(object, &globals);
-    let key = bpf_program::Key { name: PROGRAM.into(), digest };
-    let maps = program::maps_of(PROGRAM);
-    let spec = bpf_program::Spec { object: OBJECT.into(), maps, globals };
-    want::<BpfProgram>(&mut lowering.desired.bpf_programs, key.clone(), spec, &Origin::Node);
+    let program = program::load(lowering, PROGRAM);
     let or_generic = lowering.intent.load_balancing.acceleration == Acceleration::BestEffort;
     for (ifname, ifindex) in lowering.node.devices.clone() {
-        let spec = xdp_link::Spec { program: key.clone(), ifname, or_generic };
+        let spec = xdp_link::Spec { program: program.clone(), ifname, or_generic };
         let key = xdp_link::Key { ifindex };
         want::<XdpLink>(&mut lowering.desired.xdp_links, key, spec, &Origin::Node);
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::identity::own_cidr;
 use super::node::{end, ifname};
 use super::overlay::far_end;
-use super::program::{Attachment, attach, key};
+use super::program::{Attachment, attach};
 use super::{Lowering, Node, Tunnel, host_prefix, want, want_all};
 use crate::bpf_abi::{
     CILIATE_ENCRYPTION, ENCRYPTION_FLAG_NODES, ENCRYPTION_FLAG_ON, ENCRYPTION_FLAG_STRICT,
@@ -164,16 +164,16 @@ fn device(lowering: &mut Lowering<'_>, asked: &Encryption, state: State) -> u32 
     let ifindex = lowering.allocation.ifindex(device, None);
     let mtu_bytes = device_mtu_bytes(lowering.node.mtu_bytes);
     let end = end(NO_MAC, mtu_bytes, false, ALIAS_ENCRYPTION);
-    let (mode, desired) = (lowering.node.attach, &mut lowering.desired);
     let spec = link::Spec { ifindex, end, form: link::Form::Wireguard };
-    want::<Link>(&mut desired.links, device, spec, &origin);
+    want::<Link>(&mut lowering.desired.links, device, spec, &origin);
     for (program, hook) in PROGRAMS {
         let (link, qdisc_ours) = (Some(device), false);
         let at = Attachment { ifname: device, ifindex, hook, link, qdisc_ours };
-        attach(desired, mode, &key(program), at, &origin);
+        attach(lowering, program, at, &origin);
     }
     if let (true, Some(found)) = (state.key_usable, &lowering.facts.wireguard) {
         let file = found.key_file.clone();
+        let desired = &mut lowering.desired;
         let keys = &mut desired.wireguard_keys;
         want::<wireguard_key::WireguardKey>(keys, file.clone(), wireguard_key::Spec, &origin);
         let spec =

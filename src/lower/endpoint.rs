@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::identity::ipcache;
 use super::node::{end, ifname};
-use super::program::{Attachment, attach, key};
+use super::program::{Attachment, FROM_CONTAINER, attach};
 use super::{Lowering, host_prefix, mac, want};
 use crate::bpf_abi::{
     CILIATE_DEVICE, CILIUM_LXC, DeviceKey, DeviceValue, EndpointKey, EndpointValue,
@@ -156,8 +156,7 @@ fn host_side(
         want::<BpfMapEntry>(&mut lowering.desired.bpf_map_entries, key, spec, origin);
         ipcache(lowering, host_prefix(*address), *identity, origin);
     }
-    let desired = &mut lowering.desired;
-    device_entry(desired, ifindex, &device, Some(lxc), origin);
+    device_entry(&mut lowering.desired, ifindex, &device, Some(lxc), origin);
     let at = Attachment {
         ifname: lxc,
         ifindex,
@@ -165,7 +164,7 @@ fn host_side(
         link: Some(lxc),
         qdisc_ours: false,
     };
-    attach(desired, lowering.node.attach, &key("cil_from_container"), at, origin);
+    attach(lowering, FROM_CONTAINER, at, origin);
 }
 
 fn device_entry(

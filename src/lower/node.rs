@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::program::{Attachment, attach, host_key};
+use super::program::{Attachment, attach};
 use super::{CILIUM_HOST, CILIUM_NET, Lowering, before, host_prefix, mac, overlay, want};
 use crate::bpf_abi::{
     NODE_FLAG_DSR, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NODE_FLAG_NO_BACKEND_DROP,
@@ -142,14 +142,10 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
         link: Some(host.0),
         qdisc_ours: false,
     };
-    let key = |name| host_key(lowering.intent, name);
-    let (from_host, to_host) = (key("cil_from_host"), key("cil_to_host"));
-    let (from_netdev, to_netdev) = (key("cil_from_netdev"), key("cil_to_netdev"));
     let leaving = lowering.intent.serves_outside() || lowering.node.encryption.is_some();
-    let desired = &mut lowering.desired;
-    attach(desired, mode, &from_host, own(host, Hook::Egress), &Origin::Node);
-    attach(desired, mode, &to_host, own(host, Hook::Ingress), &Origin::Node);
-    attach(desired, mode, &to_host, own(net, Hook::Ingress), &Origin::Node);
+    attach(lowering, "cil_from_host", own(host, Hook::Egress), &Origin::Node);
+    attach(lowering, "cil_to_host", own(host, Hook::Ingress), &Origin::Node);
+    attach(lowering, "cil_to_host", own(net, Hook::Ingress), &Origin::Node);
     for (ifname, ifindex) in lowering.node.devices.clone() {
         let record = record::of_clsact(ifindex);
         let recorded = lowering.facts.records().contains_key(record.as_str());
@@ -161,10 +157,10 @@ fn lower_programs(lowering: &mut Lowering<'_>, host: (IfName, u32), net: (IfName
             before::keep(&mut lowering.desired, &record, "absent", &Origin::Node);
         }
         let at = Attachment { ifname, ifindex, hook: Hook::Ingress, link: None, qdisc_ours };
-        attach(&mut lowering.desired, mode, &from_netdev, at, &Origin::Node);
+        attach(lowering, "cil_from_netdev", at, &Origin::Node);
         if leaving {
             let at = Attachment { ifname, ifindex, hook: Hook::Egress, link: None, qdisc_ours };
-            attach(&mut lowering.desired, mode, &to_netdev, at, &Origin::Node);
+            attach(lowering, "cil_to_netdev", at, &Origin::Node);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::node::{end, ifname};
-use super::program::{Attachment, attach, key};
+use super::program::{Attachment, attach};
 use super::{CILIUM_HOST, Lowering, mac, routing, want, want_all};
 use crate::facts::{Facts, NextHop};
 use crate::intent::limits::{MTU_BYTES_MAX, MTU_BYTES_MIN, MTU_BYTES_MIN_IPV6};
@@ -148,13 +148,12 @@ pub(super) fn device(lowering: &mut Lowering<'_>) -> Option<Device> {
     let mtu_bytes = lowering.node.mtu_bytes.min(MTU_BYTES_MAX - tunnel.underlay.overhead_bytes());
     let form = link::Form::Tunnel { protocol: tunnel.protocol, port: tunnel.port };
     let spec = link::Spec { ifindex, end: end(mac, mtu_bytes, true, ALIAS_TUNNEL), form };
-    let (mode, desired) = (lowering.node.attach, &mut lowering.desired);
-    want::<Link>(&mut desired.links, device, spec, &Origin::Routing);
+    want::<Link>(&mut lowering.desired.links, device, spec, &Origin::Routing);
     let mut objects = vec![ObjectKey::Link(device)];
     for (program, hook) in [("cil_from_overlay", Hook::Ingress), ("cil_to_overlay", Hook::Egress)] {
         let (link, qdisc_ours) = (Some(device), false);
         let at = Attachment { ifname: device, ifindex, hook, link, qdisc_ours };
-        attach(desired, mode, &key(program), at, &Origin::Routing);
+        attach(lowering, program, at, &Origin::Routing);
         let program = program.into();
         objects.push(ObjectKey::BpfLink(bpf_link::Key { ifname: device, hook, program }));
     }

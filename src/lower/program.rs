@@ -1,4 +1,5 @@
-//! Maps and programs: all of them, always. Adding an endpoint loads nothing. Pure.
+//! Maps: all of them, always. Programs: those that are attached, and that of endpoints, so that adding an endpoint
+//! loads nothing. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -18,15 +19,18 @@ use crate::bpf_abi::{
 };
 use crate::bpf_objects::{OBJECTS, Object};
 use crate::intent::Intent;
-use crate::kinds::bpf_link::{self, BpfLink, Hook, Mode};
+use crate::kinds::bpf_link::{self, BpfLink, Hook};
 use crate::kinds::bpf_map::{BpfMap, Layout, MapName};
 use crate::kinds::bpf_map_entry::hex;
 use crate::kinds::bpf_program::{self, BpfProgram, Globals};
-use crate::kinds::{Desired, Origin, record};
+use crate::kinds::{Origin, record};
 use crate::net::IfName;
 
 /// The object of the node's own devices.
 const HOST: &str = "bpf_host";
+
+/// The program at an endpoint's device.
+pub(super) const FROM_CONTAINER: &str = "cil_from_container";
 
 /// Bytes of the digest that name a build.
 const DIGEST_BYTES: usize = 8;
@@ -89,7 +93,7 @@ const ADMITTING: &[&str] = &[
 /// The maps a program uses. A test compares this with what the kernel says of loaded programs.
 pub fn maps_of(program: &str) -> BTreeSet<MapName> {
     let parts: &[&[&str]] = match program {
-        "cil_from_container" => {
+        FROM_CONTAINER => {
             &[COUNTING, DELIVERING, BALANCING, OUTSIDE, &[CILIATE_DEVICE, CILIATE_ENCRYPTION]]
         }
         "cil_from_host" => &[COUNTING, DELIVERING, OUTSIDE, &[CILIATE_UNDERLAY]],
@@ -120,32 +124,11 @@ pub fn maps_of(program: &str) -> BTreeSet<MapName> {
 
 /// What names the build of an object.
 pub fn digest(object: &Object) -> Arc<str> {
-    hex(&Sha256::digest(object.bytes)[..DIGEST_BYTES]).into()
+    digest_with(object, &Globals::new())
 }
 
-/// Those of [`OBJECTS`]. Kept, because every endpoint needs one, and to take it is more than all else that
-/// is done for an endpoint here.
-static DIGESTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| OBJECTS.iter().map(digest).collect());
-
-/// The key of a program of this build.
-pub fn key(name: &str) -> bpf_program::Key {
-    let mut objects = OBJECTS.iter().zip(DIGESTS.iter());
-    let found = objects.find(|(object, _)| object.programs.contains(&name));
-    let digest = found.map_or_else(|| Arc::from(""), |(_, digest)| digest.clone());
-    bpf_program::Key { name: name.into(), digest }
-}
-
-/// Numbers of an object that the configuration decides. None where they are as they were compiled.
-pub(super) fn globals(object: &str, intent: &Intent) -> Globals {
-    let size = intent.load_balancing.maglev_table_size;
-    if ![HOST, acceleration::OBJECT].contains(&object) || size == MAGLEV_TABLE_SIZE {
-        return Globals::new();
-    }
-    [("maglev_table_size".into(), u64::from(size))].into()
-}
-
-/// What names the build of an object with other numbers in it: its programs are other programs.
-pub(super) fn digest_with(object: &Object, globals: &Globals) -> Arc<str> {
+/// The same with other numbers in it: its programs are other programs.
+fn digest_with(object: &Object, globals: &Globals) -> Arc<str> {
     let mut build = Sha256::new();
     build.update(object.bytes);
     for (name, value) in globals {
@@ -154,12 +137,46 @@ pub(super) fn digest_with(object: &Object, globals: &Globals) -> Arc<str> {
     hex(&build.finalize()[..DIGEST_BYTES]).into()
 }
 
-/// The key of a program of the node's devices.
-pub(super) fn host_key(intent: &Intent, name: &str) -> bpf_program::Key {
-    let mut key = key(name);
-    let globals = globals(HOST, intent);
-    if let Some(object) = OBJECTS.iter().find(|object| object.name == HOST && !globals.is_empty()) {
-        key.digest = digest_with(object, &globals);
+/// Those of [`OBJECTS`]. Kept, because every endpoint needs one, and to take it is more than all else that
+/// is done for an endpoint here.
+static DIGESTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| OBJECTS.iter().map(digest).collect());
+
+/// Numbers of an object that the configuration decides. None where they are as they were compiled.
+fn globals(object: &str, lowering: &Lowering<'_>) -> Globals {
+    let load_balancing = &lowering.intent.load_balancing;
+    let size = load_balancing.maglev_table_size;
+    match object {
+        HOST | acceleration::OBJECT if size != MAGLEV_TABLE_SIZE => {
+            [("maglev_table_size".into(), u64::from(size))].into()
+        }
+        socket::OBJECT => {
+            let ports = &load_balancing.node_ports;
+            let cookie = lowering.facts.netns.rsplit_once("cookie ");
+            let cookie = cookie.and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
+            [
+                ("host_netns_cookie".into(), cookie),
+                ("node_port_max".into(), u64::from(*ports.end())),
+                ("node_port_min".into(), u64::from(*ports.start())),
+            ]
+            .into()
+        }
+        _ => Globals::new(),
+    }
+}
+
+/// Adds a program of this build, and says by what key.
+pub(super) fn load(lowering: &mut Lowering<'_>, name: &str) -> bpf_program::Key {
+    let mut objects = OBJECTS.iter().zip(DIGESTS.iter());
+    let Some((object, digest)) = objects.find(|(object, _)| object.programs.contains(&name)) else {
+        unreachable!("no object has the program {name}")
+    };
+    let globals = globals(object.name, lowering);
+    let digest = if globals.is_empty() { digest.clone() } else { digest_with(object, &globals) };
+    let key = bpf_program::Key { name: name.into(), digest };
+    if !lowering.desired.bpf_programs.contains_key(&key) {
+        let spec = bpf_program::Spec { object: object.name.into(), maps: maps_of(name), globals };
+        let programs = &mut lowering.desired.bpf_programs;
+        want::<BpfProgram>(programs, key.clone(), spec, &Origin::Node);
     }
     key
 }
@@ -180,7 +197,7 @@ fn layout(map: MapName, intent: &Intent) -> Layout {
     Layout { max_entries, ..Layout::of(map) }
 }
 
-/// Adds the maps and programs.
+/// Adds the maps, and the program that endpoints need, when there are none too.
 pub(super) fn lower(lowering: &mut Lowering<'_>) {
     for map in MapName::all() {
         let layout = layout(map, lowering.intent);
@@ -188,22 +205,7 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
     }
     let home = &lowering.facts.netns;
     before::keep(&mut lowering.desired, record::NAMESPACE, home, &Origin::Node);
-    for (object, digest) in OBJECTS.iter().zip(DIGESTS.iter()) {
-        // Only where they are attached.
-        if [socket::OBJECT, acceleration::OBJECT].contains(&object.name) {
-            continue;
-        }
-        let globals = globals(object.name, lowering.intent);
-        let digest =
-            if globals.is_empty() { digest.clone() } else { digest_with(object, &globals) };
-        for name in object.programs {
-            let key = bpf_program::Key { name: (*name).into(), digest: digest.clone() };
-            let (object, maps) = (object.name.into(), maps_of(name));
-            let spec = bpf_program::Spec { object, maps, globals: globals.clone() };
-            let programs = &mut lowering.desired.bpf_programs;
-            want::<BpfProgram>(programs, key, spec, &Origin::Node);
-        }
-    }
+    load(lowering, FROM_CONTAINER);
 }
 
 /// Where a program is attached.
@@ -218,16 +220,11 @@ pub(super) struct Attachment {
 }
 
 /// Attaches a program to a device.
-pub(super) fn attach(
-    desired: &mut Desired,
-    mode: Mode,
-    program: &bpf_program::Key,
-    at: Attachment,
-    origin: &Origin,
-) {
+pub(super) fn attach(lowering: &mut Lowering<'_>, program: &str, at: Attachment, origin: &Origin) {
+    let program = load(lowering, program);
     let Attachment { ifname, ifindex, hook, link, qdisc_ours } = at;
     let key = bpf_link::Key { ifname, hook, program: program.name.clone() };
-    let program = program.clone();
+    let mode = lowering.node.attach;
     let spec = bpf_link::Spec { program, mode, ifindex, link, qdisc_ours };
-    want::<BpfLink>(&mut desired.bpf_links, key, spec, origin);
+    want::<BpfLink>(&mut lowering.desired.bpf_links, key, spec, origin);
 }
