@@ -39,7 +39,7 @@ impl Daemon {
     pub fn rest(&self) {
         let (begin, mut before) = (Instant::now(), None);
         loop {
-            let status = control::ask(&self.runtime).status().filter(|status| status.converged);
+            let status = control::ask(&self.runtime).answer().filter(|status| status.converged);
             let rounds = status.map(|status| status.rounds);
             if rounds.is_some() && rounds == before {
                 return;

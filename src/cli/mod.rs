@@ -238,7 +238,7 @@ fn open(loaded: &Loaded) -> Result<Kernel, Failure> {
 /// Which backends the daemon has found dead. Nobody knows that but the daemon, if one runs.
 fn found(intent: &Intent) -> Found {
     let checked = intent.services.values().any(|service| service.health_check.is_some());
-    let status = if checked { control::ask(&intent.paths.runtime).status() } else { None };
+    let status = if checked { control::ask(&intent.paths.runtime).answer() } else { None };
     status.map(|status| status.backend_checks).unwrap_or_default()
 }
 

@@ -2,7 +2,7 @@
 
 use super::{EXIT_OK, Failure, Output};
 use crate::config::{Document, Search};
-use crate::daemon::control::{self, Reloaded};
+use crate::daemon::control::{self, Daemon};
 use crate::engine::Invalid;
 use crate::intent;
 
@@ -26,22 +26,22 @@ pub fn run(_arguments: &Arguments, search: &Search, output: &mut Output) -> Resu
         }
     };
     match control::reload(&runtime) {
-        Reloaded::Read => {
+        Daemon::Answers(Ok(())) => {
             output.line("read")?;
             Ok(EXIT_OK)
         }
-        Reloaded::Refused(text) => Err(Failure::Error(format!(
+        Daemon::Answers(Err(text)) => Err(Failure::Error(format!(
             "the configuration is refused; the last good one stays in force\n{}",
             text.trim_end()
         ))),
-        Reloaded::Silent { pid } => {
+        Daemon::Silent { pid } => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
             Err(Failure::Error(format!(
                 "the daemon{pid} does not answer: it is stopped, stuck, or asked by too many at once; \
                  see its log, and try again"
             )))
         }
-        Reloaded::Absent => Err(Failure::Error(format!(
+        Daemon::Absent => Err(Failure::Error(format!(
             "no daemon runs with the runtime folder {}; start it with `systemctl start ciliated`",
             runtime.display()
         ))),

@@ -91,13 +91,13 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     let readers = slots::readers(&paths.bpf).ok();
     let daemon = control::ask(&paths.runtime);
     let process = Process::of(&daemon);
-    let status = match daemon.status() {
+    let status = match daemon.answer() {
         Some(mut status) => {
             if let Err(invalid) = &loaded {
                 // It may not have read it yet.
                 status.config_error.get_or_insert_with(|| diagnostics_text(invalid, false));
             }
-            status
+            *status
         }
         None => {
             let loaded = loaded.map_err(Failure::Invalid)?;

@@ -43,7 +43,7 @@ use crate::plan::FORMAT_VERSION;
 use client::connect;
 use seats::{Seat, Seats};
 
-pub use client::{Daemon, Reloaded, ask, reload};
+pub use client::{Daemon, ask, reload};
 
 /// Where the answer to a reload goes.
 pub type Reply = Sender<Result<(), String>>;

@@ -83,7 +83,8 @@ impl<'n> Daemon<'n> {
 
     /// How it says it stands.
     pub fn status(&self) -> Option<Status> {
-        control::ask(&self.node.runtime).status().filter(|status| status.pid == self.child.id())
+        let status = *control::ask(&self.node.runtime).answer()?;
+        (status.pid == self.child.id()).then_some(status)
     }
 
     /// Waits until it says something.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{Status, path};
 
@@ -22,20 +23,21 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What there is of a daemon.
 #[derive(Debug)]
-pub enum Daemon {
-    /// It says how it stands.
-    Answers(Box<Status>),
-    /// It has the socket and says nothing: stopped, stuck, or busy. Its pid, if the kernel tells.
+pub enum Daemon<T = Box<Status>> {
+    /// What it says.
+    Answers(T),
+    /// It has the socket and says nothing: stopped, stuck, busy, or of another version. Its pid, if the kernel
+    /// tells.
     Silent { pid: Option<i32> },
     /// Nobody has the socket.
     Absent,
 }
 
-impl Daemon {
-    /// How it stands, if it says so.
-    pub fn status(self) -> Option<Status> {
+impl<T> Daemon<T> {
+    /// What it says, if anything.
+    pub fn answer(self) -> Option<T> {
         match self {
-            Daemon::Answers(status) => Some(*status),
+            Daemon::Answers(answer) => Some(answer),
             Daemon::Silent { .. } | Daemon::Absent => None,
         }
     }
@@ -54,56 +56,40 @@ enum Attempt {
 /// Asks a daemon how it stands.
 pub fn ask(runtime: &Path) -> Daemon {
     let until = Instant::now() + ANSWER_PATIENCE;
-    let mut pid = None;
-    loop {
-        match attempt(runtime, "status", Some(until), &mut pid) {
-            Attempt::Answered(line) => {
-                return match serde_json::from_str(&line) {
-                    Ok(status) => Daemon::Answers(Box::new(status)),
-                    // Of another version.
-                    Err(_) => Daemon::Silent { pid },
-                };
-            }
-            Attempt::Absent => return Daemon::Absent,
-            Attempt::Busy if Instant::now() < until => thread::sleep(ATTEMPT_INTERVAL),
-            Attempt::Busy | Attempt::Silent => return Daemon::Silent { pid },
-        }
-    }
+    persist(until, |pid| attempt(runtime, "status", Some(until), pid))
 }
 
-/// What became of a reload.
-#[derive(Debug)]
-pub enum Reloaded {
-    /// The configuration is in force.
-    Read,
-    /// What is wrong with it.
-    Refused(String),
-    /// There is a daemon, which did not answer.
-    Silent { pid: Option<i32> },
-    /// No daemon runs.
-    Absent,
-}
-
-/// Has a daemon read its configuration again, and waits for the round that follows, however long it takes.
-pub fn reload(runtime: &Path) -> Reloaded {
+/// Has a daemon read its configuration again, and waits for the round that follows, however long it takes. It answers
+/// what is wrong with it, or that it is in force.
+pub fn reload(runtime: &Path) -> Daemon<Result<(), String>> {
     #[derive(Deserialize)]
     struct Answer {
         error: Option<String>,
     }
     let until = Instant::now() + RELOAD_PATIENCE;
+    match persist(until, |pid| attempt(runtime, "reload", None, pid)) {
+        Daemon::Answers(Answer { error }) => Daemon::Answers(error.map_or(Ok(()), Err)),
+        Daemon::Silent { pid } => Daemon::Silent { pid },
+        Daemon::Absent => Daemon::Absent,
+    }
+}
+
+/// Asks until there is an answer, or somebody was busy for too long. What asks is told where to put the pid of who
+/// listens.
+fn persist<T: DeserializeOwned>(
+    until: Instant,
+    mut attempt: impl FnMut(&mut Option<i32>) -> Attempt,
+) -> Daemon<T> {
     let mut pid = None;
     loop {
-        match attempt(runtime, "reload", None, &mut pid) {
+        match attempt(&mut pid) {
             Attempt::Answered(line) => {
-                return match serde_json::from_str(&line) {
-                    Ok(Answer { error: None }) => Reloaded::Read,
-                    Ok(Answer { error: Some(error) }) => Reloaded::Refused(error),
-                    Err(_) => Reloaded::Silent { pid },
-                };
+                let answer = serde_json::from_str(&line);
+                return answer.map_or(Daemon::Silent { pid }, Daemon::Answers);
             }
-            Attempt::Absent => return Reloaded::Absent,
+            Attempt::Absent => return Daemon::Absent,
             Attempt::Busy if Instant::now() < until => thread::sleep(ATTEMPT_INTERVAL),
-            Attempt::Busy | Attempt::Silent => return Reloaded::Silent { pid },
+            Attempt::Busy | Attempt::Silent => return Daemon::Silent { pid },
         }
     }
 }
