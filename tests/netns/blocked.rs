@@ -188,6 +188,31 @@ fn a_foreign_link_in_the_way() {
 }
 
 #[test]
+fn a_foreign_device_with_the_name_beside_its_own() {
+    let Some(lab) = Lab::new(V4) else { return };
+    let (client, _, _) = lab.walk_through();
+    let altname = |name: &str| {
+        format!("ip link add odd type bridge; ip link property add dev odd altname {name}")
+    };
+    lab.a.space.sh(&altname("cilium_host"));
+    client.sh(&altname("eth0"));
+    let theirs = || lab.a.space.sh("ip -d -o link show odd") + &client.sh("ip -d -o link show odd");
+    let before = theirs();
+    let in_client = format!("! endpoint client: link eth0 in {} exists", client.path());
+    let plan = lab.a.ciliate(&["plan"]);
+    for reason in ["! node: link cilium_host exists and does not belong to ciliate", &in_client] {
+        assert!(plan.stdout.contains(reason), "no `{reason}` in {plan:?}");
+    }
+    apply_blocked(&lab, &["cilium_host", &in_client]);
+    assert_eq!(before, theirs());
+
+    lab.a.space.sh("ip link property del dev odd altname cilium_host");
+    client.sh("ip link property del dev odd altname eth0");
+    lab.a.apply();
+    assert_eq!(ping(&client, "10.244.0.1"), 64);
+}
+
+#[test]
 fn a_foreign_device_with_the_name_of_another_end() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, client2, _) = lab.walk_through();

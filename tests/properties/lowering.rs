@@ -80,6 +80,7 @@ fn objects(desired: Desired) -> Desired {
 pub fn foreign_tunnel(ifname: &str, port: u16) -> LinkInfo {
     let (mac, alias) = (Mac([2, 0, 0, 0, 0, 99]), String::new());
     LinkInfo {
+        altnames: Vec::new(),
         ifindex: 999,
         ifname: ifname.parse().unwrap(),
         kind: "vxlan".into(),

@@ -200,6 +200,7 @@ pub fn intent(families: Families) -> impl Strategy<Value = Intent> {
 
 fn device(ifname: &str, ifindex: u32, kind: &str) -> LinkInfo {
     LinkInfo {
+        altnames: Vec::new(),
         ifindex,
         ifname: name(ifname),
         kind: kind.into(),

@@ -48,6 +48,14 @@ impl Observe for Link {
             };
             seen.insert(link.ifname, link.as_seen(peer));
         }
+        // A device has its alternative names, too, and keeps them from others.
+        for (altname, link) in
+            host.iter().flat_map(|link| link.altnames.iter().map(move |name| (name, link)))
+        {
+            if desired.links.contains_key(altname) {
+                seen.entry(*altname).or_insert_with(|| Seen { owned: false, ..link.as_seen(None) });
+            }
+        }
         for (key, peer) in halves(round, desired)? {
             seen.entry(key).or_insert_with(|| stray::as_seen(peer));
         }
@@ -72,7 +80,7 @@ pub fn taken(
     for (key, wanted) in desired.links.iter().filter(|(key, _)| !halves.contains_key(key)) {
         let Some(peer) = wanted.spec.peer() else { continue };
         let there = round.links(&peer.netns)?;
-        let Some(found) = there.iter().find(|link| link.ifname == peer.ifname) else { continue };
+        let Some(found) = there.iter().find(|link| link.is_called(&peer.ifname)) else { continue };
         let is_end_of = |link: &LinkInfo| pair(link, std::slice::from_ref(found)).is_some();
         let leftover = |link: &LinkInfo| link.owned() && !desired.links.contains_key(&link.ifname);
         if by_name.get(key).is_some_and(|link| is_end_of(link))

@@ -2,7 +2,7 @@
 
 use netlink_packet_route::link::{
     InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
-    LinkInfo as LinkInfoAttribute, LinkMessage, LinkXdp,
+    LinkInfo as LinkInfoAttribute, LinkMessage, LinkXdp, Prop,
 };
 
 use super::{End, KIND_WIREGUARD, Peer, Seen, Tunnel};
@@ -20,6 +20,8 @@ pub const ALIAS_ENCRYPTION: &str = "encryption";
 pub struct LinkInfo {
     pub ifindex: u32,
     pub ifname: IfName,
+    /// `IFLA_ALT_IFNAME`: names that no other device can have; those that we could ask for.
+    pub altnames: Vec<IfName>,
     pub kind: String,
     pub end: End,
     /// `IFLA_GROUP`.
@@ -56,6 +58,11 @@ impl LinkInfo {
         owner::LINK_KINDS.contains(&self.kind.as_str()) && (self.end.grouped || as_written)
     }
 
+    /// Whether it is what has that name.
+    pub fn is_called(&self, ifname: &IfName) -> bool {
+        self.ifname == *ifname || self.altnames.contains(ifname)
+    }
+
     /// The link as the other end of a pair.
     pub fn as_peer(&self, netns: Netns, with_ifindex: bool) -> Peer {
         Peer {
@@ -84,6 +91,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
     let mut info = LinkInfo {
         ifindex: message.header.index,
         ifname: "x".parse().ok()?,
+        altnames: Vec::new(),
         kind: String::new(),
         end: End {
             mac: Mac([0; 6]),
@@ -108,6 +116,7 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
                 info.ifname = name.parse().ok()?;
                 named = true;
             }
+            LinkAttribute::PropList(names) => info.altnames = altnames(names),
             LinkAttribute::Address(bytes) => {
                 if let Ok(bytes) = <[u8; 6]>::try_from(bytes.as_slice()) {
                     info.end.mac = Mac(bytes);
@@ -136,6 +145,14 @@ pub fn decode(message: &LinkMessage) -> Option<LinkInfo> {
         }
     }
     named.then_some(info)
+}
+
+fn altnames(properties: &[Prop]) -> Vec<IfName> {
+    let name = |property: &Prop| match property {
+        Prop::AltIfName(name) => name.parse().ok(),
+        _ => None,
+    };
+    properties.iter().filter_map(name).collect()
 }
 
 /// The program at the driver; the kernel says of every device whether it has any.

@@ -107,6 +107,7 @@ mod tests {
 
     fn there(kind: &str, port: u16) -> LinkInfo {
         LinkInfo {
+            altnames: Vec::new(),
             ifindex: 7,
             ifname: "there".parse().unwrap(),
             kind: kind.into(),

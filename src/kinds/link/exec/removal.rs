@@ -139,6 +139,7 @@ mod tests {
 
     fn link(ifindex: u32, kind: &str, group: u32) -> LinkInfo {
         LinkInfo {
+            altnames: Vec::new(),
             ifindex,
             ifname: format!("dev{ifindex}").parse().unwrap(),
             kind: kind.into(),
