@@ -67,6 +67,10 @@ pub enum KernelError {
         "`nft` is not found, in PATH nor in /usr/sbin, /sbin and /usr/local/sbin; install the package `nftables`, or set masquerade.mode = \"off\""
     )]
     NftMissing,
+    #[error(
+        "`nft` did not answer within {limit_s} s, and was ended; see whether `nft list tables` does, and what `nft` in PATH is"
+    )]
+    NftHangs { limit_s: u64 },
     #[error("program {program} is refused by the kernel: {reason}")]
     Verifier { program: String, reason: String },
     /// The driver can't, or not as the device is.
@@ -88,7 +92,7 @@ pub enum KernelError {
     #[error("this is Linux {release}, and ciliate needs {oldest} or later: boot a newer kernel")]
     TooOld { release: String, oldest: String },
     #[error(
-        "{missing} is missing: run ciliate as root; in a service or a container, have it allowed (CapabilityBoundingSet= of ciliated.service)"
+        "this process lacks {missing}: run ciliate as root; in a service or a container, have it allowed (CapabilityBoundingSet= of ciliated.service)"
     )]
     Incapable { missing: String },
     #[error("expected {expected}, found {found}")]

@@ -1,7 +1,10 @@
 //! nftables through the `nftables` crate, which runs `nft`. The ruleset's generation, which the
 //! kernel counts, tells without starting a process whether anything changed since the last listing.
 
+mod limit;
+
 use std::io;
+use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nftables::helper::{NftablesError, apply_ruleset_raw, get_current_ruleset_raw};
@@ -15,8 +18,18 @@ const NO_ARGUMENTS: [&str; 0] = [];
 /// user, cron job and container.
 const PROGRAMS: [&str; 4] = ["nft", "/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"];
 
-/// Runs the first of the programs that is there.
-fn with_nft<T>(
+/// How long `nft` may take. It hangs where somebody's wrapper does, or the kernel's lock is held for good.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the first of the programs that is there, and ends it when it takes too long.
+fn with_nft<T: Send + 'static>(
+    run: impl Fn(&str) -> Result<T, NftablesError> + Send + 'static,
+) -> Result<T, KernelError> {
+    let result = limit::within(LIMIT, move || first_of(&PROGRAMS, run));
+    result.unwrap_or(Err(KernelError::NftHangs { limit_s: LIMIT.as_secs() }))
+}
+
+fn first_of<T>(
     programs: &[&str],
     run: impl Fn(&str) -> Result<T, NftablesError>,
 ) -> Result<T, KernelError> {
@@ -73,8 +86,9 @@ fn list(name: &str) -> Result<Option<Listing>, KernelError> {
     let flags = attribute(&attributes, TABLE_FLAGS).and_then(|value| value.try_into().ok());
     let flags = flags.map_or(0, u32::from_be_bytes);
     let annotated = attribute(&attributes, TABLE_USERDATA).is_some();
-    let arguments = ["list", "table", "inet", name];
-    let text = with_nft(&PROGRAMS, |nft| get_current_ruleset_raw(Some(nft), arguments))?;
+    let table = name.to_owned();
+    let text =
+        with_nft(move |nft| get_current_ruleset_raw(Some(nft), ["list", "table", "inet", &table]))?;
     serde_json::from_str(&text)
         .map(|json| Some(Listing { json, flags, annotated }))
         .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}")))
@@ -86,7 +100,7 @@ fn list(name: &str) -> Result<Option<Listing>, KernelError> {
 /// `nft` is missing, or the kernel refuses the whole document.
 pub fn apply(document: &Value) -> Result<(), KernelError> {
     let text = document.to_string();
-    with_nft(&PROGRAMS, |nft| apply_ruleset_raw(&text, Some(nft), NO_ARGUMENTS).map(drop))
+    with_nft(move |nft| apply_ruleset_raw(&text, Some(nft), NO_ARGUMENTS).map(drop))
 }
 
 fn failure(error: &NftablesError) -> KernelError {
@@ -185,7 +199,7 @@ mod tests {
 
     fn run(programs: &[&str]) -> (Result<String, KernelError>, usize) {
         let tried = std::cell::Cell::new(0);
-        let result = with_nft(programs, |nft| {
+        let result = first_of(programs, |nft| {
             tried.set(tried.get() + 1);
             // Any program will do that says something when it is given an option and a word.
             get_current_ruleset_raw(Some(nft), ["found"])

@@ -40,6 +40,7 @@ fn page_of_a_kernel_error(error: &KernelError) -> &'static str {
         KernelError::NotBpffs { .. }
         | KernelError::Nft(_)
         | KernelError::NftMissing
+        | KernelError::NftHangs { .. }
         | KernelError::TooOld { .. }
         | KernelError::Incapable { .. } => "machine",
         KernelError::Locked { .. } | KernelError::OtherNamespace { .. } => "node",
@@ -70,6 +71,7 @@ fn kernel_errors() -> Vec<KernelError> {
         KernelError::NotBpffs { path: "/sys/fs/bpf/ciliate".into() },
         KernelError::Nft("Error: Could not process rule: No such file or directory".into()),
         KernelError::NftMissing,
+        KernelError::NftHangs { limit_s: 30 },
         KernelError::PinTaken {
             path: "/sys/fs/bpf/ciliate/maps/cilium_lxc-new".into(),
             what: "a directory",
