@@ -1,7 +1,9 @@
 //! `ciliate apply`: converge once, and verify by looking again.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -67,9 +69,16 @@ pub fn run(arguments: &Arguments, search: &Search, output: &mut Output) -> Resul
     finish(arguments.output, &converged, output)
 }
 
-/// Reads a saved plan.
+/// Reads a saved plan, from a pipe too.
 fn read(path: &Path) -> Result<SavedPlan, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| refused(path, &error))?;
+    let failed = |error: io::Error| refused(path, &error);
+    let mut file = File::open(path).map_err(failed)?;
+    // It may have no end.
+    if file.metadata().map_err(failed)?.file_type().is_char_device() {
+        return Err(failed(io::Error::other("this is a device, not a file")));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
     SavedPlan::parse(&text).map_err(|error| refused(path, &error))
 }
 
@@ -104,7 +113,7 @@ pub fn finish(format: Format, converged: &Converged, output: &mut Output) -> Res
     Ok(if converged.succeeded() { EXIT_OK } else { EXIT_ERROR })
 }
 
-fn text(converged: &Converged, output: &mut Output) -> std::io::Result<()> {
+fn text(converged: &Converged, output: &mut Output) -> io::Result<()> {
     // What a round could not do, the next one may have tried again.
     let mut said = BTreeSet::new();
     for (plan, report) in &converged.rounds {

@@ -11,7 +11,9 @@ use crate::plan::{Plan, SavedPlan};
 
 /// Show every kernel object and map entry that apply would touch, and why; changes nothing
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 nothing to change; 1 an error; 2 there are changes to make.")]
+#[command(
+    after_help = "Exit codes: 0 nothing to change, or nothing that can be; 1 an error; 2 there are changes to make."
+)]
 pub struct Arguments {
     /// Output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]

@@ -88,8 +88,8 @@ impl FileError {
             }
             Trouble::Unreadable(_) => "check its owner and mode: ciliate has to be able to read it",
             Trouble::NotAFile(_) => {
-                "move it out of the configuration directory; only regular files, and links to them \
-                 or to /dev/null, may end in .toml there"
+                "name a file or a directory; in a directory of configuration only regular files, and links \
+                 to them or to /dev/null, may end in .toml"
             }
             Trouble::TooLarge => "divide it into several files: their `[[…]]` tables are joined",
             Trouble::AllTooLarge | Trouble::TooMany => {

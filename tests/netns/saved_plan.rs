@@ -3,6 +3,18 @@
 use crate::lab::{Lab, V4};
 
 #[test]
+fn what_is_no_plan_ends() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    let ran = lab.a.ciliate(&["apply", "/dev/zero"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr.contains("plan /dev/zero is not applied: this is a device, not a file"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn a_saved_plan_is_applied_exactly() {
     let Some(lab) = Lab::new(V4) else { return };
     let (client, ..) = lab.walk_through();
