@@ -11,8 +11,9 @@ use ciliate::net::PublicKey;
 use super::traffic::median;
 
 const ROUNDS: usize = 3;
-/// Peers that there are before and after.
-const STEPS: [(usize, usize); 4] = [(0, 1), (1, 1000), (999, 1000), (1000, 0)];
+/// Peers that there are before and after. Where nothing is to be done, it is what `apply` itself takes.
+const STEPS: [(usize, usize); 6] =
+    [(1, 1), (0, 1), (1, 1000), (1000, 1000), (999, 1000), (1000, 0)];
 
 /// Prints how long each takes.
 pub fn measure() {
@@ -49,7 +50,7 @@ impl Lab {
             "mount -t bpf bpf {at}/bpf; ip netns add $n; ip -n $n link set lo up
              ip -n $n link add eth0 type veth peer name far; ip -n $n link set eth0 up; ip -n $n link set far up
              ip -n $n addr add 172.18.0.3/16 dev eth0
-             ip -n $n link add wg9 type wireguard; wg genkey >{at}/key"
+             ip -n $n link add wg9 type wireguard; umask 077; wg genkey >{at}/key"
         ));
         lab.sync(0);
         lab.apply(0);
