@@ -40,20 +40,9 @@ static __noinline int NODEPORT(begin)(struct ctx_frame *ctx, const struct event_
 				      struct CT(packet) *packet, struct LB(key) *key,
 				      const struct lb_value *frontend)
 {
-	const struct LB(backend) *backend;
-	__u32 id;
-
 	if (!frontend->count)
 		return lb_no_backend(&packet->l4);
-	id = NODEPORT(choose)(key, packet, frontend);
-	backend = LB(backend_by_id)(id);
-	if (!backend)
-		return -DROP_NO_BACKEND;
-	if (LB(keep)(ctx, scope, packet, frontend, id))
-		return -DROP_CT_INSERT_FAILED;
-	if (frontend->flags & SERVICE_FLAG_AFFINITY)
-		LB(affinity_update)(packet, frontend->rev_nat, id);
-	return LB(translate)(ctx, packet, backend, frontend->rev_nat);
+	return LB(to_backend)(ctx, scope, packet, frontend, NODEPORT(choose)(key, packet, frontend));
 }
 
 /*

@@ -114,12 +114,27 @@ static __always_inline int LB(keep)(struct ctx_frame *ctx, const struct event_sc
 	return bpf_map_update_elem(&CT_MAP_ANY, &key, &value, BPF_ANY);
 }
 
+/* A packet that begins a flow, to the backend that was chosen for it. */
+static __always_inline int LB(to_backend)(struct ctx_frame *ctx, const struct event_scope *scope,
+					  struct CT(packet) *packet, const struct lb_value *frontend, __u32 id)
+{
+	const struct LB(backend) *backend = LB(backend_by_id)(id);
+
+	/* The agent writes backends first, then slots, then frontends. */
+	if (!backend)
+		return -DROP_NO_BACKEND;
+	if (LB(keep)(ctx, scope, packet, frontend, id))
+		return -DROP_CT_INSERT_FAILED;
+	if (frontend->flags & SERVICE_FLAG_AFFINITY)
+		LB(affinity_update)(packet, frontend->rev_nat, id);
+	return LB(translate)(ctx, packet, backend, frontend->rev_nat);
+}
+
 /* A packet that begins a flow, or that may as well have. Out of line: rare. */
 __noinline int LB(begin)(struct ctx_frame *ctx, const struct event_scope *scope, struct CT(packet) *packet)
 {
 	struct LB(key) key = {};
 	const struct lb_value *frontend;
-	const struct LB(backend) *backend;
 	__u32 id = 0;
 
 	if (!scope || !packet)
@@ -133,15 +148,7 @@ __noinline int LB(begin)(struct ctx_frame *ctx, const struct event_scope *scope,
 		id = LB(affinity_lookup)(packet, frontend);
 	if (!id)
 		id = LB(any_backend)(&key, frontend);
-	backend = LB(backend_by_id)(id);
-	/* The agent writes backends first, then slots, then frontends. */
-	if (!backend)
-		return -DROP_NO_BACKEND;
-	if (LB(keep)(ctx, scope, packet, frontend, id))
-		return -DROP_CT_INSERT_FAILED;
-	if (frontend->flags & SERVICE_FLAG_AFFINITY)
-		LB(affinity_update)(packet, frontend->rev_nat, id);
-	return LB(translate)(ctx, packet, backend, frontend->rev_nat);
+	return LB(to_backend)(ctx, scope, packet, frontend, id);
 }
 
 /* A packet of a flow that is kept at a backend, which has to be there, and in use if the flow begins. */

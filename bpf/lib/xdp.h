@@ -64,9 +64,11 @@ static __always_inline __u32 xdp_l4_len_min(__u8 protocol)
 }
 
 /* The device's own address: frames for others are seen by devices that listen to all. */
-static __always_inline int xdp_is_for_us(const struct ethhdr *eth, const struct bpf_fib_lookup *way)
+static __always_inline int xdp_is_for_us(struct ctx_frame *ctx, const struct bpf_fib_lookup *way)
 {
-	return eth_addr_equal(eth->h_dest, way->smac);
+	struct ethhdr *eth = frame_head(ctx, ETH_HLEN);
+
+	return eth && eth_addr_equal(eth->h_dest, way->smac);
 }
 
 /* To the next hop by the device that the packet came by. Returns 0 when the kernel does not know that, or it is another. */

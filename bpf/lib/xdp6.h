@@ -64,13 +64,6 @@ static __always_inline int xdp6_lookup(struct ctx_frame *ctx, const struct ct6_p
 	return xdp_lookup(ctx, way);
 }
 
-static __always_inline int xdp6_is_for_us(struct ctx_frame *ctx, const struct bpf_fib_lookup *way)
-{
-	struct ethhdr *eth = frame_head(ctx, ETH_HLEN);
-
-	return eth && xdp_is_for_us(eth, way);
-}
-
 static __noinline void xdp6_write(struct ctx_frame *ctx, const struct xdp6_change *change,
 				  const struct bpf_fib_lookup *way)
 {

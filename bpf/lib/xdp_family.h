@@ -4,7 +4,7 @@
  *
  *   XDP(name), NODEPORT(name), SNAT(name), CT(name), NAT(name)   xdp4_##name or xdp6_##name, and so on
  *   struct XDP(change)   a packet as it is and as it is to be
- *   XDP(read), XDP(lookup), XDP(is_for_us), XDP(write)   functions
+ *   XDP(read), XDP(lookup), XDP(write)   functions
  */
 
 /*
@@ -56,7 +56,7 @@ static __noinline int XDP(send)(struct ctx_frame *ctx, struct event_scope *scope
 {
 	struct bpf_fib_lookup way = {};
 
-	if (!XDP(lookup)(ctx, &change->packet, &way) || !XDP(is_for_us)(ctx, &way))
+	if (!XDP(lookup)(ctx, &change->packet, &way) || !xdp_is_for_us(ctx, &way))
 		return XDP_PASS;
 	count_forward(ctx, REASON_INTERFACE, DIRECTION_INGRESS);
 	trace(ctx, scope, TRACE_FROM_NETWORK, TRACE_REASON_UNKNOWN, ctx_ifindex(ctx));
