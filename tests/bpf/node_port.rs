@@ -229,20 +229,38 @@ fn the_nodes_own_flows_keep_off_those_of_clients() {
 fn ports_of_sockets_are_not_taken() {
     with(|lab, Outside { ends, client, .. }| {
         only(lab, (ends.vip, 80, TCP), &[TO_REMOTE], ends.base);
+        let own = |lab: &mut Lab, port: u16| {
+            lab.set_underlay(UnderlayValue {
+                ipv4_be: NODE4.octets(),
+                ipv6_be: NODE6.octets(),
+                port_min: port,
+                port_max: port,
+            });
+        };
         let listener = std::net::TcpListener::bind((ends.node, 0)).expect("listen");
         let port = listener.local_addr().expect("a port").port();
-        lab.set_underlay(UnderlayValue {
-            ipv4_be: NODE4.octets(),
-            ipv6_be: NODE6.octets(),
-            port_min: port,
-            port_max: port,
-        });
+        own(lab, port);
         let (vip, backend) = ((ends.vip, 80), (ends.remote, 80));
         let out = arrives(lab, &segment((*client, PORT), vip, TCP, TCP_SYN));
         assert_dropped(lab, &out, DROP_NO_MAPPING);
         drop(listener);
         assert_eq!(forwarded(lab, (*client, PORT), vip, ends.node, backend), port);
         lab.counted();
+        // The same of UDP, whose sockets may be bound to no address.
+        let any: IpAddr = if ends.node.is_ipv4() { [0_u8; 4].into() } else { [0_u16; 8].into() };
+        only(lab, (ends.vip, 80, UDP), &[TO_REMOTE], ends.base);
+        for (at, address) in [(1, ends.node), (2, any)] {
+            let socket = std::net::UdpSocket::bind((address, 0)).expect("bind");
+            let port = socket.local_addr().expect("a port").port();
+            own(lab, port);
+            let asked = segment((*client, PORT + at), vip, UDP, 0);
+            let out = arrives(lab, &asked);
+            assert_dropped(lab, &out, DROP_NO_MAPPING);
+            drop(socket);
+            let sent = segment((ends.node, port), backend, UDP, 0);
+            assert_out(&arrives(lab, &asked), &sent);
+            lab.counted();
+        }
         serve_outside(lab);
         let mut world = lab.world.clone();
         world.node.flags &= !NODE_FLAG_HOST_ROUTING;
@@ -371,6 +389,41 @@ fn errors_are_of_the_service_and_about_what_was_sent() {
     });
 }
 
+/// By route, and by the tunnel.
+#[test]
+fn errors_about_sctp() {
+    with(|lab, Outside { ends, client, router, .. }| {
+        only(lab, (ends.vip, 80, SCTP), &[TO_REMOTE], ends.base);
+        let (from, vip, backend) = ((*client, PORT), (ends.vip, 80), (ends.remote, 80));
+        for node in [ends.node, *router] {
+            let tunnel = node == *router;
+            if tunnel {
+                lab.add_tunnel();
+            }
+            let sent = segment((node, PORT), backend, SCTP, 0);
+            assert_packet(&arrives(lab, &segment(from, vip, SCTP, 0)), &sent);
+            let told = error(ends.remote, node, &sent);
+            let out = if tunnel {
+                lab.tunnel_sends(40_000, false, &at_host(&told))
+            } else {
+                arrives(lab, &told)
+            };
+            assert_out(&out, &changed_quote(&error(ends.vip, *client, &sent), from, vip));
+            let answer = segment(vip, from, SCTP, 0);
+            let out = arrives(lab, &error(*client, ends.vip, &answer));
+            assert_eq!(
+                (out.action, out.mark & 0xf00),
+                (Action::Redirect, if tunnel { 0x400 } else { SENT })
+            );
+            let quote = error(node, ends.remote, &answer);
+            assert_packet(&out, &changed_quote(&quote, backend, (node, PORT)));
+        }
+        let mut world = lab.world.clone();
+        world.node.tunnel_ifindex = 0;
+        lab.describe(world);
+    });
+}
+
 #[test]
 fn by_the_tunnel_and_back() {
     with(|lab, Outside { ends, client, router, .. }| {
@@ -451,20 +504,24 @@ fn who_is_refused() {
 /// The table decides, by client and ports: the same for the same.
 #[test]
 fn maglev() {
+    // Of more than two bytes.
+    const TABLE: u32 = 0x7_0007;
     with(|lab, Outside { ends, client, .. }| {
         let to = (ends.vip, 80, TCP);
         only(lab, to, &[TO_REMOTE, TO_FAR], ends.base);
         let rev_nat = lab.world.services[&to].rev_nat;
         let base = u32::from(ends.base);
+        // The far one is in the last quarter alone, which a shorter remainder does not come to.
+        let last = MAGLEV_TABLE_SIZE / 4 * 3;
         let table: Vec<u8> = (0..MAGLEV_TABLE_SIZE)
-            .flat_map(|at| (base + if at % 2 == 0 { TO_REMOTE } else { TO_FAR }).to_ne_bytes())
+            .flat_map(|at| (base + if at < last { TO_REMOTE } else { TO_FAR }).to_ne_bytes())
             .collect();
         let pins = lab.sandbox.pins.clone();
         let open =
             |name: &str| ciliate::kernel::bpf_map::Map::open(&pins.join(name)).expect("open a map");
-        open(CILIATE_MAGLEV).update_one(&77_u32.to_ne_bytes(), &table).expect("write a table");
+        open(CILIATE_MAGLEV).update_one(&TABLE.to_ne_bytes(), &table).expect("write a table");
         let index = u32::from(rev_nat).to_ne_bytes();
-        open(CILIATE_MAGLEV_INDEX).update_one(&index, &77_u32.to_ne_bytes()).expect("write");
+        open(CILIATE_MAGLEV_INDEX).update_one(&index, &TABLE.to_ne_bytes()).expect("write");
         lab::services::set_algorithm(lab, to, LB_ALGORITHM_MAGLEV);
         let chosen = |lab: &Lab, port: u16| {
             let out = arrives(lab, &segment((*client, port), (ends.vip, 80), TCP, TCP_SYN));
@@ -474,7 +531,12 @@ fn maglev() {
             out.frame[at..at + len].to_vec()
         };
         let first: Vec<_> = (0..64).map(|port| chosen(lab, 1000 + port)).collect();
-        assert!(first.iter().any(|backend| *backend != first[0]), "all go to one");
+        let far = match ends.far {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        let in_last = first.iter().filter(|backend| **backend == far).count();
+        assert!((1..32).contains(&in_last), "{in_last} of 64 go to a quarter of the table");
         // Of what each was kept at, nothing is left.
         forget(lab, client.is_ipv4());
         let second: Vec<_> = (0..64).map(|port| chosen(lab, 1000 + port)).collect();

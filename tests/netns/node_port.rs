@@ -27,6 +27,8 @@ const PORT: u16 = 8080;
 /// Ports of external and of load-balancer addresses.
 const WIDE: u16 = 80;
 
+const PAST_THE_STACKS: &str = "host-routing = \"bpf\"\n";
+
 /// What there is of a family.
 struct Ends {
     node: &'static str,
@@ -121,6 +123,19 @@ impl Place {
         Some(Self { lab, here, there, tunnel, routing: "" })
     }
 
+    /// Both nodes with more in their `[routing]`, and node b in its `[load-balancing]`.
+    fn with(self, routing: &'static str, balancing: &str) -> Self {
+        let mut text = Text::node_b(&self.lab);
+        text = if self.tunnel { text.in_tunnel() } else { text };
+        text.routing += routing;
+        let mut text = text.endpoint("server", &self.there, &ENDS.map(|ends| ends.there));
+        text.other += &format!("[load-balancing]\n{balancing}\n");
+        self.lab.b.write(&text);
+        self.lab.b.apply();
+        self.lab.note_bpf();
+        Self { routing, ..self }
+    }
+
     /// Node a gets these services.
     fn serve(&self, balancing: &str, services: &str) {
         self.write(balancing, services);
@@ -206,6 +221,25 @@ fn from_an_endpoint_of_the_node() {
         {
             let backend = at(ends.there, PORT);
             assert_eq!(tcp(&place.here, frontend, &place.there, backend), ip(ends.here));
+        }
+    }
+}
+
+/// Past both stacks, the backend on the other node: from an endpoint by the cluster IP, from outside by the node port.
+#[test]
+fn by_tunnel_past_the_stacks() {
+    let Some(place) = Place::new(true) else { return };
+    let place = place.with(PAST_THE_STACKS, "");
+    place.serve("", &service(&ENDS.each_ref().map(|ends| at(ends.there, PORT)), ""));
+    for ends in &ENDS {
+        let backend = at(ends.there, PORT);
+        for (client, frontend, seen) in [
+            (&place.here, at(ends.cluster, WIDE), ends.here),
+            (&place.lab.outside, at(ends.node, NODE_PORT), ends.router),
+            (&place.lab.outside, at(ends.external, WIDE), ends.router),
+        ] {
+            assert_eq!(tcp(client, frontend, &place.there, backend), ip(seen), "TCP {frontend}");
+            assert_eq!(udp(client, frontend, &place.there, backend), ip(seen), "UDP {frontend}");
         }
     }
 }
