@@ -15,7 +15,7 @@ use crate::intent::{self, Identity};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::{counted, xdp_link};
 use crate::listen::{online_cpus, slots};
-use crate::lower::{Accelerated, Encryption, HostRouting, Ipam, Summary, lost_text};
+use crate::lower::{Accelerated, Balancing, Encryption, HostRouting, Ipam, Summary, lost_text};
 use crate::monitor::text;
 
 const ATTACH_MODE: &str = "Attach Mode:";
@@ -70,7 +70,8 @@ impl fmt::Display for Process {
 /// Show whether the kernel is as configured, and what is not
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 converged; 1 an error; 3 not converged. Asks the daemon if it runs, else looks itself."
+    after_help = "Exit codes: 0 converged; 1 an error; 3 not converged. Asks the daemon if it runs, else looks itself.\n\
+                  Mode of services: SNAT, or DSR where backends on other nodes answer clients outside directly."
 )]
 pub struct Arguments {
     /// Show every node's health, not only what is wrong with it
@@ -144,10 +145,16 @@ fn collections(gc: &Collections) -> String {
     }
 }
 
-/// How many services there are, and what they are made of on this node.
+/// How many services there are, what they are made of on this node, and how clients outside get to backends elsewhere.
 fn services(summary: &Summary) -> String {
     let Summary { services, frontends, backends, .. } = summary;
-    format!("{services} [{}, {}]", counted(*frontends, "frontend"), counted(*backends, "backend"))
+    let mode = match summary.load_balancing {
+        None => "",
+        Some(Balancing::Snat) => "   Mode: SNAT",
+        Some(Balancing::Dsr) => "   Mode: DSR",
+    };
+    let (frontends, backends) = (counted(*frontends, "frontend"), counted(*backends, "backend"));
+    format!("{services} [{frontends}, {backends}]{mode}")
 }
 
 /// How many backends are asked whether they are alive, and how many aren't.

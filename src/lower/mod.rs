@@ -40,7 +40,7 @@ pub use endpoint::lxc_name;
 pub use health::LXC_HEALTH;
 pub use overlay::Tunnel;
 pub use program::digest;
-pub use summary::{Accelerated, Encryption, HostRouting, Ipam, Summary, lost_text};
+pub use summary::{Accelerated, Balancing, Encryption, HostRouting, Ipam, Summary, lost_text};
 
 /// MTU where no device says anything (`mtu` of Cilium: a base of 0 means this).
 const MTU_DEFAULT_BYTES: u32 = 1500;

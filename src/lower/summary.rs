@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CILIUM_WG0, Node};
 use crate::bpf_abi::{
-    CILIUM_LXC, EndpointKey, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING, NodeValue,
+    CILIUM_LXC, EndpointKey, NODE_FLAG_DSR, NODE_FLAG_GENEVE, NODE_FLAG_HOST_ROUTING,
+    NODE_FLAG_NODE_PORT, NodeValue,
 };
 use crate::intent::{Intent, Masquerade};
 use crate::kinds::bpf_link::Mode;
@@ -48,6 +49,20 @@ impl HostRouting {
     }
 }
 
+/// How packets of clients outside get to backends elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balancing {
+    Snat,
+    Dsr,
+}
+
+impl Balancing {
+    fn of(outside: bool, direct_return: bool) -> Option<Self> {
+        outside.then_some(if direct_return { Self::Dsr } else { Self::Snat })
+    }
+}
+
 /// The node in a few words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -65,6 +80,9 @@ pub struct Summary {
     pub frontends: usize,
     #[serde(default)]
     pub backends: usize,
+    /// `None` where there are no services for clients outside.
+    #[serde(default)]
+    pub load_balancing: Option<Balancing>,
     pub ipam: Vec<Ipam>,
     pub attach: Mode,
     pub masquerade: bool,
@@ -167,6 +185,10 @@ impl Summary {
             services: intent.services.len(),
             frontends: 0,
             backends: 0,
+            load_balancing: Balancing::of(
+                intent.serves_outside(),
+                intent.load_balancing.direct_return,
+            ),
             ipam: intent.node.cidrs.iter().map(|cidr| Ipam::of(*cidr)).collect(),
             attach: Mode::Tcx,
             masquerade: intent.masquerade == Masquerade::Nftables,
@@ -214,8 +236,12 @@ impl Summary {
         let value = seen.and_then(|seen| seen.value.as_slice().try_into().ok());
         // A node that is not in force, or has no tunnel yet, does nothing else.
         let Some(value) = value.map(NodeValue::from_bytes) else { return self };
-        let past_host = value.flags & NODE_FLAG_HOST_ROUTING != 0;
-        let now = Self { host_routing: HostRouting::of(past_host), ..self };
+        let has = |flag: u32| value.flags & flag != 0;
+        let now = Self {
+            host_routing: HostRouting::of(has(NODE_FLAG_HOST_ROUTING)),
+            load_balancing: Balancing::of(has(NODE_FLAG_NODE_PORT), has(NODE_FLAG_DSR)),
+            ..self
+        };
         if value.tunnel_mtu == 0 {
             let route_mtu_bytes = now.mtu_bytes;
             return Self {
@@ -229,9 +255,8 @@ impl Summary {
         if value.tunnel_ifindex == 0 {
             return now;
         }
-        let geneve = value.flags & NODE_FLAG_GENEVE != 0;
         Self {
-            tunnel: Some(if geneve { Protocol::Geneve } else { Protocol::Vxlan }),
+            tunnel: Some(if has(NODE_FLAG_GENEVE) { Protocol::Geneve } else { Protocol::Vxlan }),
             tunnel_port: Some(u16::from_be_bytes(value.tunnel_port_be)),
             route_mtu_bytes: value.tunnel_mtu.into(),
             ..now

@@ -4,23 +4,14 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
 use super::talk::{PATIENCE, connect, connected, tcp, udp};
-use super::{ENDS, NODE_PORT, PORT, Place, WIDE, at, ip, service};
+use super::{ENDS, NODE_PORT, PAST_THE_STACKS, PORT, Place, WIDE, at, ip, service};
 use crate::capture::Capture;
-use crate::node::Text;
 
 const DIRECT: &str = "mode = \"dsr\"";
 
 /// Both nodes ask for it; node b has no service.
 fn place(routing: &'static str) -> Option<Place> {
-    let place = Place { routing, ..Place::new(false)? };
-    let mut text = Text::node_b(&place.lab);
-    text.routing += routing;
-    let mut text = text.endpoint("server", &place.there, &ENDS.map(|ends| ends.there));
-    text.other += &format!("[load-balancing]\n{DIRECT}\n");
-    place.lab.b.write(&text);
-    place.lab.b.apply();
-    place.lab.note_bpf();
-    Some(place)
+    Some(Place::new(false)?.with(routing, DIRECT))
 }
 
 /// Backends that another node has: its endpoint, and itself.
@@ -54,7 +45,31 @@ fn the_client_is_seen_by_the_stacks() {
 
 #[test]
 fn the_client_is_seen_past_the_stacks() {
-    the_client_is_seen("host-routing = \"bpf\"\n");
+    the_client_is_seen(PAST_THE_STACKS);
+}
+
+/// `status` says what is in force.
+#[test]
+fn status_says_the_mode() {
+    let Some(place) = place("") else { return };
+    let wide = service(&ENDS.each_ref().map(|ends| at(ends.there, PORT)), "");
+    let narrow = "[[service]]\nname = \"inside\"\ncluster-ips = [\"10.96.0.10:80\"]\n\
+                  backends = [\"10.244.1.124:8080\"]\n";
+    let assert_said = |text: &str, json: Option<&str>| {
+        let said = place.lab.a.ciliate(&["status"]).stdout;
+        let services = said.lines().find(|line| line.starts_with("Services:")).expect("a row");
+        assert!(services.ends_with(text), "no `{text}` in {services}");
+        let said = place.lab.a.ciliate(&["status", "-o", "json"]).json();
+        assert_eq!(said["summary"]["load_balancing"].as_str(), json);
+    };
+    place.serve("", narrow);
+    assert_said("[1 frontend, 1 backend]", None);
+    place.serve("", &wide);
+    assert_said("backends]   Mode: SNAT", Some("snat"));
+    place.write(DIRECT, &wide);
+    assert_said("backends]   Mode: SNAT", Some("snat"));
+    place.serve(DIRECT, &wide);
+    assert_said("backends]   Mode: DSR", Some("dsr"));
 }
 
 /// On the wire: what goes to the backend is from the client, with the option where a flow begins, by node a; what comes
