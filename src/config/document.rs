@@ -84,7 +84,8 @@ pub struct Node {
     /// Name of this node. Default: the hostname.
     #[schemars(with = "Option<String>", regex(pattern = NAME))]
     pub name: Maybe<String>,
-    /// Underlay addresses, at most one per family. Default: those of the default-route device.
+    /// Underlay addresses, at most one per family. To be given where the device has virtual addresses as well: the
+    /// kernel names the IPv6 address first that came last. Default: those of the default-route device.
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = ADDRESS)))]
     pub addresses: Maybe<Vec<Spanned<String>>>,
     /// Underlay devices. Default: the ones that hold `addresses`.
@@ -310,7 +311,7 @@ pub struct Paths {
     /// Directory for pins in a mounted BPF file system. Default: /sys/fs/bpf/ciliate.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub bpf: Maybe<String>,
-    /// Root of the cgroup v2 tree, for services translated at connect(2). Not used yet. Default:
+    /// Root of the cgroup v2 tree, for services translated at connect(2). Default:
     /// /sys/fs/cgroup.
     #[schemars(with = "Option<String>", regex(pattern = ABSOLUTE))]
     pub cgroup: Maybe<String>,
