@@ -32,8 +32,9 @@ pub const DEVICES_MAX: usize = 16;
 /// Most labels of an endpoint.
 pub const LABELS_MAX: usize = 64;
 
-/// Longest label key: a Kubernetes one (253 for the prefix, `/`, 63) and a source before it.
-pub const LABEL_KEY_BYTES_MAX: usize = 350;
+/// Longest label key: a Kubernetes one (253 for the prefix, `/`, 63), and before it what Cilium puts before those of
+/// namespaces (`k8s:io.cilium.k8s.namespace.labels.`).
+pub const LABEL_KEY_BYTES_MAX: usize = 352;
 
 /// Longest label value.
 pub const LABEL_VALUE_BYTES_MAX: usize = 253;
