@@ -29,12 +29,13 @@ struct Endpoint {
 /// The files of all pods.
 pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
     let cidrs = stores.nodes.get(&settings.node).map_or(&[][..], |own| &own.cidrs);
-    let (mut taken, mut identities) = (BTreeSet::new(), BTreeMap::new());
+    let (mut taken, mut uids, mut identities) = Default::default();
     for (name, pod) in stores.pods.by_age() {
         // The watches are not in step: it comes. Labels without it would be those of another identity.
         let Some(place) = stores.namespaces.get(&pod.namespace) else { continue };
         let (mut addresses, mut left_out) = (pod.addresses.clone(), Vec::new());
-        addresses.retain(|ip| allowed(unfit(*ip, cidrs, &mut taken), &mut left_out));
+        let twice = !BTreeSet::insert(&mut uids, &pod.uid);
+        addresses.retain(|ip| allowed(unfit(*ip, cidrs, twice, &mut taken), &mut left_out));
         let tables = (!addresses.is_empty()).then(|| {
             let mut labels = pod.labels.clone();
             labels.insert("k8s:io.cilium.k8s.policy.cluster".into(), settings.cluster.clone());
@@ -52,8 +53,9 @@ pub fn files(stores: &Stores, settings: &Settings, files: &mut Files) {
 }
 
 /// Why a pod can't have an address.
-fn unfit(ip: IpAddr, cidrs: &[IpNet], taken: &mut BTreeSet<IpAddr>) -> Option<String> {
+fn unfit(ip: IpAddr, cidrs: &[IpNet], twice: bool, taken: &mut BTreeSet<IpAddr>) -> Option<String> {
     let why = match cidrs.iter().find(|cidr| cidr.contains(&ip)) {
+        _ if twice => "another pod has the network namespace",
         None if !cidrs.is_empty() => "it is outside the node's CIDRs",
         Some(cidr) if set_aside(cidr, ip) => "the node's router or health endpoint has it",
         _ if !taken.insert(ip) => "another pod has it",

@@ -18,6 +18,8 @@ const TEMPORARY: &str = ".kubernetes-";
 pub enum FolderError {
     #[error("can't {operation} {}: {source}: check the directory's owner, mode and space", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("another ciliate-kubernetes writes into {}: stop it", .0.display())]
+    Taken(PathBuf),
     #[error("{} is in the way: this program did not write it, or can't read it: rename or remove it", .0.display())]
     Foreign(PathBuf),
 }
@@ -26,6 +28,8 @@ pub enum FolderError {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Held while it is ours: two would write one temporary file, and whoever is the first would publish half of it.
+    lock: File,
     /// Our files, and what is in those that this process has looked at.
     known: BTreeMap<String, String>,
 }
@@ -45,6 +49,8 @@ impl Folder {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, FolderError> {
         let (folder, mut known) = (path.into(), BTreeMap::new());
         fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        let lock = File::open(&folder).map_err(failed("open", &folder))?;
+        lock.try_lock().map_err(|_| FolderError::Taken(folder.clone()))?;
         for entry in fs::read_dir(&folder).map_err(failed("read", &folder))? {
             let path = entry.map_err(failed("read", &folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -54,7 +60,7 @@ impl Folder {
                 known.insert(name, String::new());
             }
         }
-        Ok(Self { path: folder, known })
+        Ok(Self { path: folder, lock, known })
     }
 
     /// How many files of ours there are, and how much is left out in them.
@@ -88,8 +94,7 @@ impl Folder {
             }
         }
         if done != Done::default() {
-            let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
-            errors.extend(synced.map_err(failed("sync", &self.path)).err());
+            errors.extend(self.lock.sync_all().map_err(failed("sync", &self.path)).err());
         }
         (done, errors)
     }

@@ -29,7 +29,7 @@ struct Arguments {
     /// Where the files are written
     #[arg(long, default_value = "/run/ciliate/conf.d")]
     directory: PathBuf,
-    /// Kubeconfig file. Default: that of the pod, else $KUBECONFIG, else ~/.kube/config
+    /// Kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config, else what the cluster gives a pod
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
     /// Address and port to answer at with metrics, like 127.0.0.1:9967. Default: none

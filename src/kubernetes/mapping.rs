@@ -21,8 +21,7 @@ pub fn wanted(stores: &Stores, settings: &Settings, memory: &mut Memory, afresh:
         }
         if stores.services.complete && stores.slices.complete {
             wanted.groups.insert("service");
-            let files = services::files(stores, &networks, settings.node_ports, memory);
-            wanted.files.extend(files);
+            wanted.files.extend(services::files(stores, &networks, settings.node_ports, memory));
         }
     }
     wanted

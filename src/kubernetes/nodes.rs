@@ -17,14 +17,15 @@ use crate::stores::Store;
 
 /// The files of all nodes, and what the nodes have.
 pub fn files(nodes: &Store<Node>, settings: &Settings, files: &mut Files) -> Networks {
-    let (mut networks, mut keys) = (Networks::default(), BTreeSet::new());
+    let (mut networks, mut keys, mut family) = (Networks::default(), BTreeSet::new(), None);
     // Of two that have the same, this node keeps it, and among the others the one that was there first.
     let mut nodes = nodes.by_age();
     nodes.sort_by_key(|(name, _)| **name != settings.node);
     for (name, node) in nodes {
         let (mut node, mut left_out) = (Node::clone(node), Vec::new());
         node.addresses.retain(|ip| allowed(networks.give((*ip).into(), name), &mut left_out));
-        node.cidrs.retain(|cidr| allowed(networks.give(*cidr, name), &mut left_out));
+        let mut give = |cidr| unfit(cidr).or_else(|| networks.give(cidr, name));
+        node.cidrs.retain(|cidr| allowed(give(*cidr), &mut left_out));
         let is_own = *name == settings.node;
         let key = node.public_key.take().filter(|_| settings.public_key.is_some());
         node.public_key = key.filter(|key| {
@@ -35,6 +36,11 @@ pub fn files(nodes: &Store<Node>, settings: &Settings, files: &mut Files) -> Net
             };
             allowed(Some(why.to_owned()), &mut left_out)
         });
+        // Tunnels lead to IPv4 addresses, if this node has one.
+        family = if is_own { node.addresses.first().map(IpAddr::is_ipv4) } else { family };
+        let reached = family.is_none_or(|v4| node.addresses.iter().any(|ip| ip.is_ipv4() == v4));
+        let why = |ip: &IpAddr| (!reached).then(|| format!("{ip}: no tunnel leads to its family"));
+        node.addresses.retain(|ip| allowed(why(ip), &mut left_out));
         // One that is not complete yet. A peer without addresses or CIDRs is no peer.
         let is_peer = !node.addresses.is_empty() && !node.cidrs.is_empty();
         let source = format!("Node {name}");
@@ -87,9 +93,7 @@ fn unfit(cidr: IpNet) -> Option<String> {
 impl Networks {
     /// Gives a node a CIDR, or an address; or says why it can't have it.
     pub fn give(&mut self, net: IpNet, node: &str) -> Option<String> {
-        let is_address = net.prefix_len() == net.max_prefix_len();
-        let bad = if is_address { unusable(net.addr()) } else { unfit(net) };
-        let why = bad.or_else(|| self.holder(net));
+        let why = unusable(net.addr()).or_else(|| self.holder(net));
         if why.is_none() {
             self.0.insert(net.network(), (net, node.to_owned()));
         }

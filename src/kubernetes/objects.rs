@@ -24,8 +24,7 @@ const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Labels that say which of many equal pods it is. An identity stands for all of them.
 const UNLIKE: &str = "apps.kubernetes.io/pod-index batch.kubernetes.io/controller-uid \
     batch.kubernetes.io/job-completion-index batch.kubernetes.io/job-name controller-revision-hash \
-    controller-uid job-name pod-template-generation pod-template-hash \
-    statefulset.kubernetes.io/pod-name";
+    controller-uid job-name pod-template-generation pod-template-hash statefulset.kubernetes.io/pod-name";
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -200,7 +199,10 @@ pub fn pod(of: api::Pod) -> Option<Pod> {
         return None;
     }
     let (uid, namespace) = (meta.uid?, meta.namespace?);
-    let uid = meta.annotations.and_then(|mut all| all.remove(MIRROR_ANNOTATION)).unwrap_or(uid);
+    // Whoever makes a pod may write that, and it becomes a path.
+    let mirrored = meta.annotations.and_then(|mut all| all.remove(MIRROR_ANNOTATION));
+    let is_uid = |uid: &String| uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let uid = mirrored.filter(is_uid).unwrap_or(uid);
     let account = spec.service_account_name.unwrap_or_else(|| "default".to_owned());
     let own = meta.labels.into_iter().flatten();
     let own = own.filter(|(key, _)| UNLIKE.split_whitespace().all(|unlike| unlike != key));
@@ -212,9 +214,8 @@ pub fn pod(of: api::Pod) -> Option<Pod> {
 
 /// A namespace's labels, as the endpoints in it have them.
 pub fn namespace(of: api::Namespace) -> Option<Labels> {
-    let key = |key| format!("k8s:io.cilium.k8s.namespace.labels.{key}");
-    let labels = of.metadata.labels.into_iter().flatten();
-    Some(labels.map(|(name, value)| (key(name), value)).collect())
+    let label = |(key, value)| (format!("k8s:io.cilium.k8s.namespace.labels.{key}"), value);
+    Some(of.metadata.labels.into_iter().flatten().map(label).collect())
 }
 
 fn number(port: i32) -> Option<u16> {

@@ -43,10 +43,7 @@ pub fn files(stores: &Stores, nodes: &Networks, range: (u16, u16), memory: &mut 
             let mut gets = |what: String, at: SocketAddr, unfit: Option<String>| {
                 let claim = (at, port.protocol);
                 let other = reserved.get(&claim).filter(|holder| **holder != name);
-                let taken = given.get(&claim).or(other).map(|holder| match *holder == name {
-                    true => "it is there already".to_owned(),
-                    false => format!("{holder} has it"),
-                });
+                let taken = given.get(&claim).or(other).map(|holder| format!("{holder} has it"));
                 let why = unfit.or(taken).map(|why| format!("{what}/{}: {why}", port.protocol));
                 given.extend(why.is_none().then_some((claim, name)));
                 allowed(why, &mut left_out)

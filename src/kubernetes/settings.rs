@@ -31,8 +31,6 @@ fn hostname() -> String {
 }
 
 fn ports(text: &str) -> Result<(u16, u16), &'static str> {
-    let range = text.split_once('-').and_then(|(first, last)| {
-        Some((first.parse().ok().filter(|port| *port > 0)?, last.parse().ok()?))
-    });
-    range.filter(|(first, last)| first <= last).ok_or("write it like 30000-32767")
+    let range = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    range.filter(|(first, last)| (1..=*last).contains(first)).ok_or("write it like 30000-32767")
 }

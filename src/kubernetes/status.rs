@@ -80,11 +80,10 @@ impl Status {
             (None, Some((why, _))) => why.clone(),
             (None, None) if !self.complete => "waiting for the first lists".to_owned(),
             (None, None) => {
-                let count =
-                    |(kind, count): (_, &Option<_>)| format!("{} {kind}", count.unwrap_or(0));
-                let counts: Vec<String> = self.known.iter().map(count).collect();
-                let (files, left_out) = self.files;
-                format!("{files} files of {}; {left_out} things left out", counts.join(", "))
+                let all = self.known.iter();
+                let all = all.map(|(kind, count)| format!("{} {kind}", count.unwrap_or(0)));
+                let (all, (files, left_out)) = (all.collect::<Vec<_>>().join(", "), self.files);
+                format!("{files} files of {all}; {left_out} things left out")
             }
         }
     }

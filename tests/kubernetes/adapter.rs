@@ -8,6 +8,7 @@ mod cluster;
 mod facts;
 mod failures;
 mod folder;
+mod in_cluster;
 mod packaging;
 mod product;
 mod program;
@@ -15,6 +16,7 @@ mod recordings;
 mod replay;
 mod server;
 mod size;
+mod strange;
 mod wireguard;
 
 use std::collections::BTreeMap;

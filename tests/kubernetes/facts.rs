@@ -200,7 +200,7 @@ async fn what_two_services_claim_is_given_once() {
     );
     let said = scratch.comments(WEB);
     for why in [
-        "192.0.2.1:80/TCP: it is there already",
+        "192.0.2.1:80/TCP: default/web has it",
         "10.96.0.10:80/TCP: default/later has it",
         "172.18.0.2:80/TCP: 172.18.0.2/32 overlaps 172.18.0.2/32 of node node-b",
         "10.244.1.7:80/TCP: 10.244.1.7/32 overlaps 10.244.1.0/24 of node node-b",
@@ -338,11 +338,26 @@ async fn static_pods() {
     let (scratch, cluster) = (Scratch::make(), Cluster::new());
     let mut mirror = pod("static-node-a", "10.244.0.50");
     mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "0a1b2c"});
-    cluster.put(PODS, mirror);
+    cluster.put(PODS, mirror.clone());
+    // Whoever makes a pod may write that: it doesn't lead elsewhere, nor to the namespace of another pod.
+    mirror["metadata"]["creationTimestamp"] = json!("2026-11-21T04:04:14Z");
+    for (name, uid, ip) in
+        [("up", "../../netns/a", "10.244.0.51"), ("twin", "0a1b2c", "10.244.0.52")]
+    {
+        mirror["metadata"]["name"] = json!(name);
+        mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!(uid);
+        mirror["status"]["podIPs"] = json!([{"ip": ip}]);
+        cluster.put(PODS, mirror.clone());
+    }
     let _adapter = start(cluster, &scratch);
     settle().await;
     let toml = scratch.toml("kubernetes-endpoint-default.static-node-a.toml");
     assert!(toml.contains("netns = \"/run/ciliate/sandboxes/0a1b2c\""), "{toml}");
+    let toml = scratch.toml("kubernetes-endpoint-default.up.toml");
+    assert!(toml.contains("netns = \"/run/ciliate/sandboxes/uid-of-static-node-a\""), "{toml}");
+    let twin = "kubernetes-endpoint-default.twin.toml";
+    assert!(!scratch.toml(twin).contains("netns"));
+    assert!(scratch.comments(twin).contains("10.244.0.52: another pod has the network namespace"));
 }
 
 /// A service that is no longer one to balance, by its type or by whom it is for, and becomes one again.

@@ -109,6 +109,7 @@ async fn a_restart_while_the_server_is_down() {
     let (scratch, cluster, adapter) = populated().await;
     let before = scratch.files();
     drop(adapter);
+    settle().await;
     cluster.set_down(true);
     cluster.remove(SERVICES, "default/db");
     let adapter = start(cluster.clone(), &scratch);

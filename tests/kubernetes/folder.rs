@@ -51,6 +51,20 @@ fn after_a_crash() {
     assert_eq!(folder.sync(wanted(&["a", "b"], &groups)).0, Done { written: 0, removed: 1 });
 }
 
+/// As a service beside a DaemonSet: one would rename what the other is still writing.
+#[test]
+fn two_do_not_write_into_one_folder() {
+    let scratch = Scratch::make();
+    let first = Folder::open(scratch.path()).unwrap();
+    fs::write(scratch.path().join(".kubernetes-service-default.b.toml"), "[[serv").unwrap();
+    let second = Folder::open(scratch.path());
+    assert!(matches!(second, Err(FolderError::Taken(_))), "{second:?}");
+    assert_eq!(scratch.names().len(), 1, "what the first is writing is left to it");
+    drop(first);
+    Folder::open(scratch.path()).unwrap();
+    assert_eq!(scratch.names().len(), 0);
+}
+
 #[test]
 fn files_of_others_stay() {
     let scratch = Scratch::make();
@@ -136,6 +150,8 @@ async fn nodes_that_claim_what_others_have() {
         ("node-f", "172.18.0.6", "172.18.0.0/16"),
         ("node-g", "10.244.1.9", "10.244.6.0/24"),
         ("node-h", "172.18.0.8", "169.254.0.0/16"),
+        ("node-i", "172.18.0.9", "169.254.7.7/32"),
+        ("node-j", "fd00:18::a", "10.244.9.0/24"),
     ] {
         let mut node = crate::cluster::node(name, address, cidr);
         node["metadata"]["creationTimestamp"] = json!("2026-11-22T04:04:13Z");
@@ -150,6 +166,8 @@ async fn nodes_that_claim_what_others_have() {
         ("f", "172.18.0.0/16 overlaps 172.18.0.2/32 of node node-b"),
         ("g", "10.244.1.9/32 overlaps 10.244.1.0/24 of node node-b"),
         ("h", "169.254.0.0/16 is no network of endpoints"),
+        ("i", "169.254.7.7/32 is no network of endpoints"),
+        ("j", "fd00:18::a: no tunnel leads to its family"),
     ] {
         let file = format!("kubernetes-peer-node-{name}.toml");
         assert!(scratch.comments(&file).contains(why), "{}", scratch.comments(&file));

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, PODS, SERVICES, SLICES, pod, service, slice};
 use crate::{HERE, Scratch, settle, start};
 
-fn complaints(folder: &Path) -> Option<String> {
+pub fn complaints(folder: &Path) -> Option<String> {
     let document = Document::load(&Search::path(folder));
     let Err(problems) = intent::read(&document) else { return None };
     Some(problems.iter().map(|problem| format!("{problem:?}\n")).collect())

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Cluster, PODS, SERVICES, SLICES, pod, service, slice};
 use crate::{Scratch, server};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ciliate-kubernetes");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ciliate-kubernetes");
 
-fn kubeconfig(scratch: &Scratch, server: SocketAddr, user: &str) -> std::path::PathBuf {
+pub fn kubeconfig(scratch: &Scratch, server: SocketAddr, user: &str) -> std::path::PathBuf {
     let path = scratch.path().join("kubeconfig");
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
@@ -26,7 +26,7 @@ fn kubeconfig(scratch: &Scratch, server: SocketAddr, user: &str) -> std::path::P
 }
 
 /// Ends with the test.
-struct Program(Child);
+pub struct Program(pub Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -36,7 +36,7 @@ impl Drop for Program {
 }
 
 /// Waits until something is so; the test is over if that never happens.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(60), "never: {what}");
@@ -44,11 +44,11 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn get(address: SocketAddr, path: &str) -> Option<String> {
+pub fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).ok()?;
     let mut text = String::new();
@@ -56,7 +56,7 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
     Some(text)
 }
 
-fn populated() -> Cluster {
+pub fn populated() -> Cluster {
     let cluster = Cluster::new();
     cluster.put(SERVICES, service("web", "10.96.0.9", 80));
     cluster.put(SLICES, slice("web", &["10.244.1.1"], 80));

@@ -14,8 +14,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use kube::Client;
 use kube::client::Body;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// An answer; its body may come in pieces, over time, and be cut off.
 pub struct Answer {
@@ -39,13 +40,15 @@ pub struct Asked {
     pub path: String,
     pub query: String,
     pub body: String,
+    /// What it bears to be let in.
+    pub token: Option<String>,
 }
 
 impl Asked {
     fn new(method: &str, uri: &str, body: Vec<u8>) -> Self {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let body = String::from_utf8(body).unwrap();
-        Self { method: method.into(), path: path.into(), query: query.into(), body }
+        Self { method: method.into(), path: path.into(), query: query.into(), body, token: None }
     }
 
     /// A parameter of the query, with `%3D` for `=` as the client writes it in values.
@@ -86,22 +89,45 @@ pub fn client(api: Arc<dyn Api>) -> Client {
 
 /// The same by TCP, until the runtime ends.
 pub async fn listen(api: Arc<dyn Api>) -> SocketAddr {
+    listen_as(api, |stream| async { Ok(stream) }).await
+}
+
+/// The same by TLS, with whatever certificate there is at the time.
+pub async fn listen_by_tls(
+    api: Arc<dyn Api>,
+    acceptor: impl Fn() -> TlsAcceptor + Send + Sync + 'static,
+) -> SocketAddr {
+    listen_as(api, move |stream| acceptor().accept(stream)).await
+}
+
+async fn listen_as<S, F>(
+    api: Arc<dyn Api>,
+    accept: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let api = api.clone();
+            stream.set_nodelay(true).unwrap();
+            let (api, accepted) = (api.clone(), accept(stream));
             tokio::spawn(async move {
-                let _ = converse(stream, &*api).await;
+                let stream = accepted.await?;
+                converse(stream, &*api).await
             });
         }
     });
     address
 }
 
-async fn converse(mut stream: TcpStream, api: &dyn Api) -> io::Result<Infallible> {
-    stream.set_nodelay(true)?;
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    api: &dyn Api,
+) -> io::Result<Infallible> {
     let mut buffer = Vec::new();
     let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
     loop {
@@ -114,9 +140,11 @@ async fn converse(mut stream: TcpStream, api: &dyn Api) -> io::Result<Infallible
             }
         };
         let head = String::from_utf8_lossy(&buffer[..end]).to_string();
-        let length = head.to_lowercase();
-        let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-        let length: usize = length.map_or(0, |text| text.trim().parse().unwrap());
+        let header = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        };
+        let length: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
         while buffer.len() < end + 4 + length {
             if stream.read_buf(&mut buffer).await? == 0 {
                 return Err(cut());
@@ -125,7 +153,9 @@ async fn converse(mut stream: TcpStream, api: &dyn Api) -> io::Result<Infallible
         let body = buffer[end + 4..end + 4 + length].to_vec();
         buffer.drain(..end + 4 + length);
         let mut words = head.split_whitespace();
-        let asked = Asked::new(words.next().unwrap(), words.next().unwrap(), body);
+        let mut asked = Asked::new(words.next().unwrap(), words.next().unwrap(), body);
+        let token = header("authorization").and_then(|text| text.strip_prefix("Bearer "));
+        asked.token = token.map(str::to_owned);
         let mut answer = api.answer(&asked).ok_or_else(cut)?;
         let head = format!(
             "HTTP/1.1 {} Said\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
