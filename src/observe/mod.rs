@@ -114,7 +114,8 @@ impl<'k> Round<'k> {
             return Ok(None);
         }
         let mut ends = self.paired(netns, |name| desired.links.contains_key(name))?;
-        if ends.is_empty() {
+        // To look for halves is to look at the links of all endpoints: not where there can be none.
+        if ends.is_empty() && self.links(netns)?.iter().any(link::exec::may_be_half) {
             let halves = link::exec::halves(self, desired)?.into_values();
             ends.extend(halves.filter(|half| half.netns == *netns).map(|half| half.ifname));
         }

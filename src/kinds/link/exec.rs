@@ -5,7 +5,7 @@ mod rehearsal;
 mod removal;
 mod stray;
 
-pub use stray::halves;
+pub use stray::{halves, may_be_half};
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;

@@ -16,15 +16,16 @@ use crate::observe::{Observe, Round, namespaces};
 
 impl Observe for Route {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let mut listed = Vec::new();
+        let (mut listed, mut spaces) = (Vec::new(), BTreeMap::new());
         for netns in namespaces(desired) {
-            let space = Space::new(round, netns, desired)?;
+            let space = Space::new(round, netns.clone(), desired)?;
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 list_family(round, &space, family, &mut listed)?;
             }
+            spaces.insert(netns, space);
         }
         let mut seen = collect(listed);
-        in_the_way(round, desired, &mut seen)?;
+        in_the_way(round, desired, &spaces, &mut seen)?;
         Ok(seen)
     }
 }
@@ -74,13 +75,15 @@ fn collect(listed: Vec<(Key, Seen)>) -> BTreeMap<Key, Seen> {
 fn in_the_way(
     round: &mut Round<'_>,
     desired: &Desired,
+    spaces: &BTreeMap<Netns, Space>,
     seen: &mut BTreeMap<Key, Seen>,
 ) -> Result<(), KernelError> {
     let missing = desired.routes.keys().filter(|key| !seen.contains_key(key));
-    let places: BTreeSet<(Netns, u32, bool)> =
-        missing.map(|key| (key.netns.clone(), key.table, key.dst.addr().is_ipv6())).collect();
+    let places: BTreeSet<(&Netns, u32, bool)> =
+        missing.map(|key| (&key.netns, key.table, key.dst.addr().is_ipv6())).collect();
     for (netns, table, ipv6) in places {
-        let space = Space::new(round, netns, desired)?;
+        // Ours are looked for in no other namespace either.
+        let Some(space) = spaces.get(netns) else { continue };
         let wanted = |key: &Key| desired.routes.contains_key(key);
         let decode = |payload: &[u8]| {
             let route = space.decode(payload)?;

@@ -62,9 +62,13 @@ pub fn halves(
 /// Whether the link looks like the end that is asked for, of a pair across namespaces.
 fn is_half_of(link: &LinkInfo, peer: &Peer) -> bool {
     link.ifname == peer.ifname
-        && link.owned()
-        && link.link_netnsid.is_some()
+        && may_be_half(link)
         && (&link.end.alias, link.end.mac) == (&peer.end.alias, peer.end.mac)
+}
+
+/// Whether the link may be such an end: it bears our mark, and its other end is in another namespace.
+pub fn may_be_half(link: &LinkInfo) -> bool {
+    link.owned() && link.link_netnsid.is_some()
 }
 
 /// The pair, without an end on the host.
