@@ -18,10 +18,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 use crate::for_each_kind;
+use crate::kernel::bpf_map::Map;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::netns::NetnsError;
 use crate::kernel::{Kernel, KernelError, wireguard};
 use crate::kinds::bpf_map::{self, MapName};
+use crate::kinds::bpf_program::exec::{self as programs, Loaded};
 use crate::kinds::lb_backend::LbBackend;
 use crate::kinds::lb_service::LbService;
 use crate::kinds::link::{self, KIND_WIREGUARD, LinkInfo};
@@ -41,6 +43,8 @@ pub trait Observe: Kind {
 pub struct Round<'k> {
     pub kernel: &'k mut Kernel,
     links: BTreeMap<Netns, Rc<Vec<LinkInfo>>>,
+    maps: BTreeMap<MapName, Option<Rc<Map>>>,
+    programs: Option<Rc<Vec<Loaded>>>,
     /// Services and backends, between the first who read them and the one who lists them.
     pub(crate) lb_services: Option<SeenMap<LbService>>,
     pub(crate) lb_backends: Option<SeenMap<LbBackend>>,
@@ -58,6 +62,8 @@ impl<'k> Round<'k> {
         Self {
             kernel,
             links: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            programs: None,
             lb_services: None,
             lb_backends: None,
             wireguard: None,
@@ -69,10 +75,36 @@ impl<'k> Round<'k> {
     ///
     /// # Errors
     /// What is pinned there can't be read.
-    pub fn is_made_anew(&self, map: MapName, desired: &Desired) -> Result<bool, KernelError> {
+    pub fn is_made_anew(&mut self, map: MapName, desired: &Desired) -> Result<bool, KernelError> {
         let Some(wanted) = desired.bpf_maps.get(&map) else { return Ok(false) };
-        let there = bpf_map::exec::open(self.kernel, map)?;
+        let there = self.map(map)?;
         Ok(there.is_some_and(|there| wanted.spec != there.shape().into()))
+    }
+
+    /// A pinned map; `None` where none is, whatever else may be there.
+    ///
+    /// # Errors
+    /// It is pinned there and can't be read.
+    pub fn map(&mut self, name: MapName) -> Result<Option<Rc<Map>>, KernelError> {
+        if let Some(map) = self.maps.get(&name) {
+            return Ok(map.clone());
+        }
+        let map = bpf_map::exec::open(self.kernel, name)?.map(Rc::new);
+        self.maps.insert(name, map.clone());
+        Ok(map)
+    }
+
+    /// Our pinned programs.
+    ///
+    /// # Errors
+    /// The folder or a pin can't be read.
+    pub fn programs(&mut self) -> Result<Rc<Vec<Loaded>>, KernelError> {
+        if let Some(programs) = &self.programs {
+            return Ok(programs.clone());
+        }
+        let programs = Rc::new(programs::pinned(self.kernel)?);
+        self.programs = Some(programs.clone());
+        Ok(programs)
     }
 
     /// The links of a namespace; none in one that is gone.
@@ -252,7 +284,7 @@ macro_rules! observe_all {
                     list
                 },)*
                 taken: link::exec::taken(round, desired)?,
-                occupied: occupied::read(round.kernel, desired)?,
+                occupied: occupied::read(round, desired)?,
             })
         }
     };

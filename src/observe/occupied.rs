@@ -1,23 +1,31 @@
 //! Which places of desired pins are occupied by something of others. Imports `kernel`, `kinds`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::Round;
 use crate::kernel::place::{Pinned, Place, look};
-use crate::kernel::{Kernel, KernelError, pins};
+use crate::kernel::{KernelError, pins};
 use crate::kinds::bpf_link::Mode;
+use crate::kinds::bpf_map::MapName;
 use crate::kinds::occupied::Occupied;
 use crate::kinds::{Desired, ObjectKey};
 
-/// Looks at the place of each pin that is desired.
+/// Looks at the place of each pin that is desired, but for those that the round has found in theirs.
 ///
 /// # Errors
 /// One can't be looked at.
 pub(super) fn read(
-    kernel: &Kernel,
+    round: &mut Round<'_>,
     desired: &Desired,
 ) -> Result<BTreeMap<ObjectKey, Occupied>, KernelError> {
-    let root = kernel.bpf_root();
+    let programs = round.programs()?;
+    let programs: BTreeSet<_> = programs.iter().map(|(key, _)| key).collect();
+    let mut maps: Vec<&MapName> = Vec::new();
+    for key in desired.bpf_maps.keys() {
+        maps.extend(round.map(*key)?.is_none().then_some(key));
+    }
+    let root = round.kernel.bpf_root();
     let mut occupied = BTreeMap::new();
     let mut add = |pin: PathBuf, object, key: ObjectKey| -> Result<(), KernelError> {
         if let Place::Foreign(found) = look(root, &pin, object)? {
@@ -26,10 +34,10 @@ pub(super) fn read(
         }
         Ok(())
     };
-    for key in desired.bpf_maps.keys() {
+    for key in maps {
         add(pins::map(root, key.def().name), Pinned::Map, ObjectKey::BpfMap(*key))?;
     }
-    for key in desired.bpf_programs.keys() {
+    for key in desired.bpf_programs.keys().filter(|key| !programs.contains(key)) {
         let pin = pins::program(root, &key.digest, &key.name);
         add(pin, Pinned::Program, ObjectKey::BpfProgram(key.clone()))?;
     }

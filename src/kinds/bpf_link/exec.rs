@@ -17,7 +17,7 @@ use crate::observe::{Observe, Round};
 
 impl Observe for BpfLink {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let programs = bpf_program::exec::by_id(round.kernel)?;
+        let programs = bpf_program::exec::by_id(&round.programs()?);
         let filters = filter::list(round, &programs, &desired.bpf_links)?.into_iter();
         let mut seen: BTreeMap<Key, Seen> =
             filters.map(|(key, (filter, _))| (key, filter)).collect();
@@ -91,7 +91,7 @@ fn tcx_links(root: &Path) -> Result<Vec<(Key, bpf::TcxLinkInfo)>, KernelError> {
 pub fn maps_in_use(kernel: &mut Kernel) -> Result<BTreeMap<u32, String>, KernelError> {
     let links = tcx_links(kernel.bpf_root())?.into_iter();
     let links = links.filter(|(_, info)| info.ifindex != 0);
-    let programs = bpf_program::exec::by_id(kernel)?;
+    let programs = bpf_program::exec::by_id(&bpf_program::exec::pinned(kernel)?);
     let filters = filter::list(&mut Round::new(kernel), &programs, &BTreeMap::new())?.into_iter();
     let of_sockets = cgroup_link::exec::links(kernel.bpf_root())?.into_iter();
     let of_sockets = of_sockets.filter(|(_, info)| info.cgroup_id != 0);

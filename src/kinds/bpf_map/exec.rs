@@ -25,7 +25,7 @@ impl From<MapShape> for Layout {
     }
 }
 
-/// A pinned map; `None` where none is, whatever else may be there.
+/// A pinned map; `None` where none is, whatever else may be there. [`Round::map`] opens it once in a round.
 ///
 /// # Errors
 /// It is pinned there and can't be read.
@@ -44,7 +44,7 @@ impl Observe for BpfMap {
     ) -> Result<BTreeMap<MapName, Layout>, KernelError> {
         let mut seen = BTreeMap::new();
         for name in MapName::all() {
-            seen.extend(open(round.kernel, name)?.map(|map| (name, map.shape().into())));
+            seen.extend(round.map(name)?.map(|map| (name, map.shape().into())));
         }
         Ok(seen)
     }

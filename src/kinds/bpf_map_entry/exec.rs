@@ -20,7 +20,7 @@ impl Observe for BpfMapEntry {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut seen = BTreeMap::new();
         for map in MapName::all().filter(|map| is_managed(*map)) {
-            let Some(open) = open(round.kernel, map)? else { continue };
+            let Some(open) = round.map(map)? else { continue };
             // A map that will be made anew is made without its entries.
             let layout = open.shape().into();
             if desired.bpf_maps.get(&map).is_some_and(|wanted| wanted.spec != layout) {

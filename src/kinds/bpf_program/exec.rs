@@ -12,7 +12,7 @@ use crate::apply::{Apply, ExecError};
 use crate::bpf_objects::OBJECTS;
 use crate::kernel::place::{self, Pinned};
 use crate::kernel::{Kernel, KernelError, bpf, pins, program};
-use crate::kinds::bpf_map::{MapName, exec::open};
+use crate::kinds::bpf_map::MapName;
 use crate::kinds::{Change, Desired};
 use crate::observe::{Observe, Round};
 
@@ -20,23 +20,26 @@ impl Observe for BpfProgram {
     fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
         let mut by_id = BTreeMap::new();
         for map in MapName::all() {
-            by_id.extend(open(round.kernel, map)?.map(|open| (open.id(), map)));
+            by_id.extend(round.map(map)?.map(|open| (open.id(), map)));
         }
         let mut seen = BTreeMap::new();
-        for (key, info) in pinned(round.kernel)? {
+        for (key, info) in round.programs()?.iter() {
             let maps: BTreeSet<_> =
                 info.map_ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
-            seen.insert(key, Seen { maps });
+            seen.insert(key.clone(), Seen { maps });
         }
         Ok(seen)
     }
 }
 
-/// Our pinned programs.
+/// A pinned program, and what the kernel says of it.
+pub type Loaded = (Key, bpf::ProgramInfo);
+
+/// Our pinned programs; [`Round::programs`] reads them once in a round.
 ///
 /// # Errors
 /// The folder or a pin can't be read.
-pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelError> {
+pub fn pinned(kernel: &Kernel) -> Result<Vec<Loaded>, KernelError> {
     let root = kernel.bpf_root();
     let mut programs = Vec::new();
     for digest in pins::list(&root.join("programs"))? {
@@ -56,12 +59,9 @@ pub fn pinned(kernel: &Kernel) -> Result<Vec<(Key, bpf::ProgramInfo)>, KernelErr
     Ok(programs)
 }
 
-/// The same by their ids.
-///
-/// # Errors
-/// The folder or a pin can't be read.
-pub fn by_id(kernel: &Kernel) -> Result<BTreeMap<u32, Key>, KernelError> {
-    Ok(pinned(kernel)?.into_iter().map(|(key, info)| (info.id, key)).collect())
+/// Pinned programs by their ids.
+pub fn by_id(programs: &[Loaded]) -> BTreeMap<u32, Key> {
+    programs.iter().map(|(key, info)| (info.id, key.clone())).collect()
 }
 
 /// A pinned program of ours, to attach it.

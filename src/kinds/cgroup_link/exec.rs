@@ -15,7 +15,7 @@ use crate::observe::{Observe, Round};
 
 impl Observe for CgroupLink {
     fn list(round: &mut Round<'_>, _desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let programs = bpf_program::exec::by_id(round.kernel)?;
+        let programs = bpf_program::exec::by_id(&round.programs()?);
         let seen = links(round.kernel.bpf_root())?.into_iter().map(|(key, info)| {
             let program = programs.get(&info.program_id).cloned();
             (key, Seen { program, cgroup_id: info.cgroup_id })

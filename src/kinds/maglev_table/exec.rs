@@ -28,7 +28,7 @@ impl Observe for MaglevTable {
         if round.is_made_anew(MAP, desired)? {
             return Ok(seen);
         }
-        let Some(open) = open(round.kernel, MAP)? else { return Ok(seen) };
+        let Some(open) = round.map(MAP)? else { return Ok(seen) };
         for batch in open.walk(TABLES) {
             let batch = batch.map_err(|error| failed("read the entries of", error))?;
             for (key, table) in batch.iter() {

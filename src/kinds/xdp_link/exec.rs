@@ -16,7 +16,7 @@ use crate::observe::{Observe, Round};
 
 impl Observe for XdpLink {
     fn list(round: &mut Round<'_>, desired: &Desired) -> Result<BTreeMap<Key, Seen>, KernelError> {
-        let programs = bpf_program::exec::by_id(round.kernel)?;
+        let programs = bpf_program::exec::by_id(&round.programs()?);
         let mut seen = BTreeMap::new();
         let devices = round.links(&Netns::HOST)?;
         let on_devices: BTreeMap<u32, XdpInfo> =
