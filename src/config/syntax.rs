@@ -252,6 +252,9 @@ fn shift<T>(value: Spanned<T>, base: usize) -> Spanned<T> {
 }
 
 fn shifted_table(table: DeTable<'_>, base: usize) -> DeTable<'_> {
+    if base == 0 {
+        return table;
+    }
     let shifted = |(key, value)| (shift(key, base), shifted_value(value, base));
     table.into_iter().map(shifted).collect()
 }

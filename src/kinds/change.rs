@@ -135,7 +135,7 @@ impl<K: Kind> Change<K> {
     ) where
         K: 'a,
     {
-        let mut made = Vec::new();
+        let mut made = Vec::with_capacity(changes.size_hint().1.unwrap_or_default());
         for change in changes {
             if let Action::Create { to } = &change.action {
                 made.push((change.key.clone(), K::realise(&change.key, to)));

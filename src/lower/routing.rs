@@ -18,8 +18,11 @@ pub(super) fn lower(lowering: &mut Lowering<'_>) {
         return;
     }
     let table = routing.table.unwrap_or(TABLE_MAIN);
+    let mut peers: Vec<&Peer> = lowering.intent.peers.values().collect();
+    // By their first CIDRs the routes are almost in order, and to sort a hundred thousand that are not takes time.
+    peers.sort_by_key(|peer| peer.cidrs.first());
     let mut routes = Vec::new();
-    for peer in lowering.intent.peers.values() {
+    for peer in peers {
         lower_peer(lowering, peer, table, &mut routes);
     }
     want_all::<Route>(&mut lowering.desired.routes, routes);

@@ -58,17 +58,15 @@ impl Space {
 }
 
 /// Routes by key. Of several for the same packets the kernel uses the first one listed.
-fn collect(listed: Vec<(Key, Seen)>) -> BTreeMap<Key, Seen> {
-    let count = listed.len();
-    // In bulk, which takes a fraction of the time for many. Of equal keys the last one stays.
-    let mut seen: BTreeMap<Key, Seen> = listed.iter().rev().cloned().collect();
-    if seen.len() < count {
-        seen.values_mut().for_each(|route| route.more = u32::MAX);
-        for (key, _) in listed {
-            seen.entry(key).and_modify(|route| route.more = route.more.wrapping_add(1));
-        }
-    }
-    seen
+fn collect(mut listed: Vec<(Key, Seen)>) -> BTreeMap<Key, Seen> {
+    // Equal ones stay in their order.
+    listed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    listed.dedup_by(|(later, _), (first, route)| {
+        let is_equal = later == first;
+        route.more += u32::from(is_equal);
+        is_equal
+    });
+    listed.into_iter().collect()
 }
 
 /// Looks for foreign routes where desired ones are missing.
@@ -126,7 +124,11 @@ fn list_family(
         let route = space.decode(payload)?;
         (!route.seen.foreign).then_some((route.key, route.seen))
     })?;
-    seen.extend(routes);
+    if seen.is_empty() {
+        *seen = routes;
+    } else {
+        seen.extend(routes);
+    }
     Ok(())
 }
 
@@ -197,13 +199,10 @@ fn exec_in(
     let mut requests = Vec::with_capacity(indexes.len());
     let mut order = Vec::with_capacity(indexes.len());
     for index in indexes {
-        match ask(kernel, netns, changes[*index], names) {
-            Ok(asked) => {
-                order.extend(asked.iter().map(|_| *index));
-                requests.extend(asked);
-            }
-            Err(error) => results[*index] = Err(error),
+        if let Err(error) = ask(kernel, netns, changes[*index], names, &mut requests) {
+            results[*index] = Err(error);
         }
+        order.resize(requests.len(), *index);
     }
     let removals: Vec<bool> = requests.iter().map(|r| matches!(r, Asked::Remove(_))).collect();
     let outcomes = crate::apply::send(kernel, netns, "change a route", requests);
@@ -213,15 +212,16 @@ fn exec_in(
     }
 }
 
-/// The messages for a change.
+/// Adds the messages for a change; none where it can't be asked for.
 fn ask<'a>(
     kernel: &mut Kernel,
     netns: &Netns,
     change: &'a Change<Route>,
     names: &BTreeMap<IfName, u32>,
-) -> Result<Vec<Asked<'a>>, ExecError> {
+    requests: &mut Vec<Asked<'a>>,
+) -> Result<(), ExecError> {
     let key = &change.key;
-    let remove = |from: &Seen| (0..=from.more).map(|_| Asked::Remove(key)).collect::<Vec<_>>();
+    let remove = |from: &Seen| (0..=from.more).map(|_| Asked::Remove(key));
     let make = |to: &'a Spec, flags| {
         let ifindex = to.route.dev.and_then(|dev| names.get(&dev).copied());
         let Some(ifindex) = ifindex else {
@@ -231,19 +231,18 @@ fn ask<'a>(
         Ok(Asked::Make { key, way: &to.route, ifindex, flags })
     };
     match &change.action {
-        Action::Delete { from } => Ok(remove(from)),
-        Action::Create { to } => Ok(vec![make(to, NLM_F_EXCL)?]),
+        Action::Delete { from } => requests.extend(remove(from)),
+        Action::Create { to } => requests.push(make(to, NLM_F_EXCL)?),
         Action::Update { to, .. } => {
             guard_replace(kernel, netns, key)?;
-            Ok(vec![make(to, NLM_F_REPLACE)?])
+            requests.push(make(to, NLM_F_REPLACE)?);
         }
         Action::Replace { from, to, .. } => {
             let made = make(to, NLM_F_EXCL)?;
-            let mut asked = remove(from);
-            asked.push(made);
-            Ok(asked)
+            requests.extend(remove(from).chain([made]));
         }
     }
+    Ok(())
 }
 
 /// A removal of what is gone is done. A creation that finds a route says whose it may be.
