@@ -114,7 +114,7 @@ no_capability() {
     drop_in 'CapabilityBoundingSet=' 'CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON'
     refuses_to_start 'this process lacks CAP_SYS_ADMIN: run ciliate as root; in a service' || return 1
     drop_in 'CapabilityBoundingSet=' 'CapabilityBoundingSet=CAP_SYS_ADMIN CAP_NET_RAW'
-    refuses_to_start 'CAP_NET_ADMIN is missing' || return 1
+    refuses_to_start 'this process lacks CAP_NET_ADMIN: run' || return 1
     no_drop_in
     comes_back
 }
