@@ -140,7 +140,7 @@ pub struct Routing {
     #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = CIDR)))]
     pub native_cidrs: Maybe<Vec<Spanned<String>>>,
     /// MTU of the underlay in bytes; with IPv6 at least 1280. Default: the smallest of the devices.
-    #[schemars(with = "Option<i64>", range(min = 68, max = 65535))]
+    #[schemars(with = "Option<i64>", range(min = 68, max = 65520))]
     pub mtu: Maybe<i64>,
     /// Routing table for the peers' routes. Default: the main table, without a rule.
     #[schemars(with = "Option<i64>", range(min = 1, max = 4_294_967_295_i64))]

@@ -52,8 +52,9 @@ pub const MTU_BYTES_MIN: u32 = 68;
 /// Smallest MTU with IPv6 (RFC 8200, section 5).
 pub const MTU_BYTES_MIN_IPV6: u32 = 1280;
 
-/// Largest MTU: the length of an IP packet has 16 bits.
-pub const MTU_BYTES_MAX: u32 = 65_535;
+/// Largest MTU: the length of an IP packet has 16 bits, and of a route's MTU the kernel takes no more than this
+/// (`fib_metrics_parse`, net/ipv4/metrics.c; 15 bytes less).
+pub const MTU_BYTES_MAX: u32 = 65_520;
 
 /// Largest process id (`PID_MAX_LIMIT`, linux/threads.h).
 pub const PID_MAX: u32 = 4_194_304;

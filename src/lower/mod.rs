@@ -29,6 +29,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::facts::Facts;
+use crate::intent::limits::MTU_BYTES_MAX;
 use crate::intent::{AttachMode, Intent, Masquerade};
 use crate::kinds::bpf_link::Mode;
 use crate::kinds::{Blocked, BlockedReason, Desired, Kind, Origin, Wanted, WantedMap};
@@ -174,7 +175,7 @@ fn settle(intent: &Intent, facts: &Facts, blocked: &mut Vec<Blocked>) -> Node {
     };
     let has = |v6: bool| intent.node.cidrs.iter().any(|cidr| cidr.addr().is_ipv6() == v6);
     let (ipv4, ipv6) = (has(false), has(true));
-    let mtu_bytes = intent.routing.mtu_bytes.unwrap_or(mtu);
+    let mtu_bytes = intent.routing.mtu_bytes.unwrap_or(mtu).min(MTU_BYTES_MAX);
     let tunnel = overlay::settle(intent, facts, &addresses, blocked);
     let encryption = encryption::settle(intent, facts, blocked);
     let left = encryption::mtu_bytes(encryption, mtu_bytes, (tunnel, ipv6), blocked);
