@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Status, path};
 
@@ -67,6 +67,12 @@ pub fn reload(runtime: &Path) -> Daemon<Result<(), String>> {
         error: Option<String>,
     }
     let until = Instant::now() + RELOAD_PATIENCE;
+    // One that is stopped would be waited for without end.
+    let there: Daemon<IgnoredAny> =
+        persist(until, |pid| attempt(runtime, "status", Some(until), pid));
+    if let Daemon::Silent { pid } = there {
+        return Daemon::Silent { pid };
+    }
     match persist(until, |pid| attempt(runtime, "reload", None, pid)) {
         Daemon::Answers(Answer { error }) => Daemon::Answers(error.map_or(Ok(()), Err)),
         Daemon::Silent { pid } => Daemon::Silent { pid },
