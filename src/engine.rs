@@ -205,7 +205,12 @@ pub fn view_destroy(kernel: &mut Kernel) -> Result<View, EngineError> {
     let facts = facts::read(&mut round, &nothing, &Remembered::default(), interest)?;
     let (desired, lost) = lower_nothing(&facts);
     let summary = Summary { lost, ..Summary::of(&nothing, None) };
-    finish_view(round, facts, desired, summary)
+    let view = finish_view(round, facts, desired, summary)?;
+    // There is something of ours, and its pins and records are not where they can be: half of it would stay.
+    if !view.plan.ops.is_empty() {
+        pins::check_place(kernel.bpf_root())?;
+    }
+    Ok(view)
 }
 
 /// An intent that asks for nothing.

@@ -3,23 +3,24 @@
 
 mod limit;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nftables::helper::{NftablesError, apply_ruleset_raw, get_current_ruleset_raw};
+use nftables::helper::{NftablesError, get_current_ruleset_raw};
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::Value;
 
 use super::KernelError;
-
-const NO_ARGUMENTS: [&str; 0] = [];
 
 /// What is run: found by PATH; or where distributions install it, which is not in the PATH of every
 /// user, cron job and container.
 const PROGRAMS: [&str; 4] = ["nft", "/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"];
 
 /// How long `nft` may take. It hangs where somebody's wrapper does, or the kernel's lock is held for good.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs the first of the programs that is there, and ends it when it takes too long.
 fn with_nft<T: Send + 'static>(
@@ -94,13 +95,23 @@ fn list(name: &str) -> Result<Option<Listing>, KernelError> {
         .map_err(|error| KernelError::Nft(format!("listing table inet {name}: {error}")))
 }
 
-/// Applies a JSON document in one transaction.
+/// Applies a JSON document in one transaction. The crate's own function for that leaves what `nft` complains of to
+/// our standard error, where it is in no error of ours; the one that lists runs `nft -j` with any arguments.
 ///
 /// # Errors
 /// `nft` is missing, or the kernel refuses the whole document.
 pub fn apply(document: &Value) -> Result<(), KernelError> {
     let text = document.to_string();
-    with_nft(move |nft| apply_ruleset_raw(&text, Some(nft), NO_ARGUMENTS).map(drop))
+    let place = || -> io::Result<(File, String)> {
+        let mut file = File::from(memfd_create("ciliate-nft", MemfdFlags::CLOEXEC)?);
+        file.write_all(text.as_bytes())?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        Ok((file, path))
+    };
+    let (file, path) = place().map_err(|error| KernelError::Nft(format!("hand over: {error}")))?;
+    with_nft(move |nft| get_current_ruleset_raw(Some(nft), ["-f", &path]))?;
+    drop(file);
+    Ok(())
 }
 
 fn failure(error: &NftablesError) -> KernelError {

@@ -71,7 +71,7 @@ fn kernel_errors() -> Vec<KernelError> {
         KernelError::NotBpffs { path: "/sys/fs/bpf/ciliate".into() },
         KernelError::Nft("Error: Could not process rule: No such file or directory".into()),
         KernelError::NftMissing,
-        KernelError::NftHangs { limit_s: 30 },
+        KernelError::NftHangs { limit_s: 10 },
         KernelError::PinTaken {
             path: "/sys/fs/bpf/ciliate/maps/cilium_lxc-new".into(),
             what: "a directory",

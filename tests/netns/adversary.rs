@@ -2,6 +2,7 @@
 //! another address, plans that are somebody else's, tools that are missing.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -224,6 +225,54 @@ fn without_nft_everything_else_is_done_and_nothing_is_hidden() {
     let destroyed = without_nft(&["destroy"]);
     assert_eq!(destroyed.code, 1, "{destroyed:?}");
     assert!(destroyed.all().contains("install the package `nftables`"), "{destroyed:?}");
+}
+
+#[test]
+fn an_nft_that_hangs_or_complains_keeps_nothing_else() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    lab.b.apply();
+    lab.a.apply();
+    let with_nft = |script: &str| {
+        let file = lab.dir.join("nft");
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("write");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let mut command = lab.a.space.command("sh");
+        command.args(["-c", "PATH=$0:$PATH exec \"$@\""]).arg(&lab.dir).args([CILIATE, "-c"]);
+        Ran::from(command.arg(&lab.a.config).arg("apply").output().expect("run ciliate"))
+    };
+    let route = "ip route show 10.244.1.0/24";
+    // The ruleset has changed, so that the table is listed again.
+    lab.a.space.sh("nft flush table inet ciliate; ip route del 10.244.1.0/24");
+    let hung = with_nft("exec sleep 1000");
+    assert_eq!(hung.code, 1, "{hung:?}");
+    assert!(hung.all().contains("`nft` did not answer within 10 s, and was ended"), "{hung:?}");
+    assert!(lab.a.space.sh(route).contains("via 172.18.0.2"), "{hung:?}");
+
+    lab.a.space.sh("ip route del 10.244.1.0/24");
+    let complaint = "case \"$*\" in *-f*) echo 'Error: not today' >&2; exit 1; esac";
+    let refused = with_nft(&format!("{complaint}\nPATH=${{PATH#*:}} exec nft \"$@\""));
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(refused.all().matches("not today").count(), 1, "{refused:?}");
+    assert!(refused.all().contains("nft: Error: not today"), "{refused:?}");
+    assert!(lab.a.space.sh(route).contains("via 172.18.0.2"), "{refused:?}");
+    lab.a.apply();
+}
+
+#[test]
+fn destroy_where_pins_cannot_be_is_refused() {
+    let Some(lab) = Lab::new(V4) else { return };
+    lab.walk_through();
+    lab.a.apply();
+    let mut command = lab.a.space.command("unshare");
+    command.args(["--mount", "sh", "-euc", "umount \"$0\"; exec \"$@\""]).arg(lab.dir.join("bpf"));
+    let destroyed = command.args([CILIATE, "-c"]).arg(&lab.a.config).arg("destroy").output();
+    let destroyed = Ran::from(destroyed.expect("run ciliate"));
+    assert_eq!(destroyed.code, 1, "{destroyed:?}");
+    assert!(destroyed.all().contains("is not on a BPF file system"), "{destroyed:?}");
+    assert!(lab.a.space.sh("ip -br link").contains("cilium_host"));
+    let plan = lab.a.ciliate(&["plan"]);
+    assert_eq!(plan.code, 0, "{plan:?}");
 }
 
 #[test]

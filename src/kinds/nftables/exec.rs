@@ -26,9 +26,11 @@ impl Observe for Nftables {
             }
             // There is a table and `nft` can't say what is in it: it is not as asked, whatever is
             // asked, and the op that follows fails with the reason, without stopping the others.
-            Err(error @ (KernelError::Nft(_) | KernelError::NftMissing)) => {
-                Some(Table { strange: vec![error.to_string()], ..Table::default() })
-            }
+            Err(
+                error @ (KernelError::Nft(_)
+                | KernelError::NftMissing
+                | KernelError::NftHangs { .. }),
+            ) => Some(Table { strange: vec![error.to_string()], ..Table::default() }),
             Err(error) => return Err(error),
         };
         Ok(table.map(|table| (Key, table)).into_iter().collect())

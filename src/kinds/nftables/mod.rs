@@ -81,7 +81,10 @@ impl Kind for Nftables {
         };
         fields.extend(same("chains", spec.chains == seen.chains));
         fields.extend(same("rules", spec.rules == seen.rules));
-        fields.extend(same("contents", spec.strange == seen.strange));
+        if spec.strange != seen.strange {
+            let (seen, want) = (seen.strange.join(", "), "as configured".to_owned());
+            fields.push(Field { name: "contents".into(), seen, want, immutable: false });
+        }
         fields
     }
 
