@@ -55,4 +55,5 @@ bench:
 	cargo bench --locked --bench events
 	cargo bench --locked --bench datapath
 	scripts/bench-wireguard.sh
+	cargo build --release --locked
 	cargo bench --locked --package ciliate-kubernetes --bench adapter
