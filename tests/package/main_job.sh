@@ -36,6 +36,12 @@ listen() {
         in_place "$1" nc -l -k "$option" 7000 >>"/tmp/heard-$1" 2>/dev/null &
         listeners+=($!)
     done
+    wait_for 10 listens "$1"
+}
+
+# A datagram that comes before somebody listens is lost.
+listens() {
+    [ "$(in_place "$1" ss -Hltun 'sport = :7000' | wc -l)" = 4 ]
 }
 
 heard() {
@@ -66,7 +72,7 @@ the_main_job() {
             "${addresses[$to]/ /\", \"}"
     done >/etc/ciliate/conf.d/50-job.toml
     systemctl reload "$UNIT"
-    for to in "${!addresses[@]}"; do listen "$to"; done
+    for to in "${!addresses[@]}"; do listen "$to" || return 1; done
     for ways in 'first other server host node-b outside' 'other first server' 'server first other outside' \
         'host first server' 'node-b first server'; do
         from=${ways%% *}
