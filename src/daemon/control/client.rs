@@ -56,7 +56,7 @@ enum Attempt {
 /// Asks a daemon how it stands.
 pub fn ask(runtime: &Path) -> Daemon {
     let until = Instant::now() + ANSWER_PATIENCE;
-    persist(until, |pid| attempt(runtime, "status", Some(until), pid))
+    persist(runtime, "status", until, Some(until))
 }
 
 /// Has a daemon read its configuration again, and waits for the round that follows, however long it takes. It answers
@@ -68,27 +68,28 @@ pub fn reload(runtime: &Path) -> Daemon<Result<(), String>> {
     }
     let until = Instant::now() + RELOAD_PATIENCE;
     // One that is stopped would be waited for without end.
-    let there: Daemon<IgnoredAny> =
-        persist(until, |pid| attempt(runtime, "status", Some(until), pid));
+    let there: Daemon<IgnoredAny> = persist(runtime, "status", until, Some(until));
     if let Daemon::Silent { pid } = there {
         return Daemon::Silent { pid };
     }
-    match persist(until, |pid| attempt(runtime, "reload", None, pid)) {
+    match persist(runtime, "reload", until, None) {
         Daemon::Answers(Answer { error }) => Daemon::Answers(error.map_or(Ok(()), Err)),
         Daemon::Silent { pid } => Daemon::Silent { pid },
         Daemon::Absent => Daemon::Absent,
     }
 }
 
-/// Asks until there is an answer, or somebody was busy for too long. What asks is told where to put the pid of who
-/// listens.
+/// Asks until there is an answer, or somebody was busy `until` then. Without an end `answered_by` the answer is waited
+/// for as long as it takes.
 fn persist<T: DeserializeOwned>(
+    runtime: &Path,
+    command: &str,
     until: Instant,
-    mut attempt: impl FnMut(&mut Option<i32>) -> Attempt,
+    answered_by: Option<Instant>,
 ) -> Daemon<T> {
     let mut pid = None;
     loop {
-        match attempt(&mut pid) {
+        match attempt(runtime, command, answered_by, &mut pid) {
             Attempt::Answered(line) => {
                 let answer = serde_json::from_str(&line);
                 return answer.map_or(Daemon::Silent { pid }, Daemon::Answers);
