@@ -102,16 +102,17 @@ fn list(name: &str) -> Result<Option<Listing>, KernelError> {
 /// `nft` is missing, or the kernel refuses the whole document.
 pub fn apply(document: &Value) -> Result<(), KernelError> {
     let text = document.to_string();
-    let place = || -> io::Result<(File, String)> {
+    let place = || -> io::Result<File> {
         let mut file = File::from(memfd_create("ciliate-nft", MemfdFlags::CLOEXEC)?);
         file.write_all(text.as_bytes())?;
-        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        Ok((file, path))
+        Ok(file)
     };
-    let (file, path) = place().map_err(|error| KernelError::Nft(format!("hand over: {error}")))?;
-    with_nft(move |nft| get_current_ruleset_raw(Some(nft), ["-f", &path]))?;
-    drop(file);
-    Ok(())
+    let file = place().map_err(|error| KernelError::Nft(format!("hand over: {error}")))?;
+    // With whoever runs `nft`: what is late must not find another file by this number.
+    with_nft(move |nft| {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        get_current_ruleset_raw(Some(nft), ["-f", &path]).map(drop)
+    })
 }
 
 fn failure(error: &NftablesError) -> KernelError {
