@@ -49,11 +49,9 @@ impl Observe for Link {
             seen.insert(link.ifname, link.as_seen(peer));
         }
         // A device has its alternative names, too, and keeps them from others.
-        for (altname, link) in
-            host.iter().flat_map(|link| link.altnames.iter().map(move |name| (name, link)))
-        {
-            if desired.links.contains_key(altname) {
-                seen.entry(*altname).or_insert_with(|| Seen { owned: false, ..link.as_seen(None) });
+        for link in host.iter() {
+            for name in link.altnames.iter().filter(|name| desired.links.contains_key(name)) {
+                seen.entry(*name).or_insert_with(|| Seen { owned: false, ..link.as_seen(None) });
             }
         }
         for (key, peer) in halves(round, desired)? {
